@@ -1,0 +1,78 @@
+"""Every error that the zoo raises on purpose, told in one place.
+
+    ZooError                      base: one clear sentence, shown by the command line without a traceback (exit 2)
+    ├── UnknownNameError          a method, checkpoint, encoder, metric, tap or style that the registry lacks
+    ├── RegistryError             registry.yaml or a plugin's entry is malformed
+    ├── ConfigError               an option that does not exist or whose value is out of range
+    ├── ImageError                a file that cannot be read as, or written as, an image
+    ├── InputError                a tensor or argument that breaks the contract of a call
+    ├── UnsupportedError          the method cannot do this (see its traits)
+    ├── WeightsError              a checkpoint is missing, damaged or of another shape
+    │   └── DownloadRequiredError weights that must be fetched first, and how
+    ├── ProtocolError             a benchmark protocol or its results folder is malformed or in use
+    └── NumericalError            a method produced NaN or infinity
+
+All are raised before anything is written, so a failed call leaves no half-made file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Base of all errors meant for the user. ``str(error)`` is one sentence that says what to do."""
+
+
+class UnknownNameError(ZooError):
+    """A name that is not in the registry; the message offers the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        if close:
+            advice = "did you mean " + " or ".join(close) + "?"
+        elif known:
+            shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+            advice = f"known: {shown}."
+        else:
+            advice = "none is known."
+        super().__init__(f"Unknown {kind} {name!r}: {advice}" + (f" {hint}" if hint else ""))
+        self.kind, self.name, self.suggestions = kind, name, close
+
+
+class RegistryError(ZooError):
+    """registry.yaml or a plugin's entry is malformed, duplicated or points nowhere."""
+
+
+class ConfigError(ZooError):
+    """An option does not exist for this method, or its value is out of range."""
+
+
+class ImageError(ZooError):
+    """A file cannot be read as an image, or an image cannot be written."""
+
+
+class InputError(ZooError):
+    """A tensor or argument breaks the documented contract of a call."""
+
+
+class UnsupportedError(ZooError):
+    """The method's traits say that it cannot do this."""
+
+
+class WeightsError(ZooError):
+    """A checkpoint is missing, damaged or does not fit its network."""
+
+
+class DownloadRequiredError(WeightsError):
+    """Weights are not on this machine and may be fetched only when the user asks."""
+
+
+class ProtocolError(ZooError):
+    """A benchmark protocol, or a results folder, is malformed or in use."""
+
+
+class NumericalError(ZooError):
+    """A method produced a value that is not finite."""
