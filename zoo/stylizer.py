@@ -1,0 +1,518 @@
+"""The one interface behind which every method stands.
+
+Callers use :meth:`Stylizer.encode_style`, :meth:`Stylizer.stylize` and :meth:`Stylizer.synthesize`. These public calls
+check their arguments, move tensors to the device, run the method's private hook and check what comes back, so that a
+method's file holds the paper and nothing else. A method implements::
+
+    class MyMethod(Stylizer):
+        traits = Traits(kind="feed-forward", ...)
+        Config = MyConfig
+
+        def _build(self) -> None: ...                                  # networks, once, on self.device
+        def _encode_style(self, style, content_size) -> dict: ...      # what it keeps of a style
+        def _stylize(self, content, style, call) -> Stylized: ...      # one batch
+        def _synthesize(self, style, size, call) -> Stylized: ...      # only with trait texture
+
+Images everywhere are float32 RGB in [0, 1], shape (B, 3, H, W), sRGB. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo import device as devices
+from zoo.config import Config
+from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError, WeightsError
+
+CONTEXT_FIELDS = (
+    "init",
+    "content_masks",
+    "semantic_content",
+    "semantic_style",
+    "previous",
+    "flow",
+    "occlusion",
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method promises; the contract checks hold it to each one.
+
+    kind:           ``optimisation`` fits the image per call; ``feed-forward`` runs a trained model once
+    styles:         ``any`` takes every style image; ``trained`` only the names its checkpoint lists
+    strength:       where :meth:`Stylizer.stylize` applies ``strength``: in the features, the (normalisation)
+                    parameters, the loss, by blending pixels with the content, or not at all
+    strength_zero:  what strength 0 gives: the content itself, or the method's reconstruction of it
+    deterministic:  same seed, device and threads give the same pixels
+    batched:        a batch runs at once; False where images would influence each other (an optimiser), and then the
+                    public call loops over them
+    mixes:          accepts a :class:`Mix` of several styles
+    texture:        has :meth:`Stylizer.synthesize`
+    context:        the fields of :class:`Context` it accepts
+    min_size:       smallest side of content and style, in pixels
+    multiple_of:    content is padded (reflection) to a multiple of this and cropped back; 1 means never padded
+    cpu_precision:  what ``auto`` means on a CPU with bfloat16 arithmetic; set to bf16 only with a measured deviation
+    cuda_precision: the same on CUDA
+    """
+
+    kind: Literal["optimisation", "feed-forward"]
+    strength: Literal["feature", "params", "loss", "blend", "none"]
+    strength_zero: Literal["content", "reconstruction"] = "content"
+    styles: Literal["any", "trained"] = "any"
+    deterministic: bool = True
+    batched: bool = True
+    mixes: bool = False
+    texture: bool = False
+    context: frozenset[str] = frozenset()
+    min_size: int = 16
+    multiple_of: int = 1
+    cpu_precision: devices.Precision = "fp32"
+    cuda_precision: devices.Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        unknown = self.context - set(CONTEXT_FIELDS)
+        if unknown:
+            raise ConfigError(f"Traits name unknown context fields: {', '.join(sorted(unknown))}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """A style as the caller has it: an image ((1, 3, H, W), float32 RGB in [0, 1]) or the name of a trained style.
+
+    ``mask`` ((1, 1, H, W) in [0, 1], same H and W) keeps only a part of the image, where the method can.
+    """
+
+    image: Tensor | None = None
+    name: str | None = None
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is None and not self.name:
+            raise InputError("A style needs an image or the name of a trained style.")
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits that identify the pixels (and mask), or the name where there is no image."""
+        digest = hashlib.sha256()
+        for part in (self.image, self.mask):
+            if part is not None:
+                digest.update(repr(tuple(part.shape)).encode())
+                digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        if self.image is None:
+            digest.update((self.name or "").encode())
+        return digest.hexdigest()[:16]
+
+
+def _map_tensors(value: Any, apply: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return apply(value)
+    if isinstance(value, Mapping):
+        return {k: _map_tensors(v, apply) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_map_tensors(v, apply) for v in value)
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class StyleCode:
+    """What a method keeps of one style: computed once, reused over many contents.
+
+    ``data`` belongs to the method (tensors in dicts, lists and tuples). ``method`` and ``config`` say who made it;
+    another method or configuration refuses it.
+    """
+
+    method: str
+    config: str
+    style: str
+    data: Mapping[str, Any]
+    label: str = ""
+
+    def to(self, device: str | torch.device) -> StyleCode:
+        """The same code with every tensor on ``device``."""
+        return dataclasses.replace(self, data=_map_tensors(self.data, lambda t: t.to(device)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the code's tensors."""
+        total = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel() * tensor.element_size()
+            return tensor
+
+        _map_tensors(self.data, count)
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """Several styles with weights that are not negative and sum to 1: ``Mix([(code_a, 0.3), (code_b, 0.7)])``."""
+
+    parts: Sequence[tuple[StyleCode, float]]
+
+    def __post_init__(self) -> None:
+        parts = tuple((code, float(weight)) for code, weight in self.parts)
+        object.__setattr__(self, "parts", parts)
+        weights = [weight for _, weight in parts]
+        if not parts:
+            raise InputError("A mix of styles needs at least one style.")
+        if any(not math.isfinite(w) or w < 0 for w in weights):
+            raise InputError(f"Style weights must be finite and not negative, got {weights}.")
+        if abs(sum(weights) - 1) > 1e-4:
+            raise InputError(f"Style weights must sum to 1, got {weights} with sum {sum(weights):g}.")
+
+    def __iter__(self) -> Iterator[tuple[StyleCode, float]]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What goes beyond one content and one style; a method accepts the fields its traits list, any other raises.
+
+    init:             (B, 3, H, W) image an optimisation starts from
+    content_masks:    (K, H, W) in [0, 1], one region per style of the :class:`Mix`; a style's own region is Style.mask
+    semantic_content, semantic_style: (1, C, H, W) maps that pair regions of content and style
+    previous:         (B, 3, H, W) stylised previous frame
+    flow:             (B, 2, H, W) pixels of motion from the previous frame to this one
+    occlusion:        (B, 1, H, W), 1 where the flow can be trusted
+    """
+
+    init: Tensor | None = None
+    content_masks: Tensor | None = None
+    semantic_content: Tensor | None = None
+    semantic_style: Tensor | None = None
+    previous: Tensor | None = None
+    flow: Tensor | None = None
+    occlusion: Tensor | None = None
+
+    def given(self) -> dict[str, Tensor]:
+        """The fields that are set."""
+        return {name: value for name in CONTEXT_FIELDS if (value := getattr(self, name)) is not None}
+
+
+class Progress(Protocol):
+    """Told after every step; returning True asks the method to stop and hand over its best image so far.
+
+    ``image()`` reads the current image ((B, 3, H, W), clamped to [0, 1]); it costs nothing unless called.
+    """
+
+    def __call__(
+        self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor], /
+    ) -> bool | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stylized:
+    """A result: ``image`` (B, 3, H, W) in [0, 1]; per-step ``losses`` (dicts with ``step`` and each term) where the
+    method optimises; ``steps`` done; ``stopped`` when ended early by the caller or a time limit."""
+
+    image: Tensor
+    steps: int = 1
+    losses: Sequence[Mapping[str, float]] = ()
+    stopped: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """The arguments of one public call as a hook sees them: checked, on the device."""
+
+    strength: float = 1.0
+    seed: int = 0
+    context: Context = field(default_factory=Context)
+    progress: Progress | None = None
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """A fresh generator from the seed. Draw noise for ONE image and expand it, so that a batch equals singles."""
+        return torch.Generator(device=device).manual_seed(self.seed)
+
+    def report(
+        self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor]
+    ) -> bool:
+        """Tell the caller; True when it asks to stop."""
+        return bool(self.progress(step, total, losses, image)) if self.progress is not None else False
+
+
+class Stylizer(ABC):
+    """Base class of every method. See the module's docstring for what a method adds to it."""
+
+    traits: ClassVar[Traits]
+    Config: ClassVar[type[Config]] = Config
+    name: str
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        checkpoint: Path | None = None,
+        name: str = "",
+    ) -> None:
+        """Build the method's networks on ``device``.
+
+        ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``fp16``: the format of convolutions and products.
+        ``checkpoint`` is the safetensors file of a trained method. Usually called through ``zoo.load``.
+        """
+        self.config = config if config is not None else self.Config()
+        if not isinstance(self.config, self.Config):
+            raise ConfigError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}.")
+        self.device = devices.resolve_device(device)
+        preferred = {"cpu": self.traits.cpu_precision, "cuda": self.traits.cuda_precision}.get(self.device.type, "fp32")
+        self.precision = devices.resolve_precision(precision, self.device, preferred)
+        self.checkpoint = checkpoint
+        self.name = name or type(self).__name__.lower()
+        self._build()
+
+    # -- what a method implements -------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """Create networks on ``self.device`` and load ``self.checkpoint``."""
+
+    @abstractmethod
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        """What the method keeps of a style. ``style.image`` is on the device; runs without gradients."""
+
+    @abstractmethod
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        """Stylise ``content`` (on the device). ``style`` always arrives as a :class:`Mix`, of one part unless the
+        trait ``mixes`` is set. Runs without gradients; an optimiser enables them itself."""
+
+    def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
+        """A texture of ``size`` (height, width); only with the trait ``texture``."""
+        raise UnsupportedError(f"{self.name} cannot synthesise a texture without a content image.")
+
+    # -- public calls ------------------------------------------------------------------------------------------
+
+    def encode_style(self, style: Style | Tensor | str, content_size: tuple[int, int] | None = None) -> StyleCode:
+        """Encode a style once, for any number of contents.
+
+        ``style`` is a :class:`Style`, an image tensor (1, 3, H, W) in [0, 1], or a trained style's name.
+        ``content_size`` (height, width) matters only to methods that match scales with the content.
+        Raises InputError for a malformed image, UnsupportedError for a kind of style the method does not take.
+        """
+        style = _as_style(style)
+        if style.image is not None:
+            check_images(style.image, "style", self.traits.min_size)
+            if style.image.shape[0] != 1:
+                raise InputError("A style is one image, shape (1, 3, H, W); mix several with Mix.")
+        elif self.traits.styles == "any":
+            raise UnsupportedError(f"{self.name} has no trained styles by name: give it a style image.")
+        if style.mask is not None:
+            shape = None if style.image is None else (1, 1, *style.image.shape[-2:])
+            if tuple(style.mask.shape) != shape:
+                raise InputError(f"The style's mask must have shape {shape}, got {tuple(style.mask.shape)}.")
+        moved = dataclasses.replace(
+            style,
+            image=None if style.image is None else style.image.to(self.device),
+            mask=None if style.mask is None else style.mask.to(self.device),
+        )
+        with torch.no_grad():
+            data = self._encode_style(moved, content_size)
+        return StyleCode(self.name, self.config.digest, style.hash, data, label=style.name or style.hash)
+
+    def stylize(
+        self,
+        content: Tensor,
+        style: StyleCode | Mix,
+        *,
+        strength: float = 1.0,
+        seed: int = 0,
+        context: Context | None = None,
+        progress: Progress | None = None,
+    ) -> Stylized:
+        """Render ``content`` in ``style``.
+
+        ``content`` is (B, 3, H, W) float32 in [0, 1] on any device; the result has the same shape and device.
+        ``strength`` in [0, 1] is applied where ``traits.strength`` says. ``seed`` fixes all noise.
+        Raises InputError (shape, dtype, range, size), UnsupportedError (strength, mix or context field the traits
+        exclude), NumericalError (the method's output is not finite).
+        """
+        check_images(content, "content", self.traits.min_size)
+        mix = self._as_mix(style)
+        if not 0 <= strength <= 1:
+            raise InputError(f"Strength must be between 0 and 1, got {strength:g}.")
+        if strength != 1 and self.traits.strength == "none":
+            raise UnsupportedError(f"{self.name} has no strength control: use strength 1.")
+        context = context or Context()
+        self._check_context(context, content, mix)
+        if context.content_masks is None:
+            mix = _without_zeros(mix)
+        blend = strength if self.traits.strength == "blend" else 1.0
+        call = Call(1.0 if self.traits.strength == "blend" else float(strength), seed, _to(context, self.device), progress)
+        batch = content.to(self.device)
+        with torch.no_grad():
+            if self.traits.batched or batch.shape[0] == 1:
+                result = self._padded(batch, mix, call)
+            else:
+                result = self._one_by_one(batch, mix, call)
+            image = batch + blend * (result.image - batch) if blend != 1 else result.image
+        return dataclasses.replace(result, image=self._finish(image, content))
+
+    def synthesize(
+        self,
+        style: StyleCode | Mix,
+        size: tuple[int, int],
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Stylized:
+        """A new texture of ``size`` (height, width) in ``style``; a new sample for each seed.
+
+        Raises UnsupportedError unless the trait ``texture`` is set, InputError for a size under ``min_size``.
+        """
+        if not self.traits.texture:
+            raise UnsupportedError(f"{self.name} cannot synthesise a texture without a content image.")
+        if min(size) < self.traits.min_size:
+            raise InputError(f"{self.name} needs at least {self.traits.min_size} pixels a side, got {size}.")
+        mix = _without_zeros(self._as_mix(style))
+        with torch.no_grad():
+            result = self._synthesize(mix, size, Call(seed=seed, progress=progress))
+        if tuple(result.image.shape[-2:]) != tuple(size):
+            raise InputError(f"{self.name} returned a texture of {tuple(result.image.shape[-2:])} for {size}.")
+        return dataclasses.replace(result, image=self._finish(result.image, result.image))
+
+    def __call__(self, content: Tensor, style: Style | Tensor | str | StyleCode | Mix, **options: Any) -> Tensor:
+        """Encode and stylise in one call: two images in, one image out. ``options`` go to :meth:`stylize`."""
+        code = style if isinstance(style, StyleCode | Mix) else self.encode_style(style, tuple(content.shape[-2:]))
+        return self.stylize(content, code, **options).image
+
+    def autocast(self) -> Any:
+        """Context in which convolutions and products run in ``self.precision``."""
+        return devices.autocast(self.device, self.precision)
+
+    def with_config(self, **options: Any) -> Self:
+        """The same method, device and weights with some options changed."""
+        config = self.Config.make({**dataclasses.asdict(self.config), **options})
+        return type(self)(
+            config, device=self.device, precision=self.precision, checkpoint=self.checkpoint, name=self.name
+        )
+
+    # -- checks ------------------------------------------------------------------------------------------------
+
+    def _as_mix(self, style: StyleCode | Mix) -> Mix:
+        if isinstance(style, StyleCode):
+            style = Mix([(style, 1.0)])
+        if not isinstance(style, Mix):
+            raise InputError("stylize takes a StyleCode from encode_style or a Mix of them, not a bare image.")
+        if len(style) > 1 and not self.traits.mixes:
+            raise UnsupportedError(f"{self.name} takes one style at a time.")
+        for code, _ in style:
+            if (code.method, code.config) != (self.name, self.config.digest):
+                raise InputError(f"This style was encoded by {code.method} with other options; encode it with {self.name}.")
+        return Mix([(code.to(self.device), weight) for code, weight in style])
+
+    def _check_context(self, context: Context, content: Tensor, mix: Mix) -> None:
+        for name, value in context.given().items():
+            if name not in self.traits.context:
+                raise UnsupportedError(f"{self.name} does not take {name.replace('_', ' ')}.")
+            if name in ("init", "previous") and value.shape != content.shape:
+                raise InputError(f"{name} must have the content's shape {tuple(content.shape)}, got {tuple(value.shape)}.")
+            if name == "content_masks" and tuple(value.shape) != (len(mix), *content.shape[-2:]):
+                wanted = (len(mix), *content.shape[-2:])
+                raise InputError(f"Content masks must have shape {wanted} (styles, H, W), got {tuple(value.shape)}.")
+
+    def _padded(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        height, width = content.shape[-2:]
+        m = self.traits.multiple_of
+        right, bottom = -width % m, -height % m
+        if right == bottom == 0:
+            return self._stylize(content, style, call)
+        padded = {
+            name: _pad(value, right, bottom) for name, value in call.context.given().items() if value.dim() >= 3
+        }
+        call = dataclasses.replace(call, context=dataclasses.replace(call.context, **padded))
+        result = self._stylize(_pad(content, right, bottom), style, call)
+        return dataclasses.replace(result, image=result.image[..., :height, :width])
+
+    def _one_by_one(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        results: list[Stylized] = []
+        for index in range(content.shape[0]):
+            own = {
+                name: value[index : index + 1]
+                for name, value in call.context.given().items()
+                if name != "content_masks" and value.shape[0] == content.shape[0]
+            }
+            single = dataclasses.replace(call, context=dataclasses.replace(call.context, **own))
+            results.append(self._padded(content[index : index + 1], style, single))
+            if results[-1].stopped:
+                break
+        # Stopped part-way: the images not yet reached stay as they came, so the shape holds.
+        images = [r.image for r in results] + [content[i : i + 1] for i in range(len(results), content.shape[0])]
+        losses = [{"image": i, **row} for i, r in enumerate(results) for row in r.losses]
+        return Stylized(torch.cat(images), sum(r.steps for r in results), losses, any(r.stopped for r in results))
+
+    def _finish(self, image: Tensor, like: Tensor) -> Tensor:
+        if image.shape != like.shape:
+            raise InputError(f"{self.name} returned shape {tuple(image.shape)} for content {tuple(like.shape)}.")
+        image = image.detach().to(like.device, torch.float32)
+        if not torch.isfinite(image).all():
+            raise NumericalError(f"{self.name} produced values that are not finite; try --precision fp32.")
+        return image.clamp(0, 1).contiguous()
+
+
+def check_images(images: Tensor, role: str, min_size: int = 1) -> None:
+    """InputError unless ``images`` is (B, 3, H, W) float32, finite, in [0, 1] and at least ``min_size`` a side."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"The {role} must be a torch tensor (B, 3, H, W), not {type(images).__name__}.")
+    if images.dim() != 4 or images.shape[1] != 3 or images.shape[0] < 1:
+        raise InputError(f"The {role} must have shape (B, 3, H, W), got {tuple(images.shape)}.")
+    if images.dtype != torch.float32:
+        raise InputError(f"The {role} must be float32 in [0, 1], got {images.dtype}.")
+    height, width = images.shape[-2:]
+    if min(height, width) < min_size:
+        raise InputError(f"The {role} is {width} x {height} pixels; this method needs at least {min_size} a side.")
+    low, high = images.aminmax()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"The {role} holds values that are not finite.")
+    if low < -1e-4 or high > 1 + 1e-4:
+        raise InputError(f"The {role} must lie in [0, 1], got [{low:g}, {high:g}]; divide 8-bit values by 255.")
+
+
+def require_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """WeightsError, naming the first few differences, unless names and shapes of two state dicts agree."""
+    missing = sorted(set(expected) - set(state))
+    extra = sorted(set(state) - set(expected))
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, expected {tuple(expected[k].shape)}"
+        for k in sorted(set(state) & set(expected))
+        if state[k].shape != expected[k].shape
+    ]
+    parts = [f"missing {', '.join(missing[:4])}"] * bool(missing) + [f"unknown {', '.join(extra[:4])}"] * bool(extra)
+    parts += shapes[:4]
+    if parts:
+        raise WeightsError(f"{source} does not fit this network: {'; '.join(parts)}.")
+
+
+def _as_style(style: Style | Tensor | str) -> Style:
+    if isinstance(style, Style):
+        return style
+    return Style(name=style) if isinstance(style, str) else Style(image=style)
+
+
+def _without_zeros(mix: Mix) -> Mix:
+    # A style of weight zero must not touch the result, not even through rounding: (1, 0) is the single style.
+    return Mix([(code, weight) for code, weight in mix if weight > 0])
+
+
+def _to(context: Context, device: torch.device) -> Context:
+    return dataclasses.replace(context, **{name: value.to(device) for name, value in context.given().items()})
+
+
+def _pad(image: Tensor, right: int, bottom: int) -> Tensor:
+    return F.pad(image, (0, right, 0, bottom), mode="reflect")
