@@ -211,7 +211,9 @@ def describe(config: type[Config]) -> list[OptionSpec]:
     """The options of a config class, from the class itself; annotations as the file spells them."""
     annotations: dict[str, str] = {}
     for base in reversed(config.__mro__):
-        annotations |= {k: v if isinstance(v, str) else str(v) for k, v in vars(base).get("__annotations__", {}).items()}
+        annotations |= {
+            k: v if isinstance(v, str) else str(v) for k, v in vars(base).get("__annotations__", {}).items()
+        }
     return [
         OptionSpec(f.name, annotations[f.name], f.default, f.metadata.get("help", ""), bounds_text(f.metadata))
         for f in dataclasses.fields(config)
@@ -234,7 +236,9 @@ def describe_source(source: str, class_name: str) -> list[OptionSpec]:
         return []
     specs: list[OptionSpec] = []
     for node in classes[name.id].body:
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call)):
+        if not (
+            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call)
+        ):
             continue
         if not (isinstance(node.value.func, ast.Name) and node.value.func.id == "option"):
             continue
@@ -243,10 +247,14 @@ def describe_source(source: str, class_name: str) -> list[OptionSpec]:
         try:
             literal = {k: ast.literal_eval(v) for k, v in arguments.items()}
         except ValueError as error:
-            raise RegistryError(f"Option {node.target.id!r} of {class_name} must have literal default and bounds.") from error
+            raise RegistryError(
+                f"Option {node.target.id!r} of {class_name} must have literal default and bounds."
+            ) from error
         bounds = bounds_text(literal)
         specs.append(
-            OptionSpec(node.target.id, ast.unparse(node.annotation), literal["default"], literal.get("help", ""), bounds)
+            OptionSpec(
+                node.target.id, ast.unparse(node.annotation), literal["default"], literal.get("help", ""), bounds
+            )
         )
     return specs
 

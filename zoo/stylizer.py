@@ -241,9 +241,7 @@ class Call:
         """A fresh generator from the seed. Draw noise for ONE image and expand it, so that a batch equals singles."""
         return torch.Generator(device=device).manual_seed(self.seed)
 
-    def report(
-        self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor]
-    ) -> bool:
+    def report(self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor]) -> bool:
         """Tell the caller; True when it asks to stop."""
         return bool(self.progress(step, total, losses, image)) if self.progress is not None else False
 
@@ -354,7 +352,9 @@ class Stylizer(ABC):
         if context.content_masks is None:
             mix = _without_zeros(mix)
         blend = strength if self.traits.strength == "blend" else 1.0
-        call = Call(1.0 if self.traits.strength == "blend" else float(strength), seed, _to(context, self.device), progress)
+        call = Call(
+            1.0 if self.traits.strength == "blend" else float(strength), seed, _to(context, self.device), progress
+        )
         batch = content.to(self.device)
         with torch.no_grad():
             if self.traits.batched or batch.shape[0] == 1:
@@ -414,7 +414,9 @@ class Stylizer(ABC):
             raise UnsupportedError(f"{self.name} takes one style at a time.")
         for code, _ in style:
             if (code.method, code.config) != (self.name, self.config.digest):
-                raise InputError(f"This style was encoded by {code.method} with other options; encode it with {self.name}.")
+                raise InputError(
+                    f"This style was encoded by {code.method} with other options; encode it with {self.name}."
+                )
         return Mix([(code.to(self.device), weight) for code, weight in style])
 
     def _check_context(self, context: Context, content: Tensor, mix: Mix) -> None:
@@ -422,7 +424,9 @@ class Stylizer(ABC):
             if name not in self.traits.context:
                 raise UnsupportedError(f"{self.name} does not take {name.replace('_', ' ')}.")
             if name in ("init", "previous") and value.shape != content.shape:
-                raise InputError(f"{name} must have the content's shape {tuple(content.shape)}, got {tuple(value.shape)}.")
+                raise InputError(
+                    f"{name} must have the content's shape {tuple(content.shape)}, got {tuple(value.shape)}."
+                )
             if name == "content_masks" and tuple(value.shape) != (len(mix), *content.shape[-2:]):
                 wanted = (len(mix), *content.shape[-2:])
                 raise InputError(f"Content masks must have shape {wanted} (styles, H, W), got {tuple(value.shape)}.")
@@ -433,9 +437,7 @@ class Stylizer(ABC):
         right, bottom = -width % m, -height % m
         if right == bottom == 0:
             return self._stylize(content, style, call)
-        padded = {
-            name: _pad(value, right, bottom) for name, value in call.context.given().items() if value.dim() >= 3
-        }
+        padded = {name: _pad(value, right, bottom) for name, value in call.context.given().items() if value.dim() >= 3}
         call = dataclasses.replace(call, context=dataclasses.replace(call.context, **padded))
         result = self._stylize(_pad(content, right, bottom), style, call)
         return dataclasses.replace(result, image=result.image[..., :height, :width])

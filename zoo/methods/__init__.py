@@ -1,0 +1,1 @@
+"""One file per method, each readable top to bottom against its paper."""

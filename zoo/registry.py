@@ -1,0 +1,381 @@
+"""registry.yaml and plugins' entry points, read into frozen entries without importing torch or any method.
+
+``load_registry()`` gives the whole; ``registry.resolve("gatys.paper")`` gives what is needed to build one method;
+``zoo.load`` builds it. An unknown key, a duplicate name or a missing file is a :class:`RegistryError` that names the
+place. Plugins are classes announced under the entry point group ``zoo.methods``; a class attribute ``ENTRY`` (a
+literal dictionary with the keys of :class:`MethodEntry`) describes them and is read from the file's syntax tree.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zoo.config import OptionSpec, class_attribute, describe_source
+from zoo.errors import RegistryError, UnknownNameError, ZooError
+
+if TYPE_CHECKING:
+    from zoo.stylizer import Stylizer
+
+PACKAGE = Path(__file__).resolve().parent
+ENTRY_POINT_GROUP = "zoo.methods"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Taxonomy(_Entry):
+    """Place in the survey's tree: what is optimised, how many styles one model holds, which statistics of style."""
+
+    optimises: Literal["image", "model"]
+    styles: Literal["one", "many", "any"]
+    statistics: Literal["parametric", "patches"]
+
+
+class Preset(_Entry):
+    """Named options that reproduce a known setting; ``checkpoint`` names weights it goes with."""
+
+    summary: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+class Provenance(_Entry):
+    """Where weights come from. ``trained`` by us, ``published`` by the authors."""
+
+    kind: Literal["trained", "published"]
+    command: str = ""
+    data: str = ""
+    teacher: str = ""
+    steps: int | None = None
+    hours: float | None = None
+    hardware: str = ""
+    commit: str = ""
+    repository: str = ""
+    converter: str = ""
+
+
+class Checkpoint(_Entry):
+    """One set of trained weights: a bundled ``file`` (relative to the package) or a ``url``; checked by sha256."""
+
+    summary: str
+    file: str | None = None
+    url: str | None = None
+    sha256: str
+    bytes: int
+    parameters: int
+    licence: str
+    provenance: Provenance
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Checkpoint:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give either 'file' or 'url'")
+        return self
+
+
+class MethodEntry(_Entry):
+    """One method: its class as ``module:Class``, its paper, its place in the taxonomy, its presets and checkpoints."""
+
+    implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
+    title: str
+    authors: str
+    year: int
+    paper: str
+    bibtex: str
+    taxonomy: Taxonomy
+    default: str
+    encoder: str | None = None
+    presets: dict[str, Preset] = Field(default_factory=dict)
+    checkpoints: dict[str, Checkpoint] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _tags(self) -> MethodEntry:
+        both = set(self.presets) & set(self.checkpoints)
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))} names a preset and a checkpoint")
+        if self.default not in self.tags:
+            raise ValueError(f"the default {self.default!r} is neither a preset nor a checkpoint")
+        for tag, preset in self.presets.items():
+            if preset.checkpoint is not None and preset.checkpoint not in self.checkpoints:
+                raise ValueError(f"preset {tag!r} names checkpoint {preset.checkpoint!r}, which is not listed")
+        return self
+
+    @property
+    def tags(self) -> list[str]:
+        """Presets, then checkpoints."""
+        return [*self.presets, *self.checkpoints]
+
+
+class EncoderEntry(_Entry):
+    """A pretrained feature network and where its weights come from."""
+
+    title: str
+    source: str
+    licence: str
+    bundled: bool
+    bytes: int
+
+
+class MetricEntry(_Entry):
+    """A metric: its class, what it measures, which direction is better, its unit and the version of its definition."""
+
+    implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
+    title: str
+    measures: Literal["content", "style"]
+    direction: Literal["higher", "lower"]
+    range: str
+    unit: str
+    version: int
+    reference: str
+    encoder: str | None = None
+
+
+class RegistryFile(_Entry):
+    """The schema of registry.yaml."""
+
+    version: Literal[1] = Field(alias="schema")
+    methods: dict[str, MethodEntry]
+    encoders: dict[str, EncoderEntry]
+    metrics: dict[str, MetricEntry]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A name resolved: which method, which tag, which options and which weights."""
+
+    method: str
+    tag: str
+    entry: MethodEntry
+    options: dict[str, Any]
+    checkpoint: Checkpoint | None
+
+    @property
+    def label(self) -> str:
+        """The full name, ``method.tag``."""
+        return f"{self.method}.{self.tag}"
+
+    @property
+    def summary(self) -> str:
+        """One line on this preset or checkpoint."""
+        table: dict[str, Preset | Checkpoint] = {**self.entry.presets, **self.entry.checkpoints}
+        return table[self.tag].summary
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All entries. ``broken`` lists plugins that could not be read, with the reason."""
+
+    methods: dict[str, MethodEntry]
+    encoders: dict[str, EncoderEntry]
+    metrics: dict[str, MetricEntry]
+    plugins: frozenset[str] = frozenset()
+    broken: tuple[tuple[str, str], ...] = ()
+
+    def resolve(self, name: str) -> Resolved:
+        """``gatys`` or ``gatys.paper`` as a :class:`Resolved`; UnknownNameError with suggestions otherwise."""
+        method, _, tag = name.partition(".")
+        entry = self.methods.get(method)
+        if entry is None:
+            reasons = dict(self.broken)
+            if method in reasons:
+                raise RegistryError(f"Plugin {method!r} cannot be used: {reasons[method]}")
+            raise UnknownNameError("method", name, self.methods, "Run 'zoo list' for all.")
+        tag = tag or entry.default
+        if tag in entry.presets:
+            preset = entry.presets[tag]
+            checkpoint = entry.checkpoints[preset.checkpoint] if preset.checkpoint else None
+            base = checkpoint.options if checkpoint else {}
+            return Resolved(method, tag, entry, {**base, **preset.options}, checkpoint)
+        if tag in entry.checkpoints:
+            checkpoint = entry.checkpoints[tag]
+            return Resolved(method, tag, entry, dict(checkpoint.options), checkpoint)
+        raise UnknownNameError("preset or checkpoint", name, [f"{method}.{t}" for t in entry.tags])
+
+    def match(self, patterns: Iterable[str]) -> list[str]:
+        """Names for ``all``, ``gatys``, ``gatys.*`` or ``*cnn*``; a bare match means the method's default.
+
+        UnknownNameError for a pattern that matches nothing.
+        """
+        found: list[str] = []
+        full = [f"{name}.{tag}" for name, entry in self.methods.items() for tag in entry.tags]
+        for pattern in patterns:
+            if pattern == "all":
+                names = list(self.methods)
+            elif any(c in pattern for c in "*?["):
+                pool = full if "." in pattern else list(self.methods)
+                names = fnmatch.filter(pool, pattern)
+                if not names:
+                    raise UnknownNameError("method pattern", pattern, [*self.methods, *full])
+            else:
+                resolved = self.resolve(pattern)
+                names = [pattern if "." in pattern else resolved.method]
+            found += [n for n in names if n not in found]
+        return found
+
+    def metric(self, name: str) -> MetricEntry:
+        """A metric's entry; UnknownNameError with suggestions."""
+        if name not in self.metrics:
+            raise UnknownNameError("metric", name, self.metrics)
+        return self.metrics[name]
+
+    def options(self, name: str) -> list[OptionSpec]:
+        """The options of a method with this name's presets applied, read without importing the method."""
+        resolved = self.resolve(name)
+        module, _, class_name = resolved.entry.implementation.partition(":")
+        specs = describe_source(module_source(module), class_name)
+        return [OptionSpec(s.name, s.type, resolved.options.get(s.name, s.default), s.help, s.bounds) for s in specs]
+
+
+class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """YAML that refuses a key written twice; the standard loaders keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise RegistryError(f"{key!r} appears twice (line {key_node.start_mark.line + 1}).")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file as plain data; RegistryError for a syntax error or a key written twice, naming the line."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except FileNotFoundError:
+        raise RegistryError(f"{path} does not exist.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise RegistryError(f"{path.name} is not valid YAML{where}: {getattr(error, 'problem', error)}.") from error
+    except RegistryError as error:
+        raise RegistryError(f"{path.name}: {error}") from None
+
+
+def explain(error: ValidationError, source: str) -> str:
+    """The first fault of a schema check as one sentence: where, and what is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "top level"
+    what = "is not a known key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    return f"{source}: {where}: {what}."
+
+
+def registry_path() -> Path:
+    """registry.yaml: inside the installed package, or at the root of a checkout."""
+    bundled = PACKAGE / "registry.yaml"
+    return bundled if bundled.exists() else PACKAGE.parent / "registry.yaml"
+
+
+def parse_registry(path: Path) -> RegistryFile:
+    """registry.yaml checked against its schema; every bundled checkpoint must be there."""
+    try:
+        parsed = RegistryFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise RegistryError(explain(error, path.name)) from error
+    for name, entry in parsed.methods.items():
+        if "." in name or name == "all":
+            raise RegistryError(f"{path.name}: methods.{name}: a name has no dot and is not 'all'.")
+        for tag, checkpoint in entry.checkpoints.items():
+            if checkpoint.file is not None and not (PACKAGE / checkpoint.file).is_file():
+                raise RegistryError(f"{path.name}: methods.{name}.checkpoints.{tag}: {checkpoint.file} is missing.")
+        if entry.encoder is not None and entry.encoder not in parsed.encoders:
+            raise RegistryError(f"{path.name}: methods.{name}: unknown encoder {entry.encoder!r}.")
+    return parsed
+
+
+def module_source(module: str) -> str:
+    """The text of a module, found without running it; RegistryError if there is none."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise RegistryError(f"Module {module!r} is not installed.")
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _plugin_entry(point: importlib.metadata.EntryPoint) -> MethodEntry:
+    module, _, class_name = point.value.partition(":")
+    tree = ast.parse(module_source(module))
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
+    literal = class_attribute(node, "ENTRY") if node else None
+    if literal is None:
+        raise RegistryError(f"{point.value} has no class attribute ENTRY.")
+    try:
+        return MethodEntry.model_validate({"class": point.value, **ast.literal_eval(literal)})
+    except ValidationError as error:
+        raise RegistryError(explain(error, f"ENTRY of {point.value}")) from error
+    except (ValueError, TypeError) as error:
+        raise RegistryError(f"ENTRY of {point.value} must be a literal dictionary.") from error
+
+
+def build_registry(path: Path, points: Sequence[importlib.metadata.EntryPoint]) -> Registry:
+    """The file's entries joined with the plugins'. A plugin that cannot be read, or takes a name, is ``broken``."""
+    parsed = parse_registry(path)
+    methods = dict(parsed.methods)
+    plugins: set[str] = set()
+    broken: list[tuple[str, str]] = []
+    for point in points:
+        if point.name in methods:
+            raise RegistryError(f"Two methods are called {point.name!r}: uninstall or rename plugin {point.value}.")
+        try:
+            methods[point.name] = _plugin_entry(point)
+            plugins.add(point.name)
+        except (ZooError, SyntaxError, OSError) as error:
+            broken.append((point.name, str(error)))
+    return Registry(methods, dict(parsed.encoders), dict(parsed.metrics), frozenset(plugins), tuple(broken))
+
+
+@functools.cache
+def load_registry() -> Registry:
+    """The registry of this installation, read once."""
+    return build_registry(registry_path(), list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)))
+
+
+def import_object(reference: str) -> Any:
+    """The object named ``module:name``; RegistryError if it cannot be imported."""
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RegistryError(f"{reference} cannot be imported: {error}.") from error
+
+
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    checkpoint: str | Path | None = None,
+    **options: Any,
+) -> Stylizer:
+    """Build a method by name: ``zoo.load("gatys", num_steps=300)``.
+
+    ``name`` is ``method`` or ``method.tag``; ``options`` are the fields of its Config (``zoo info NAME`` lists them).
+    ``checkpoint`` is a safetensors file of your own instead of the registered one.
+    Raises UnknownNameError, ConfigError, WeightsError.
+    """
+    resolved = load_registry().resolve(name)
+    cls: type[Stylizer] = import_object(resolved.entry.implementation)
+    config = cls.Config.make({**resolved.options, **options})
+    weights: Path | None = Path(checkpoint) if checkpoint is not None else None
+    if weights is None and resolved.checkpoint is not None:
+        from zoo.weights import resolve_checkpoint
+
+        weights = resolve_checkpoint(resolved.label, resolved.checkpoint)
+    return cls(config, device=device, precision=precision, checkpoint=weights, name=resolved.label)
