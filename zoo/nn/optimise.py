@@ -1,0 +1,180 @@
+"""Fitting the pixels of one image to a loss, as the optimisation methods do (Gatys, Li and Wand).
+
+One *step* is one evaluation of the loss and its gradient, for either optimiser, so that step counts compare across
+methods and optimisers. Pixels are float32 in [0, 1] outside; inside they are optimised in the 0 to 255 scale of the
+papers' code, which fixes the meaning of Adam's learning rate and of L-BFGS's first, unscaled move.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError, NumericalError
+from zoo.stylizer import Call
+
+PIXEL_SCALE = 255.0
+
+
+@dataclass(frozen=True, eq=False)
+class Optimised:
+    """What :func:`optimise_pixels` found.
+
+    ``image`` (1, 3, H, W): the evaluated image of lowest total loss, not clamped unless asked; ``steps`` evaluations
+    done; ``losses`` one dict per step, with ``step`` and each term of the loss; ``stopped`` when the caller's progress
+    function or the deadline ended it early.
+    """
+
+    image: Tensor
+    steps: int
+    losses: Sequence[Mapping[str, float]]
+    stopped: bool
+
+
+def optimise_pixels(
+    start: Tensor,
+    loss: Callable[[Tensor], Mapping[str, Tensor]],
+    *,
+    optimiser: Literal["lbfgs", "adam"],
+    num_steps: int,
+    learning_rate: float = 1.0,
+    call: Call,
+    deadline: float | None = None,
+    first_step: int = 0,
+    total_steps: int | None = None,
+    clamp: bool = False,
+    history: int = 100,
+) -> Optimised:
+    """Minimise ``loss`` over the pixels of one image, beginning at ``start``.
+
+    ``start`` is (1, 3, H, W) float32 in [0, 1]. ``loss`` takes such an image (values may leave [0, 1] unless
+    ``clamp``) and returns scalar tensors by name, among them ``total``, which is differentiated; it picks its own
+    autocast. Gradients are enabled here.
+
+    ``learning_rate`` scales the L-BFGS step (1 is the full step) and is in units of 1/255 for Adam. ``history`` is the
+    number of curvature pairs L-BFGS keeps: each costs two images of memory. ``clamp`` puts the pixels back into
+    [0, 1] before every evaluation. ``deadline`` is a value of ``time.monotonic()``; at least one step is always taken.
+    ``first_step`` and ``total_steps`` number the steps of a later level of a pyramid for ``call.report`` and the
+    losses. Ends early at an exact minimum (zero gradient).
+
+    Both optimisers hand over the best image they evaluated and not the last one: without a line search the loss of
+    L-BFGS is not monotone. The references return the last iterate, which they never evaluated.
+
+    Raises NumericalError when the loss or its gradient stops being finite, ConfigError for ``num_steps`` under 1.
+    """
+    if num_steps < 1:
+        raise ConfigError(f"An optimisation needs at least one step, got {num_steps}.")
+    total_steps = first_step + num_steps if total_steps is None else total_steps
+    pixels = start.detach().to(torch.float32).mul(PIXEL_SCALE).contiguous()
+    update = _lbfgs(learning_rate, history) if optimiser == "lbfgs" else _adam(learning_rate)
+    best, best_total = pixels, math.inf
+    rows: list[dict[str, float]] = []
+    stopped = False
+
+    for step in range(1, num_steps + 1):
+        if clamp:
+            pixels.clamp_(0.0, PIXEL_SCALE)
+        values, gradient = _evaluate(loss, pixels)
+        total = values["total"]
+        rows.append({"step": first_step + step, **values})
+        if not math.isfinite(total):
+            raise NumericalError(
+                f"The loss became {total} at step {first_step + step}: lower the learning rate or use precision fp32."
+            )
+        if total < best_total:
+            best, best_total = pixels.clone(), total
+        shown = pixels
+        stopped = call.report(
+            first_step + step, total_steps, values, lambda shown=shown: (shown / PIXEL_SCALE).clamp(0, 1)
+        )
+        stopped = stopped or (deadline is not None and time.monotonic() >= deadline)
+        if stopped or step == num_steps:
+            break
+        largest = float(gradient.abs().max())
+        if not math.isfinite(largest):
+            raise NumericalError(f"The gradient became {largest} at step {first_step + step}: use precision fp32.")
+        if largest == 0:
+            break
+        pixels = pixels + update(gradient)
+    return Optimised(best / PIXEL_SCALE, len(rows), rows, stopped)
+
+
+def _evaluate(loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor) -> tuple[dict[str, float], Tensor]:
+    with torch.enable_grad():
+        leaf = pixels.detach().requires_grad_()
+        terms = loss(leaf / PIXEL_SCALE)
+        (gradient,) = torch.autograd.grad(terms["total"], leaf)
+    # One transfer for all terms: on a GPU each separate float() would wait for the device.
+    numbers = torch.stack([value.detach().float() for value in terms.values()]).tolist()
+    return dict(zip(terms, numbers, strict=True)), gradient
+
+
+def _lbfgs(learning_rate: float, history: int) -> Callable[[Tensor], Tensor]:
+    """L-BFGS with a fixed step: Nocedal and Wright, *Numerical Optimization*, algorithm 7.4. The first move follows
+    the gradient and changes no pixel by more than one level of 255.
+
+    Own code and not torch's because nothing here depends on the scale of the loss. torch.optim.LBFGS tests in absolute
+    numbers (curvature y·s over 1e-10, changes under 1e-9), which discards pairs and then diverges or stalls where the
+    loss is small, and begins with a move of L1 norm 1, which over a million pixels drowns in float32 rounding. Steps
+    are also counted exactly.
+    """
+    pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
+    last_gradient: Tensor | None = None
+    last_move: Tensor | None = None
+
+    def update(gradient: Tensor) -> Tensor:
+        nonlocal last_gradient, last_move
+        g = gradient.flatten()
+        step = learning_rate
+        if last_gradient is None or last_move is None:
+            step /= float(g.abs().max())
+        else:
+            y = g - last_gradient
+            curvature = float(y.dot(last_move))
+            # Relative, so that the scale of the loss does not matter; a pair without positive curvature would make
+            # the approximate Hessian indefinite.
+            if curvature > 1e-8 * float(y.norm() * last_move.norm()):
+                pairs.append((last_move, y, curvature))
+        move = -g
+        coefficients: list[float] = []
+        for s, y, curvature in reversed(pairs):
+            coefficients.append(float(s.dot(move)) / curvature)
+            move.add_(y, alpha=-coefficients[-1])
+        if pairs:
+            _, y, curvature = pairs[-1]
+            move.mul_(curvature / float(y.dot(y)))
+        for (s, y, curvature), coefficient in zip(pairs, reversed(coefficients), strict=True):
+            move.add_(s, alpha=coefficient - float(y.dot(move)) / curvature)
+        move.mul_(step)
+        last_gradient, last_move = g, move
+        return move.view_as(gradient)
+
+    return update
+
+
+def _adam(
+    learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+) -> Callable[[Tensor], Tensor]:
+    """Adam (Kingma and Ba 2015, algorithm 1) with its default constants."""
+    mean: Tensor | None = None
+    square: Tensor | None = None
+    count = 0
+
+    def update(gradient: Tensor) -> Tensor:
+        nonlocal mean, square, count
+        if mean is None or square is None:
+            mean, square = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        count += 1
+        mean.lerp_(gradient, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        scale = (square / (1 - beta2**count)).sqrt_().add_(eps)
+        return (mean / scale).mul_(-learning_rate / (1 - beta1**count))
+
+    return update
