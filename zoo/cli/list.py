@@ -1,0 +1,59 @@
+"""``zoo list``: what there is, without importing torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from zoo.cli.common import console, out
+from zoo.registry import Registry, Resolved, load_registry
+
+
+def list_names(
+    pattern: Annotated[str, typer.Argument(help="Wildcard over method or method.tag names, such as 'gatys.*'.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+) -> None:
+    """List the methods with their presets and checkpoints."""
+    registry = load_registry()
+    names = registry.match([pattern])
+    found = [registry.resolve(label) for name in names for label in _labels(registry, name)]
+    if as_json:
+        typer.echo(json.dumps([_as_row(r, registry) for r in found], indent=2))
+    else:
+        table = Table(title="Methods (* is what the bare name means)", title_justify="left")
+        for heading in ("name", "title", "year", "optimises", "styles", "statistics", "what it is"):
+            table.add_column(heading, overflow="fold")
+        for r in found:
+            entry = r.entry
+            star = " *" if r.tag == entry.default else ""
+            kind = entry.taxonomy
+            title = entry.title if star or "." in pattern else ""
+            table.add_row(
+                r.label + star, title, str(entry.year), kind.optimises, kind.styles, kind.statistics, r.summary
+            )
+        out.print(table)
+    for name, reason in registry.broken:
+        console.print(f"zoo: plugin {name!r} is left out: {reason}", style="yellow")
+
+
+def _labels(registry: Registry, name: str) -> list[str]:
+    return [name] if "." in name else [f"{name}.{tag}" for tag in registry.methods[name].tags]
+
+
+def _as_row(resolved: Resolved, registry: Registry) -> dict[str, object]:
+    entry = resolved.entry
+    return {
+        "name": resolved.label,
+        "method": resolved.method,
+        "default": resolved.tag == entry.default,
+        "title": entry.title,
+        "year": entry.year,
+        "paper": entry.paper,
+        **entry.taxonomy.model_dump(),
+        "weights": "trained" if resolved.checkpoint else "none needed",
+        "plugin": resolved.method in registry.plugins,
+        "summary": resolved.summary,
+    }

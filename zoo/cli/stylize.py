@@ -1,0 +1,304 @@
+"""``zoo stylize``: photographs in, stylised photographs out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.common import (
+    Reporter,
+    StopRequest,
+    console,
+    expand,
+    method_options,
+    progress_bar,
+    read_image,
+    write_text,
+)
+from zoo.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.images import Image
+    from zoo.stylizer import Mix, StyleCode, Stylized, Stylizer
+
+DEFAULT_CONTENT = "builtin:astronaut"
+DEFAULT_STYLE = "builtin:swirls"
+
+
+def stylize(
+    context: typer.Context,
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = "gatys",
+    content: Annotated[
+        list[str] | None,
+        typer.Option(help="Files, folders, builtin:NAME, or - for standard input. Default: a built-in photograph."),
+    ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(help="Files, folders, builtin:NAME, or -. Every content meets every style."),
+    ] = None,
+    content_dir: Annotated[str | None, typer.Option(help="A folder of contents.")] = None,
+    style_dir: Annotated[str | None, typer.Option(help="A folder of styles.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A file for one picture, a folder for several, - for standard output."),
+    ] = None,
+    content_size: Annotated[
+        str, typer.Option(help="Long side in pixels, or long:N, short:N, exact:WxH (cropped); 0 keeps the size.")
+    ] = "512",
+    style_size: Annotated[str, typer.Option(help="The same for styles.")] = "512",
+    strength: Annotated[
+        float, typer.Option("--alpha", "--strength", help="0 keeps the content, 1 is the full style.")
+    ] = 1.0,
+    weights: Annotated[
+        str | None,
+        typer.Option("--style-interpolation-weights", help="Blend all styles into one result: 0.3,0.7."),
+    ] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(help="One region mask per style (white: this style), in the styles' order.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes all noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None,
+    save_every: Annotated[int, typer.Option(min=0, help="Keep the picture of every N-th step.")] = 0,
+    losses: Annotated[str | None, typer.Option(help="Write the losses of every step to this CSV file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
+) -> None:
+    """Stylise photographs. Method options (--num-steps, --style-weight, ...) are listed by 'zoo info METHOD'."""
+    from zoo.registry import load
+
+    options = method_options(context.args, method)
+    contents = expand([*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT], "content")
+    styles = expand([*(style or []), *([style_dir] if style_dir else [])] or [DEFAULT_STYLE], "style")
+    if (contents + styles).count("-") > 1:
+        raise InputError("Standard input can be the content or the style, not both: give the other as a file.")
+    blend = _parse_weights(weights, len(styles))
+    if mask and len(mask) != len(styles):
+        raise InputError(f"Give one --mask per style: there are {len(styles)} styles and {len(mask)} masks.")
+    jobs = _plan(contents, styles, method, output, joined=bool(blend or mask))
+    if output == "-" and (as_json or len(jobs) > 1):
+        raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
+    _check_targets([job.output for job in jobs], sheet, losses)
+
+    stop = StopRequest()
+    summaries: list[dict[str, Any]] = []
+    rows: list[list[Tensor]] = []
+    loss_rows: list[dict[str, Any]] = []
+    stylizer = load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    session = _Session(stylizer, styles, style_size, strength, seed, blend)
+    bar = progress_bar(quiet)
+    with stop.listening(), bar or contextlib.nullcontext():
+        for job in jobs:
+            photo = read_image(job.content, content_size)
+            masks = _read_masks(mask, photo)
+            reporter = Reporter(bar, stop, save_every, job.save_frame)
+            reporter.begin(f"{job.label}")
+            started = time.perf_counter()
+            result = session.run(photo, job, masks, reporter)
+            seconds = time.perf_counter() - started
+            _write(job, result.image, photo)
+            rows.append([photo.pixels, *session.pictures(job), result.image])
+            loss_rows += [{"output": str(job.output), **row} for row in result.losses]
+            summaries.append(_summary(job, stylizer, result, seconds, strength, seed))
+            if stop.asked:
+                break
+    if sheet:
+        _write_sheet(sheet, rows, method)
+    if losses:
+        _write_losses(Path(losses), loss_rows)
+    if as_json:
+        typer.echo(json.dumps(summaries, indent=2))
+    elif not quiet:
+        for s in summaries:
+            state = ", stopped early" if s["stopped"] else ""
+            console.print(f"{s['output']}  {s['width']}x{s['height']}  {s['seconds']:.2f} s{state}", highlight=False)
+    if stop.asked:
+        raise typer.Exit(130)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One picture to make: its content, the styles that go into it, and where it is written."""
+
+    content: str
+    styles: tuple[str, ...]
+    output: str
+    label: str
+
+    def save_frame(self, step: int, image: Tensor) -> None:
+        """The film of the optimisation: ``OUT_frames/00050.png`` beside the output."""
+        from zoo import images
+
+        target = Path(self.output if self.output != "-" else "stylized.png")
+        folder = target.with_name(f"{target.stem}_frames")
+        folder.mkdir(exist_ok=True)
+        images.write(folder / f"{step:05d}.png", image)
+
+
+def _stem(source: str) -> str:
+    return "stdin" if source == "-" else Path(source.removeprefix("builtin:")).stem
+
+
+def _plan(contents: list[str], styles: list[str], method: str, output: str | None, *, joined: bool) -> list[_Job]:
+    """Every content with every style, or with all styles together where they are mixed."""
+    groups = [tuple(styles)] if joined else [(s,) for s in styles]
+    pairs = [(c, group) for c in contents for group in groups]
+    labels = [f"{_stem(c)}__{'+'.join(map(_stem, group))}__{method}" for c, group in pairs]
+    clash = {label for label in labels if labels.count(label) > 1}
+    if clash and len(pairs) > 1:
+        raise InputError(f"Several pictures would be called {sorted(clash)[0]}.png: rename the files.")
+    single = len(pairs) == 1 and not (output and (Path(output).is_dir() or output.endswith("/")))
+    if single:
+        return [_Job(*pairs[0], output or "stylized.png", labels[0])]
+    folder = Path(output or "stylized")
+    if output == "-":
+        return [_Job(c, group, "-", label) for (c, group), label in zip(pairs, labels, strict=True)]
+    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"):
+        raise InputError(f"{len(pairs)} pictures cannot go into the one file {folder}: give -o a folder.")
+    return [
+        _Job(c, group, str(folder / f"{label}.png"), label) for (c, group), label in zip(pairs, labels, strict=True)
+    ]
+
+
+def _check_targets(outputs: list[str], sheet: str | None, losses: str | None) -> None:
+    """Refuse before the work begins what could not be written after it."""
+    from zoo import images
+
+    targets = [Path(o) for o in outputs if o != "-"] + ([Path(sheet)] if sheet else [])
+    if len(outputs) > 1 or (outputs[0] != "-" and not Path(outputs[0]).parent.exists()):
+        folder = Path(outputs[0]).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+    for target in targets:
+        images.check_writable(target)
+    if losses and not Path(losses).resolve().parent.is_dir():
+        raise InputError(f"The folder of {losses} does not exist.")
+
+
+def _parse_weights(text: str | None, styles: int) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"Style weights are numbers separated by commas, such as 0.3,0.7, not {text!r}.") from None
+    if len(values) != styles:
+        raise ConfigError(f"Give one weight per style: there are {styles} styles and {len(values)} weights.")
+    return values
+
+
+def _read_masks(sources: list[str] | None, photo: Image) -> Tensor | None:
+    if not sources:
+        return None
+    import torch
+
+    height, width = photo.pixels.shape[-2:]
+    masks = [read_image(source, f"exact:{width}x{height}").pixels.mean(dim=1) for source in sources]
+    return torch.cat(masks)
+
+
+class _Session:
+    """A stylizer with its styles encoded once, however many contents follow."""
+
+    def __init__(
+        self,
+        stylizer: Stylizer,
+        styles: list[str],
+        style_size: str,
+        strength: float,
+        seed: int,
+        blend: list[float] | None,
+    ) -> None:
+        self.stylizer, self.strength, self.seed, self.blend = stylizer, strength, seed, blend
+        self.images = {source: read_image(source, style_size) for source in styles}
+        self.codes: dict[tuple[str, tuple[int, int]], StyleCode] = {}
+
+    def pictures(self, job: _Job) -> list[Tensor]:
+        """The style images of a job."""
+        return [self.images[source].pixels for source in job.styles]
+
+    def _code(self, source: str, size: tuple[int, int]) -> StyleCode:
+        if (source, size) not in self.codes:
+            self.codes[source, size] = self.stylizer.encode_style(self.images[source].pixels, size)
+        return self.codes[source, size]
+
+    def run(self, photo: Image, job: _Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
+        """Stylise one content."""
+        from zoo.stylizer import Context, Mix
+
+        height, width = photo.pixels.shape[-2:]
+        codes = [self._code(source, (height, width)) for source in job.styles]
+        style: StyleCode | Mix = codes[0]
+        if self.blend or masks is not None:
+            shares = self.blend or [1 / len(codes)] * len(codes)
+            style = Mix(list(zip(codes, shares, strict=True)))
+        return self.stylizer.stylize(
+            photo.pixels,
+            style,
+            strength=self.strength,
+            seed=self.seed,
+            context=Context(content_masks=masks),
+            progress=reporter,
+        )
+
+
+def _write(job: _Job, image: Tensor, photo: Image) -> None:
+    from zoo import images
+
+    if job.output == "-":
+        sys.stdout.buffer.write(images.encode(image, "png", alpha=photo.alpha))
+        sys.stdout.buffer.flush()
+    else:
+        images.write(job.output, image, alpha=photo.alpha)
+
+
+def _summary(
+    job: _Job, stylizer: Stylizer, result: Stylized, seconds: float, strength: float, seed: int
+) -> dict[str, Any]:
+    height, width = result.image.shape[-2:]
+    return {
+        "output": job.output,
+        "content": job.content,
+        "styles": list(job.styles),
+        "method": stylizer.name,
+        "width": width,
+        "height": height,
+        "seconds": round(seconds, 3),
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "losses": dict(result.losses[-1]) if result.losses else {},
+        "strength": strength,
+        "seed": seed,
+        "device": str(stylizer.device),
+        "precision": stylizer.precision,
+        "options": stylizer.config.to_dict(),
+    }
+
+
+def _write_sheet(path: str, rows: list[list[Tensor]], method: str) -> None:
+    from zoo import images
+
+    inner = max(len(row) for row in rows) - 2
+    styles = ["style"] if inner == 1 else [f"style {i + 1}" for i in range(inner)]
+    images.write(path, images.contact_sheet(rows, column_labels=["content", *styles, method]))
+
+
+def _write_losses(path: Path, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        raise InputError("This method reports no losses: leave --losses out.")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [",".join(columns)] + [",".join(str(row.get(c, "")) for c in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,54 @@
+"""``zoo texture``: a new texture in a style, with no content image."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.common import Reporter, StopRequest, console, method_options, progress_bar, read_image
+from zoo.cli.stylize import DEFAULT_STYLE
+from zoo.errors import ConfigError
+
+
+def texture(
+    context: typer.Context,
+    method: Annotated[str, typer.Option("--method", "-m", help="A method that synthesises textures.")] = "gatys",
+    style: Annotated[str, typer.Option(help="File, builtin:NAME, or - for standard input.")] = DEFAULT_STYLE,
+    output: Annotated[str, typer.Option("--output", "-o", help="The picture to write.")] = "texture.png",
+    size: Annotated[str, typer.Option(help="Width x height of the texture: 384x256, or one number.")] = "256",
+    style_size: Annotated[str, typer.Option(help="Long side of the style; 0 keeps it.")] = "512",
+    seed: Annotated[int, typer.Option(help="Another seed, another sample.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
+) -> None:
+    """Synthesise a texture from a style image. Method options are listed by 'zoo info METHOD'."""
+    from zoo import images
+    from zoo.registry import load
+
+    options = method_options(context.args, method)
+    height, width = parse_size(size)
+    images.check_writable(output)
+    stylizer = load(method, device=device, precision=precision, **options)
+    code = stylizer.encode_style(read_image(style, style_size).pixels, (height, width))
+    bar, stop = progress_bar(quiet), StopRequest()
+    with stop.listening(), bar or contextlib.nullcontext():
+        reporter = Reporter(bar, stop)
+        reporter.begin(Path(output).name)
+        result = stylizer.synthesize(code, (height, width), seed=seed, progress=reporter)
+    images.write(output, result.image)
+    if not quiet:
+        console.print(f"{output}  {width}x{height}", highlight=False)
+    if stop.asked:
+        raise typer.Exit(130)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``384x256`` (width x height, as on a screen) or ``256`` as (height, width); ConfigError for anything else."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise ConfigError(f"A size is WIDTHxHEIGHT or one number, not {text!r}.")
+    return int(parts[-1]), int(parts[0])
