@@ -19,6 +19,7 @@ import ast
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
 import math
 import types
@@ -165,7 +166,8 @@ def _check_bounds(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
             and (lt is None or item < lt)
         )
         if not fine:
-            raise ConfigError(f"Option {name!r} must be {bounds_text(metadata) or 'finite'}, not {item!r}.")
+            wanted = ", ".join(t for t in ("" if math.isfinite(item) else "finite", bounds_text(metadata)) if t)
+            raise ConfigError(f"Option {name!r} must be {wanted}, not {item!r}.")
 
 
 def bounds_text(metadata: Mapping[str, Any]) -> str:
@@ -176,7 +178,8 @@ def bounds_text(metadata: Mapping[str, Any]) -> str:
 
 def parse(name: str, hint: Any, text: str) -> Any:
     """The text of a command line as a value of type ``hint``; lists are comma-separated, ``none`` is None."""
-    for member in _union_members(hint):
+    # None first: to a `str` the text "none" would be a string like any other.
+    for member in sorted(_union_members(hint), key=lambda m: m is not type(None)):
         try:
             return _parse_one(member, text)
         except ValueError:
@@ -212,7 +215,8 @@ def describe(config: type[Config]) -> list[OptionSpec]:
     annotations: dict[str, str] = {}
     for base in reversed(config.__mro__):
         annotations |= {
-            k: v if isinstance(v, str) else str(v) for k, v in vars(base).get("__annotations__", {}).items()
+            k: v if isinstance(v, str) else inspect.formatannotation(v)
+            for k, v in inspect.get_annotations(base).items()
         }
     return [
         OptionSpec(f.name, annotations[f.name], f.default, f.metadata.get("help", ""), bounds_text(f.metadata))

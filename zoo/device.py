@@ -36,7 +36,12 @@ def fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+        # Builds without oneDNN (macOS) lack the operator that answers the second question.
+        return (
+            torch.backends.mkldnn.is_available()
+            and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+            and torch.cpu._is_avx512_bf16_supported()
+        )
     return False
 
 
@@ -58,7 +63,7 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
             yield
     else:
         # Weights change under training, so a cached half copy would go stale; casting is cheap beside a convolution.
-        with torch.autocast(device.type, dtype=_DTYPES[precision]):
+        with torch.autocast(device.type, dtype=_DTYPES[precision], cache_enabled=False):
             yield
 
 

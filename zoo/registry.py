@@ -12,9 +12,11 @@ import ast
 import fnmatch
 import functools
 import importlib
+import importlib.machinery
 import importlib.metadata
-import importlib.util
-from collections.abc import Iterable, Sequence
+import re
+import sys
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -247,6 +249,8 @@ class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise RegistryError(f"A key is itself a mapping or a list (line {key_node.start_mark.line + 1}).")
             if key in seen:
                 raise RegistryError(f"{key!r} appears twice (line {key_node.start_mark.line + 1}).")
             seen.add(key)
@@ -259,6 +263,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise RegistryError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RegistryError(f"{path} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -288,8 +294,8 @@ def parse_registry(path: Path) -> RegistryFile:
     except ValidationError as error:
         raise RegistryError(explain(error, path.name)) from error
     for name, entry in parsed.methods.items():
-        if "." in name or name == "all":
-            raise RegistryError(f"{path.name}: methods.{name}: a name has no dot and is not 'all'.")
+        if not _is_method_name(name):
+            raise RegistryError(f"{path.name}: methods.{name}: {_NAME_RULE}")
         for tag, checkpoint in entry.checkpoints.items():
             if checkpoint.file is not None and not (PACKAGE / checkpoint.file).is_file():
                 raise RegistryError(f"{path.name}: methods.{name}.checkpoints.{tag}: {checkpoint.file} is missing.")
@@ -298,18 +304,42 @@ def parse_registry(path: Path) -> RegistryFile:
     return parsed
 
 
+_NAME_RULE = "a method's name is letters, digits, '_' and '-', and is not 'all'."
+
+
+def _is_method_name(name: str) -> bool:
+    return re.fullmatch(r"[\w-]+", name) is not None and name != "all"
+
+
+def _find_module(module: str) -> importlib.machinery.ModuleSpec | None:
+    # importlib.util.find_spec would import the parent packages, and with them perhaps torch.
+    spec: importlib.machinery.ModuleSpec | None = None
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        where = spec.submodule_search_locations if spec is not None else None
+        if depth > 1 and where is None:
+            return None
+        name = ".".join(parts[:depth])
+        found = (finder.find_spec(name, where) for finder in sys.meta_path)
+        spec = next((s for s in found if s is not None), None)
+        if spec is None:
+            return None
+    return spec
+
+
 def module_source(module: str) -> str:
-    """The text of a module, found without running it; RegistryError if there is none."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
+    """The text of a module, found without running it or its packages; RegistryError if there is none."""
+    spec = _find_module(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise RegistryError(f"Module {module!r} is not installed.")
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _plugin_entry(point: importlib.metadata.EntryPoint) -> MethodEntry:
+    if not _is_method_name(point.name):
+        raise RegistryError(f"{point.name!r}: {_NAME_RULE}")
+    if re.fullmatch(r"[\w.]+:\w+", point.value) is None:
+        raise RegistryError(f"The entry point {point.value!r} must read module:Class.")
     module, _, class_name = point.value.partition(":")
     tree = ast.parse(module_source(module))
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
@@ -317,7 +347,7 @@ def _plugin_entry(point: importlib.metadata.EntryPoint) -> MethodEntry:
     if literal is None:
         raise RegistryError(f"{point.value} has no class attribute ENTRY.")
     try:
-        return MethodEntry.model_validate({"class": point.value, **ast.literal_eval(literal)})
+        return MethodEntry.model_validate({**ast.literal_eval(literal), "class": point.value})
     except ValidationError as error:
         raise RegistryError(explain(error, f"ENTRY of {point.value}")) from error
     except (ValueError, TypeError) as error:
@@ -325,7 +355,8 @@ def _plugin_entry(point: importlib.metadata.EntryPoint) -> MethodEntry:
 
 
 def build_registry(path: Path, points: Sequence[importlib.metadata.EntryPoint]) -> Registry:
-    """The file's entries joined with the plugins'. A plugin that cannot be read, or takes a name, is ``broken``."""
+    """The file's entries joined with the plugins'. A plugin that cannot be read is ``broken``, and the rest goes on;
+    one that takes a name already taken is a RegistryError, since either could be meant."""
     parsed = parse_registry(path)
     methods = dict(parsed.methods)
     plugins: set[str] = set()
@@ -336,7 +367,7 @@ def build_registry(path: Path, points: Sequence[importlib.metadata.EntryPoint]) 
         try:
             methods[point.name] = _plugin_entry(point)
             plugins.add(point.name)
-        except (ZooError, SyntaxError, OSError) as error:
+        except (ZooError, SyntaxError, ValueError, OSError) as error:
             broken.append((point.name, str(error)))
     return Registry(methods, dict(parsed.encoders), dict(parsed.metrics), frozenset(plugins), tuple(broken))
 

@@ -85,6 +85,11 @@ class Traits:
         unknown = self.context - set(CONTEXT_FIELDS)
         if unknown:
             raise ConfigError(f"Traits name unknown context fields: {', '.join(sorted(unknown))}.")
+        if self.min_size < 1 or self.multiple_of < 1:
+            raise ConfigError("Traits min_size and multiple_of must be at least 1.")
+        if self.multiple_of >= 2 * self.min_size:
+            # Reflection cannot add as many pixels as the image has.
+            raise ConfigError(f"Traits multiple_of {self.multiple_of} needs min_size above {self.multiple_of // 2}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,11 +276,19 @@ class Stylizer(ABC):
         if not isinstance(self.config, self.Config):
             raise ConfigError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}.")
         self.device = devices.resolve_device(device)
-        preferred = {"cpu": self.traits.cpu_precision, "cuda": self.traits.cuda_precision}.get(self.device.type, "fp32")
-        self.precision = devices.resolve_precision(precision, self.device, preferred)
+        wishes: dict[str, devices.Precision] = {"cpu": self.traits.cpu_precision, "cuda": self.traits.cuda_precision}
+        preferred = wishes.get(self.device.type, "fp32")
+        self.precision: devices.Precision = devices.resolve_precision(precision, self.device, preferred)
         self.checkpoint = checkpoint
         self.name = name or type(self).__name__.lower()
-        self._build()
+        # New modules draw their weights from the global generator before a checkpoint overwrites them.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self._build()
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        """The styles that the checkpoint was trained on, by name; overridden where ``traits.styles`` is ``trained``."""
+        return ()
 
     # -- what a method implements -------------------------------------------------------------------------------
 
@@ -313,8 +326,11 @@ class Stylizer(ABC):
             raise UnsupportedError(f"{self.name} has no trained styles by name: give it a style image.")
         if style.mask is not None:
             shape = None if style.image is None else (1, 1, *style.image.shape[-2:])
+            if shape is None:
+                raise InputError("A style's mask goes with a style image, not with a trained style's name.")
             if tuple(style.mask.shape) != shape:
                 raise InputError(f"The style's mask must have shape {shape}, got {tuple(style.mask.shape)}.")
+            _check_values(style.mask, "style's mask")
         moved = dataclasses.replace(
             style,
             image=None if style.image is None else style.image.to(self.device),
@@ -352,17 +368,24 @@ class Stylizer(ABC):
         if context.content_masks is None:
             mix = _without_zeros(mix)
         blend = strength if self.traits.strength == "blend" else 1.0
-        call = Call(
-            1.0 if self.traits.strength == "blend" else float(strength), seed, _to(context, self.device), progress
-        )
         batch = content.to(self.device)
+
+        def finish(image: Tensor) -> Tensor:
+            self._check_shape(image, content)
+            return self._finish(batch + blend * (image - batch) if blend != 1 else image, content.device)
+
+        call = Call(
+            1.0 if self.traits.strength == "blend" else float(strength),
+            seed,
+            _to(context, self.device),
+            _through(progress, finish),
+        )
         with torch.no_grad():
             if self.traits.batched or batch.shape[0] == 1:
                 result = self._padded(batch, mix, call)
             else:
                 result = self._one_by_one(batch, mix, call)
-            image = batch + blend * (result.image - batch) if blend != 1 else result.image
-        return dataclasses.replace(result, image=self._finish(image, content))
+            return dataclasses.replace(result, image=finish(result.image))
 
     def synthesize(
         self,
@@ -383,13 +406,15 @@ class Stylizer(ABC):
         mix = _without_zeros(self._as_mix(style))
         with torch.no_grad():
             result = self._synthesize(mix, size, Call(seed=seed, progress=progress))
-        if tuple(result.image.shape[-2:]) != tuple(size):
-            raise InputError(f"{self.name} returned a texture of {tuple(result.image.shape[-2:])} for {size}.")
-        return dataclasses.replace(result, image=self._finish(result.image, result.image))
+        if tuple(result.image.shape) != (1, 3, *size):
+            raise InputError(f"{self.name} returned a texture of shape {tuple(result.image.shape)} for size {size}.")
+        return dataclasses.replace(result, image=self._finish(result.image, self.device))
 
     def __call__(self, content: Tensor, style: Style | Tensor | str | StyleCode | Mix, **options: Any) -> Tensor:
         """Encode and stylise in one call: two images in, one image out. ``options`` go to :meth:`stylize`."""
-        code = style if isinstance(style, StyleCode | Mix) else self.encode_style(style, tuple(content.shape[-2:]))
+        check_images(content, "content", self.traits.min_size)
+        size = (content.shape[-2], content.shape[-1])
+        code = style if isinstance(style, StyleCode | Mix) else self.encode_style(style, size)
         return self.stylize(content, code, **options).image
 
     def autocast(self) -> Any:
@@ -423,13 +448,19 @@ class Stylizer(ABC):
         for name, value in context.given().items():
             if name not in self.traits.context:
                 raise UnsupportedError(f"{self.name} does not take {name.replace('_', ' ')}.")
-            if name in ("init", "previous") and value.shape != content.shape:
-                raise InputError(
-                    f"{name} must have the content's shape {tuple(content.shape)}, got {tuple(value.shape)}."
-                )
-            if name == "content_masks" and tuple(value.shape) != (len(mix), *content.shape[-2:]):
+            if name in ("init", "previous"):
+                check_images(value, f"{name} image")
+                if value.shape != content.shape:
+                    raise InputError(
+                        f"{name} must have the content's shape {tuple(content.shape)}, got {tuple(value.shape)}."
+                    )
+            if name == "content_masks":
                 wanted = (len(mix), *content.shape[-2:])
-                raise InputError(f"Content masks must have shape {wanted} (styles, H, W), got {tuple(value.shape)}.")
+                if tuple(value.shape) != wanted:
+                    raise InputError(
+                        f"Content masks must have shape {wanted} (styles, H, W), got {tuple(value.shape)}."
+                    )
+                _check_values(value, "content masks")
 
     def _padded(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         height, width = content.shape[-2:]
@@ -437,32 +468,47 @@ class Stylizer(ABC):
         right, bottom = -width % m, -height % m
         if right == bottom == 0:
             return self._stylize(content, style, call)
-        padded = {name: _pad(value, right, bottom) for name, value in call.context.given().items() if value.dim() >= 3}
-        call = dataclasses.replace(call, context=dataclasses.replace(call.context, **padded))
+
+        def crop(image: Tensor) -> Tensor:
+            return image[..., :height, :width]
+
+        # All but the style's own map lie on the content's pixels.
+        padded = {
+            name: _pad(value, right, bottom) for name, value in call.context.given().items() if name != "semantic_style"
+        }
+        context = dataclasses.replace(call.context, **padded)
+        call = dataclasses.replace(call, context=context, progress=_through(call.progress, crop))
         result = self._stylize(_pad(content, right, bottom), style, call)
-        return dataclasses.replace(result, image=result.image[..., :height, :width])
+        return dataclasses.replace(result, image=crop(result.image))
 
     def _one_by_one(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         results: list[Stylized] = []
+
+        def whole(*current: Tensor) -> Tensor:
+            # Images not yet reached stay as they came, so the shape holds.
+            done = [*(r.image for r in results), *current]
+            return torch.cat([*done, *content[len(done) :].split(1)])
+
         for index in range(content.shape[0]):
             own = {
                 name: value[index : index + 1]
                 for name, value in call.context.given().items()
                 if name != "content_masks" and value.shape[0] == content.shape[0]
             }
-            single = dataclasses.replace(call, context=dataclasses.replace(call.context, **own))
+            context = dataclasses.replace(call.context, **own)
+            single = dataclasses.replace(call, context=context, progress=_through(call.progress, whole))
             results.append(self._padded(content[index : index + 1], style, single))
             if results[-1].stopped:
                 break
-        # Stopped part-way: the images not yet reached stay as they came, so the shape holds.
-        images = [r.image for r in results] + [content[i : i + 1] for i in range(len(results), content.shape[0])]
         losses = [{"image": i, **row} for i, r in enumerate(results) for row in r.losses]
-        return Stylized(torch.cat(images), sum(r.steps for r in results), losses, any(r.stopped for r in results))
+        return Stylized(whole(), sum(r.steps for r in results), losses, any(r.stopped for r in results))
 
-    def _finish(self, image: Tensor, like: Tensor) -> Tensor:
+    def _check_shape(self, image: Tensor, like: Tensor) -> None:
         if image.shape != like.shape:
             raise InputError(f"{self.name} returned shape {tuple(image.shape)} for content {tuple(like.shape)}.")
-        image = image.detach().to(like.device, torch.float32)
+
+    def _finish(self, image: Tensor, device: torch.device) -> Tensor:
+        image = image.detach().to(device, torch.float32)
         if not torch.isfinite(image).all():
             raise NumericalError(f"{self.name} produced values that are not finite; try --precision fp32.")
         return image.clamp(0, 1).contiguous()
@@ -479,7 +525,11 @@ def check_images(images: Tensor, role: str, min_size: int = 1) -> None:
     height, width = images.shape[-2:]
     if min(height, width) < min_size:
         raise InputError(f"The {role} is {width} x {height} pixels; this method needs at least {min_size} a side.")
-    low, high = images.aminmax()
+    _check_values(images, role)
+
+
+def _check_values(values: Tensor, role: str) -> None:
+    low, high = (float(v) for v in values.detach().float().aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"The {role} holds values that are not finite.")
     if low < -1e-4 or high > 1 + 1e-4:
@@ -514,6 +564,13 @@ def _without_zeros(mix: Mix) -> Mix:
 
 def _to(context: Context, device: torch.device) -> Context:
     return dataclasses.replace(context, **{name: value.to(device) for name, value in context.given().items()})
+
+
+def _through(progress: Progress | None, show: Callable[[Tensor], Tensor]) -> Progress | None:
+    # What a caller reads while waiting has the shape and size of what it will be given at the end.
+    if progress is None:
+        return None
+    return lambda step, total, losses, image: progress(step, total, losses, lambda: show(image()))
 
 
 def _pad(image: Tensor, right: int, bottom: int) -> Tensor:
