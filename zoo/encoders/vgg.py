@@ -1,0 +1,124 @@
+"""VGG-16 and VGG-19 read by the names of their taps: Simonyan and Zisserman, Very Deep Convolutional Networks, 2015.
+
+Nothing is computed beyond the deepest tap and nothing is kept but the taps. The preprocessing (channel order, range,
+division by a deviation) is folded into the first convolution; only the mean is subtracted on its own, because the
+zero padding of the first layer happens after that subtraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.encoders.base import Encoder
+from zoo.encoders.catalog import EncoderInfo, vgg_layers
+from zoo.errors import InputError
+
+Pool = Literal["max", "avg"]
+Padding = Literal["zeros", "reflect"]
+Weights = Callable[[Sequence[str]], Mapping[str, tuple[Tensor, Tensor]]]
+
+
+class VGG(Encoder):
+    """A VGG cut behind its deepest tap.
+
+    ``weights`` gives (weight, bias) of the convolutions asked for, by label, the first for RGB in [0, 1] minus
+    ``mean``.
+    ``pool``: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2). ``padding``: of the convolutions, zeros as
+    trained, or reflection. ``ceil_mode``: a last odd row or column is pooled on its own instead of dropped.
+    """
+
+    def __init__(
+        self,
+        info: EncoderInfo,
+        *,
+        taps: Sequence[str],
+        weights: Weights,
+        mean: tuple[float, float, float],
+        digest: str,
+        pool: Pool = "max",
+        padding: Padding = "zeros",
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        if not taps:
+            raise InputError(f"Encoder {info.name} needs at least one tap, such as relu4_1.")
+        self.info, self.name, self.digest = info, info.name, digest
+        self.taps = tuple(dict.fromkeys(taps))
+        self.pool, self.padding, self.ceil_mode = pool, padding, ceil_mode
+        layers = vgg_layers(info.architecture)
+        depth = max(layers.index(info.layer(tap)) for tap in self.taps)
+        self._layers = layers[: depth + 1]
+        # Not a buffer: `.to(torch.bfloat16)` must not round the mean, and the difference is taken in the image's dtype.
+        self._mean = torch.tensor(mean).view(1, 3, 1, 1)
+        for label, (weight, bias) in weights([x.label for x in self._layers if x.kind == "conv"]).items():
+            self.add_module(f"conv{label}", _frozen_conv(weight, bias, padding))
+        self.eval()
+
+    def channels(self, tap: str) -> int:
+        return self.info.channels(tap)
+
+    def stride(self, tap: str) -> int:
+        return self.info.stride(tap)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def min_size(self) -> int:
+        # Positions that must be left at the deepest step: one, or two where a convolution reflects there.
+        last = self._layers[-1]
+        if last.kind == "pool" or self.padding == "zeros":
+            return 1 if self.ceil_mode and self.padding == "zeros" else max(last.stride, self._reflected)
+        return self._reflected
+
+    @property
+    def _reflected(self) -> int:
+        """Smallest side that leaves two positions at every convolution, which reflection needs."""
+        if self.padding == "zeros":
+            return 1
+        stride = max(layer.stride for layer in self._layers if layer.kind == "conv")
+        return stride + 1 if self.ceil_mode else 2 * stride
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        self._check(images)
+        if self._mean.device != images.device:
+            self._mean = self._mean.to(images.device)
+        x = (images - self._mean.to(images.dtype)).to(self._dtype)
+        features: dict[str, Tensor] = {}
+        for layer in self._layers:
+            if layer.kind == "pool":
+                pool = F.max_pool2d if self.pool == "max" else F.avg_pool2d
+                x = pool(x, 2, 2, ceil_mode=self.ceil_mode)
+                if layer.taps[0] in self.taps:
+                    features[layer.taps[0]] = x
+                continue
+            if self.padding == "reflect":
+                x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+            x = self.get_submodule(f"conv{layer.label}")(x)
+            before, after = layer.taps
+            if before in self.taps:
+                features[before] = x
+                if layer is self._layers[-1] and after not in self.taps:
+                    break
+                x = F.relu(x)
+            else:
+                # In place also under autograd: a convolution's gradient does not need its own output.
+                x = F.relu_(x)
+            if after in self.taps:
+                features[after] = x
+        return {tap: features[tap] for tap in self.taps}
+
+
+def _frozen_conv(weight: Tensor, bias: Tensor, padding: Padding) -> nn.Conv2d:
+    """A 3x3 convolution around given tensors: shared with other encoders, so never changed in place."""
+    outputs, inputs = weight.shape[:2]
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1 if padding == "zeros" else 0, device="meta")
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    conv.bias = nn.Parameter(bias, requires_grad=False)
+    return conv
