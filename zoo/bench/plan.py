@@ -1,0 +1,103 @@
+"""From a resolved protocol and a choice of methods to cells: one method on one pair at one size, seed and strength."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.bench.protocol import ResolvedProtocol, Timing, label_with
+from zoo.bench.rows import RowKey
+from zoo.errors import ProtocolError
+from zoo.registry import Registry
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture to make and measure."""
+
+    method: str
+    content: str
+    style: str
+    size: int
+    seed: int
+    strength: float
+
+    def key(self, metric: str) -> RowKey:
+        """The key of this cell's row for a metric."""
+        return (self.method, self.content, self.style, self.size, self.seed, self.strength, metric)
+
+    @property
+    def filename(self) -> str:
+        """The output's file name: ``METHOD__CONTENT__STYLE__SIZE__seedN__strengthX.png``."""
+        method = self.method.replace("[", "+").replace("]", "")
+        method = re.sub(r"[^A-Za-z0-9._=+,-]", "-", method)
+        return f"{method}__{self.content}__{self.style}__{self.size}__seed{self.seed}__strength{self.strength:g}.png"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.content} x {self.style} at {self.size}"
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """One method as a protocol measures it: options other than its preset's are in the label."""
+
+    name: str
+    label: str
+    options: dict[str, Any]
+    timing: Timing
+    optimises_image: bool
+    checkpoint: str | None
+    encoder: str | None
+    cells: tuple[Cell, ...]
+
+
+def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable[str]) -> list[MethodPlan]:
+    """A plan per method, in the order given; sizes ascend, so that the first failure for want of memory ends the rest.
+
+    Raises UnknownNameError for an option that a method lacks, ProtocolError where two methods share an output's name.
+    """
+    plans: dict[str, MethodPlan] = {}
+    for name in names:
+        resolved = registry.resolve(name)
+        known = frozenset(spec.name for spec in registry.options(name))
+        options, timing = protocol.settings(resolved, known)
+        label = label_with(resolved.label, options)
+        plans[label] = MethodPlan(
+            name=resolved.label,
+            label=label,
+            options=options,
+            timing=timing,
+            optimises_image=resolved.entry.taxonomy.optimises == "image",
+            checkpoint=resolved.checkpoint.sha256 if resolved.checkpoint else None,
+            encoder={**resolved.options, **options}.get("encoder", resolved.entry.encoder),
+            cells=cells_of(protocol, label),
+        )
+    files = [cell.filename for plan in plans.values() for cell in plan.cells]
+    if len(set(files)) < len(files):
+        raise ProtocolError("Two methods of this run would write the same output files: measure them apart.")
+    return list(plans.values())
+
+
+def cells_of(protocol: ResolvedProtocol, label: str) -> tuple[Cell, ...]:
+    """Every cell of a method or baseline."""
+    spec = protocol.spec
+    return tuple(
+        Cell(label, content, style, size, seed, strength)
+        for size in sorted(spec.sizes, key=lambda pixels: (pixels == 0, pixels))
+        for content, style in protocol.pairs
+        for seed in spec.seeds
+        for strength in spec.strengths
+    )
+
+
+def baseline_cells(protocol: ResolvedProtocol) -> list[Cell]:
+    """Cells of the baselines: a seed or strength changes nothing, so one per pair and size."""
+    spec = protocol.spec
+    return [
+        Cell(name, content, style, size, spec.seeds[0], 1.0)
+        for name in spec.baselines
+        for size in sorted(set(spec.sizes))
+        for content, style in protocol.pairs
+    ]

@@ -1,0 +1,270 @@
+"""A protocol is a YAML file that fixes everything a number depends on; its id, ``name@hash``, stands in every row.
+
+The hash covers the resolved protocol: hashes of the images and not their paths, versions of the metrics, every default
+filled in, keys sorted. Two protocols with one id measure the same thing; the description is free text and not hashed.
+Protocols that ship live in ``benchmarks/protocols`` of a checkout and in ``zoo/protocols`` of an installed package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from zoo.errors import ImageError, ProtocolError, RegistryError, UnknownNameError, ZooError
+from zoo.registry import PACKAGE, Registry, Resolved, explain, read_yaml
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Baseline = Literal["content-copy", "style-copy"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageRef(_Strict):
+    """An image: ``builtin:NAME`` or a path relative to the protocol's file, alone or with a name and its sha256.
+
+    ``name`` stands in rows and file names (default: the built-in name or the file's stem); a given ``sha256`` is
+    checked, and one that is not given is recorded.
+    """
+
+    image: str
+    name: str | None = Field(default=None, pattern=NAME)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @property
+    def label(self) -> str:
+        return self.name or Path(self.image.removeprefix("builtin:")).stem
+
+
+class Timing(_Strict):
+    """How often a call is timed: ``warmup`` calls first, then up to ``repeats``, none begun after ``budget`` seconds.
+
+    At least one call is timed. A warm-up call of an optimisation method is stopped after its first step.
+    """
+
+    warmup: int = Field(default=1, ge=0)
+    repeats: int = Field(default=10, ge=1)
+    budget: float = Field(default=5.0, ge=0)
+
+
+class MethodSettings(_Strict):
+    """What a protocol changes of a method: options of its Config, shown in the row's label, and its timing."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    timing: Timing | None = None
+
+
+class MetricUse(_Strict):
+    """A metric by its name in the registry, with settings other than its defaults."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name in rows: ``ssim`` or ``ssim[channels=rgb]``."""
+        return label_with(self.name, self.settings)
+
+
+class Limits(_Strict):
+    """``seconds`` for loading and for each cell; ``memory`` as a share of the machine's, for a method's process."""
+
+    seconds: float = Field(default=600.0, gt=0)
+    memory: float = Field(default=0.8, gt=0, le=1)
+
+
+def _image(value: Any) -> Any:
+    return {"image": value} if isinstance(value, str) else value
+
+
+def _metric(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Protocol(_Strict):
+    """The schema of a protocol's file.
+
+    ``sizes`` are pixels of the side that ``resize`` names (0 keeps the size); styles take the same size unless
+    ``style_size`` is given. ``optimisation`` holds for every method that optimises the image, where the method has the
+    option; ``methods`` holds for one method or ``method.tag`` and goes above it.
+    """
+
+    version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=NAME)
+    description: str = ""
+    contents: list[Annotated[ImageRef, BeforeValidator(_image)]] = Field(min_length=1)
+    styles: list[Annotated[ImageRef, BeforeValidator(_image)]] = Field(min_length=1)
+    pairs: Literal["all"] | list[tuple[str, str]] = "all"
+    sizes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    resize: Literal["long", "short", "exact"] = "long"
+    style_size: int | None = Field(default=None, ge=0)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    strengths: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[1.0], min_length=1)
+    timing: Timing = Timing()
+    optimisation: MethodSettings = MethodSettings()
+    methods: dict[str, MethodSettings] = Field(default_factory=dict)
+    metrics: list[Annotated[MetricUse, BeforeValidator(_metric)]] = Field(default_factory=list)
+    baselines: list[Baseline] = ["content-copy", "style-copy"]
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        for role, refs in (("contents", self.contents), ("styles", self.styles)):
+            _refuse_twice(role, [ref.label for ref in refs])
+            for ref in refs:
+                if "__" in ref.label:
+                    raise ValueError(f"{role}: {ref.label!r} has two underscores in a row: give it another name")
+        if self.pairs != "all":
+            known = ({ref.label for ref in self.contents}, {ref.label for ref in self.styles})
+            for pair in self.pairs:
+                for name, names, role in zip(pair, known, ("contents", "styles"), strict=True):
+                    if name not in names:
+                        raise ValueError(f"pairs: {name!r} is not one of the {role}")
+        for what in ("pairs", "sizes", "seeds", "strengths", "baselines"):
+            _refuse_twice(what, [] if getattr(self, what) == "all" else getattr(self, what))
+        _refuse_twice("metrics", [metric.label for metric in self.metrics])
+        return self
+
+
+def _refuse_twice(what: str, values: list[Any]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{what}: {value} is listed twice")
+
+
+def label_with(name: str, settings: dict[str, Any]) -> str:
+    """``name[key=value,...]``, keys sorted; the name alone without settings."""
+    inside = ",".join(f"{key}={_plain(settings[key])}" for key in sorted(settings))
+    return f"{name}[{inside}]" if inside else name
+
+
+def _plain(value: Any) -> str:
+    return "+".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@dataclass(frozen=True)
+class ProtocolImage:
+    """An image of a resolved protocol: its name in rows, where it is read from, and the hash of the file's bytes."""
+
+    name: str
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ResolvedProtocol:
+    """A protocol with its images hashed and its metrics' versions looked up."""
+
+    spec: Protocol
+    contents: tuple[ProtocolImage, ...]
+    styles: tuple[ProtocolImage, ...]
+    pairs: tuple[tuple[str, str], ...]
+    metric_versions: tuple[int, ...]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the id is the hash of, as plain data."""
+        data = self.spec.model_dump(mode="json", by_alias=True, exclude={"description"})
+        data["contents"] = [{"name": image.name, "sha256": image.sha256} for image in self.contents]
+        data["styles"] = [{"name": image.name, "sha256": image.sha256} for image in self.styles]
+        data["pairs"] = [list(pair) for pair in self.pairs]
+        for metric, version in zip(data["metrics"], self.metric_versions, strict=True):
+            metric["version"] = version
+        return data
+
+    @property
+    def id(self) -> str:
+        """``name@`` and twelve hex digits."""
+        canonical = json.dumps(self.data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return f"{self.spec.name}@{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    def settings(self, resolved: Resolved, known: frozenset[str]) -> tuple[dict[str, Any], Timing]:
+        """Options and timing for a method that has the options ``known``: the most specific entry wins."""
+        options: dict[str, Any] = {}
+        timing = self.spec.timing
+        if resolved.entry.taxonomy.optimises == "image":
+            general = self.spec.optimisation
+            options |= {key: value for key, value in general.options.items() if key in known}
+            timing = general.timing or timing
+        for name in (resolved.method, resolved.label):
+            own = self.spec.methods.get(name)
+            if own is not None:
+                unknown = sorted(set(own.options) - known)
+                if unknown:
+                    raise UnknownNameError("option", unknown[0], known, f"(protocol {self.spec.name}, {name})")
+                options |= own.options
+                timing = own.timing or timing
+        return options, timing
+
+
+def protocol_folder() -> Path:
+    """Where the protocols that ship are: inside the installed package, or in the checkout."""
+    bundled = PACKAGE / "protocols"
+    return bundled if bundled.is_dir() else PACKAGE.parent / "benchmarks" / "protocols"
+
+
+def list_protocols() -> list[str]:
+    """Names of the protocols that ship."""
+    return sorted(path.stem for path in protocol_folder().glob("*.yaml"))
+
+
+def find_protocol(name: str) -> Path:
+    """The file of a protocol that ships, or the path given; UnknownNameError or ProtocolError where there is none."""
+    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise ProtocolError(f"There is no protocol file {name}: check the path.")
+        return path
+    if name not in list_protocols():
+        raise UnknownNameError("protocol", name, list_protocols(), "A file of your own is given as a path to .yaml.")
+    return protocol_folder() / f"{name}.yaml"
+
+
+def load_protocol(path: Path) -> Protocol:
+    """A protocol's file checked against its schema; ProtocolError names the first fault and its place."""
+    try:
+        return Protocol.model_validate(read_yaml(path))
+    except RegistryError as error:
+        raise ProtocolError(str(error)) from error
+    except ValidationError as error:
+        raise ProtocolError(explain(error, path.name)) from error
+
+
+def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> ResolvedProtocol:
+    """Hash the images (paths are relative to ``folder``), look the metrics up and list the pairs.
+
+    Raises ProtocolError for an image that cannot be read or whose hash differs, UnknownNameError for a metric or a
+    method that the registry lacks.
+    """
+    for name in spec.methods:
+        registry.resolve(name)
+    contents = tuple(_resolve_image(ref, folder, spec.name) for ref in spec.contents)
+    styles = tuple(_resolve_image(ref, folder, spec.name) for ref in spec.styles)
+    if spec.pairs == "all":
+        pairs = tuple((content.name, style.name) for content in contents for style in styles)
+    else:
+        pairs = tuple(spec.pairs)
+    versions = tuple(registry.metric(metric.name).version for metric in spec.metrics)
+    return ResolvedProtocol(spec, contents, styles, pairs, versions)
+
+
+def _resolve_image(ref: ImageRef, folder: Path, protocol: str) -> ProtocolImage:
+    from zoo import images
+
+    source = ref.image if ref.image.startswith(images.BUILTIN_PREFIX) else str(folder / ref.image)
+    try:
+        sha256 = images.read(source).sha256
+    except (ImageError, ZooError) as error:
+        raise ProtocolError(f"Protocol {protocol}, image {ref.label}: {error}") from error
+    if ref.sha256 not in (None, sha256):
+        raise ProtocolError(
+            f"Protocol {protocol}: {ref.image} is not the image it names (sha256 {sha256[:12]}..., expected "
+            f"{str(ref.sha256)[:12]}...)."
+        )
+    return ProtocolImage(ref.label, source, sha256)

@@ -1,0 +1,151 @@
+"""A worker process seen from its parent: its events, its limits and, when it dies, the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import psutil
+
+_POLL_SECONDS = 0.05
+_STDERR_LINES = 40
+
+
+class WorkerError(Exception):
+    """The worker ended before its job did; ``str`` is the reason. ``limit`` when the parent ended it for a limit."""
+
+    def __init__(self, reason: str, *, limit: bool = False) -> None:
+        super().__init__(reason)
+        self.limit = limit
+
+
+class Worker:
+    """``python -m MODULE`` with a job, in a process group of its own, ended at its limits.
+
+    ``seconds`` bounds the time between two events, ``bytes`` the resident memory of the process and its children.
+    """
+
+    def __init__(
+        self, module: str, job: Mapping[str, Any], *, threads: int | None, seconds: float, memory: int
+    ) -> None:
+        self.seconds, self.memory = seconds, memory
+        # The same import path as here, so that a plugin found by the parent is found by the worker.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        if threads is not None:
+            environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._readers = [
+            threading.Thread(target=self._read_events, args=(self._process.stdout,), daemon=True),
+            threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # died at once; events() says why
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _read_events(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        for line in pipe:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _read_errors(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        for line in pipe:
+            self._stderr.append(line.decode(errors="replace").rstrip())
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Events as they come, until the worker says ``done``. Raises WorkerError."""
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                self._check_limits(deadline)
+                continue
+            if line is None:
+                raise WorkerError(self._reason())
+            event = json.loads(line)
+            if event["event"] == "done":
+                return
+            yield event
+            deadline = time.monotonic() + self.seconds
+
+    def _check_limits(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            self.kill()
+            raise WorkerError(f"took longer than the limit of {self.seconds:g} s", limit=True)
+        used = self._resident()
+        if used > self.memory:
+            self.kill()
+            raise WorkerError(
+                f"out of memory: {used / 2**20:.0f} MiB resident, the limit is {self.memory / 2**20:.0f} MiB",
+                limit=True,
+            )
+
+    def _resident(self) -> int:
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self._process.pid)
+            for one in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += one.memory_info().rss
+        return total
+
+    def _reason(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        self.kill()
+        code = self._process.returncode
+        said = next((line for line in reversed(self._stderr) if line.strip()), "")
+        if code == -signal.SIGKILL:
+            return "the process was killed from outside; the machine may have run out of memory"
+        if code < 0:
+            how = f"the process crashed ({signal.Signals(-code).name})"
+        else:
+            how = f"the process ended with exit code {code}"
+        return f"{how}: {said}" if said else how
+
+    def kill(self) -> None:
+        """End the worker and everything it started, and wait for it. Does nothing when it has ended."""
+        if self._process.returncode is None:  # not yet reaped, so the number still means this process
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for reader in self._readers:
+            reader.join(timeout=5)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    pipe.close()

@@ -1,0 +1,85 @@
+"""The interface of a metric of one picture: output, content and style in, one number out.
+
+A metric implements ``_measure`` on a batch and, where it keeps networks, ``_build``. Direction, unit, range, version
+and reference live in registry.yaml. A metric always computes in float32 or better, and its value depends on the pixels
+alone: not on the batch they came in, nor on what was measured before. It may keep what it computed of a content or a
+style (:meth:`Metric.remember`), because those recur with every method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from zoo.config import Config
+from zoo.device import resolve_device
+from zoo.errors import InputError, NumericalError
+from zoo.stylizer import check_images
+
+T = TypeVar("T")
+
+# Enough for the pairs of one protocol row by row; a Gram matrix set of VGG-19 is 2.4 MB.
+_REMEMBERED = 16
+
+
+class Metric(ABC):
+    """Base class of metrics that score one picture at a time."""
+
+    Config: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Config | None = None, *, device: str | torch.device = "cpu") -> None:
+        self.config = config if config is not None else self.Config()
+        self.device = resolve_device(device)
+        self._memory: OrderedDict[str, object] = OrderedDict()
+        self._build()
+
+    def _build(self) -> None:
+        """Create networks on ``self.device``."""
+
+    @abstractmethod
+    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+        """One number per picture: (B,) from three batches on ``self.device``; runs without gradients."""
+
+    def many(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> list[float]:
+        """Score a batch: outputs and contents (B, 3, H, W), styles (B, 3, h, w), float32 RGB in [0, 1].
+
+        Raises InputError for a malformed image or sizes that differ, NumericalError for a value that is not finite.
+        """
+        for images, role in ((outputs, "output"), (contents, "content"), (styles, "style")):
+            check_images(images, role)
+        if outputs.shape != contents.shape:
+            raise InputError(
+                f"The output {tuple(outputs.shape)} and the content {tuple(contents.shape)} must have one shape."
+            )
+        if styles.shape[0] != outputs.shape[0]:
+            raise InputError(f"There are {outputs.shape[0]} outputs and {styles.shape[0]} styles.")
+        with torch.no_grad():
+            moved = [images.to(self.device) for images in (outputs, contents, styles)]
+            values = [float(value) for value in self._measure(*moved)]
+        if not all(map(math.isfinite, values)):
+            raise NumericalError(f"{type(self).__name__} gave a value that is not finite.")
+        return values
+
+    def __call__(self, output: Tensor, content: Tensor, style: Tensor) -> float:
+        """Score one picture: each image (1, 3, H, W)."""
+        values = self.many(output, content, style)
+        if len(values) != 1:
+            raise InputError("Score one picture at a time, or use many().")
+        return values[0]
+
+    def remember(self, image: Tensor, compute: Callable[[Tensor], T]) -> T:
+        """``compute(image)``, kept for the next call with the same pixels."""
+        key = hashlib.sha256(repr(tuple(image.shape)).encode() + image.cpu().contiguous().numpy().tobytes()).hexdigest()
+        if key not in self._memory:
+            self._memory[key] = compute(image)
+            if len(self._memory) > _REMEMBERED:
+                self._memory.popitem(last=False)
+        self._memory.move_to_end(key)
+        return self._memory[key]  # type: ignore[return-value]
