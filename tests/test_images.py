@@ -537,6 +537,15 @@ def test_not_an_image(tmp_path: Path, data: bytes) -> None:
     assert is_one_sentence(str(caught.value))
 
 
+def test_tiff_of_no_pixels_or_of_countless_planes_is_damaged() -> None:
+    data = bytearray(tiff_of(np.full((4, 4, 3), 0.5, np.float32), photometric="rgb"))
+    for tag, kind, size, value in ((256, 4, 4, 0), (277, 3, 2, 60_000)):  # no columns; then 60,000 planes
+        start = data.index(struct.pack("<HHI", tag, kind, 1)) + 8
+        broken = data[:start] + value.to_bytes(size, "little") + data[start + size :]
+        with pytest.raises(ImageError, match="damaged or cut short"):
+            read(bytes(broken))
+
+
 def bomb(format: str) -> bytes:
     """A header of 40,000 x 40,000 (WebP: 16,383 x 16,383, its largest) with next to nothing behind it."""
     side = 40_000
@@ -714,8 +723,9 @@ def test_a_pair_is_height_and_width_without_a_crop() -> None:
 
 
 def test_downscaling_a_checkerboard_gives_grey() -> None:
-    board = (torch.arange(256)[:, None] + torch.arange(256)[None]).remainder(2).float().expand(1, 3, 256, 256)
-    assert (resize(board, "long:64") - 0.5).abs().max() < 0.01
+    # By a third, so that the new pixels' centres fall on old ones: picking instead of averaging gives black and white.
+    board = (torch.arange(255)[:, None] + torch.arange(255)[None]).remainder(2).float().expand(1, 3, 255, 255)
+    assert (resize(board, "long:85")[..., 2:-2, 2:-2] - 0.5).abs().max() < 0.02
 
 
 def test_resampling_is_pillows_bicubic() -> None:

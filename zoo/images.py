@@ -406,34 +406,37 @@ def _decode_tiff(data: bytes, label: str, max_pixels: int) -> tuple[np.ndarray, 
         logger.addHandler(logging.NullHandler())
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            page: Any = tiff.pages[0]
-            _check_pixels((page.imagewidth, page.imagelength), label, max_pixels)
-            if page.photometric not in (0, 1, 2) or page.imagedepth != 1:  # WhiteIsZero, BlackIsZero, RGB
-                return None
-            orientation, extra = int(page.tags.valueof(274, default=1)), tuple(page.extrasamples)
-            profile = page.tags.valueof(34675, default=None)
-            samples = page.asarray().reshape(
-                (page.samplesperpixel, page.imagelength, page.imagewidth)
-                if page.planarconfig == 2
-                else (page.imagelength, page.imagewidth, page.samplesperpixel)
-            )
-            if page.planarconfig == 2:
-                samples = samples.transpose(1, 2, 0)
-            colours, inverted, bits = 3 if page.photometric == 2 else 1, page.photometric == 0, page.bitspersample
+            return _decode_tiff_page(tiff.pages[0], label, max_pixels)
     except (ImageError, MemoryError):
         raise
     except Exception:  # an unknown compression or a damaged file: Pillow's answer stands
         return None
-    if samples.dtype.kind not in "uif" or samples.shape[-1] < colours:
+
+
+def _decode_tiff_page(page: Any, label: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray | None, int] | None:
+    _check_pixels((page.imagewidth, page.imagelength), label, max_pixels)
+    if page.photometric not in (0, 1, 2) or page.imagedepth != 1:  # WhiteIsZero, BlackIsZero, RGB
         return None
-    unit = _unit_range(samples, label, full_scale=2 ** min(bits, 16) - 1)
+    height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
+    colours = 3 if page.photometric == 2 else 1
+    if not colours <= count <= 6:  # Pillow's own limit; a damaged count would allocate thousands of planes
+        return None
+    if page.planarconfig == 2:  # one plane after the other
+        samples = page.asarray().reshape(count, height, width).transpose(1, 2, 0)
+    else:
+        samples = page.asarray().reshape(height, width, count)
+    if samples.dtype.kind not in "uif" or samples.size == 0:
+        return None
+    unit = _unit_range(samples, label, full_scale=2 ** min(page.bitspersample, 16) - 1)
     colour, alpha = unit[..., :colours], None
-    if inverted:
+    if page.photometric == 0:
         colour = 1 - colour
-    if extra and extra[0] in (1, 2):  # ExtraSamples: 1 is premultiplied alpha, 2 is plain alpha
+    extra = page.extrasamples[0] if page.extrasamples and count > colours else 0
+    if extra in (1, 2):  # ExtraSamples: 1 is premultiplied alpha, 2 is plain alpha
         alpha = unit[..., colours]
-        if extra[0] == 1:
+        if extra == 1:
             colour = np.minimum(colour / np.maximum(alpha, np.float32(1e-6))[..., None], np.float32(1))
+    orientation, profile = int(page.tags.valueof(274, default=1)), page.tags.valueof(34675, default=None)
     if colours == 1:
         return _grey_to_srgb(colour[..., 0], profile), alpha, orientation
     transform = _transform(profile, "RGB")
