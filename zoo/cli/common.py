@@ -60,17 +60,13 @@ def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:
     return options
 
 
-def read_image(source: str, size: str) -> Image:
+def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:
     """An image from a path, ``builtin:NAME`` or ``-`` (standard input), resized by policy text."""
     from zoo import images
 
     policy = images.SizePolicy.parse(size)
-    if source == "-":
-        data = sys.stdin.buffer.read()
-        if not data:
-            raise ImageError("Standard input holds no image: pipe one in, or give a file.")
-        return images.read(data, size=policy)
-    return images.read(source, size=policy)
+    opened = sys.stdin.buffer if source == "-" else source
+    return images.read(opened, size=policy, max_pixels=max_pixels or images.MAX_PIXELS)
 
 
 def expand(sources: Sequence[str], role: str) -> list[str]:

@@ -55,6 +55,9 @@ def stylize(
         str, typer.Option(help="Long side in pixels, or long:N, short:N, exact:WxH (cropped); 0 keeps the size.")
     ] = "512",
     style_size: Annotated[str, typer.Option(help="The same for styles.")] = "512",
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger images (a guard against broken headers).")
+    ] = None,
     strength: Annotated[
         float, typer.Option("--alpha", "--strength", help="0 keeps the content, 1 is the full style.")
     ] = 1.0,
@@ -95,12 +98,13 @@ def stylize(
     summaries: list[dict[str, Any]] = []
     rows: list[list[Tensor]] = []
     loss_rows: list[dict[str, Any]] = []
+    pictures = {source: read_image(source, style_size, max_pixels) for source in styles}
     stylizer = load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    session = _Session(stylizer, styles, style_size, strength, seed, blend)
+    session = _Session(stylizer, pictures, strength, seed, blend)
     bar = progress_bar(quiet)
     with stop.listening(), bar or contextlib.nullcontext():
         for job in jobs:
-            photo = read_image(job.content, content_size)
+            photo = read_image(job.content, content_size, max_pixels)
             masks = _read_masks(mask, photo)
             reporter = Reporter(bar, stop, save_every, job.save_frame)
             reporter.begin(f"{job.label}")
@@ -216,14 +220,13 @@ class _Session:
     def __init__(
         self,
         stylizer: Stylizer,
-        styles: list[str],
-        style_size: str,
+        styles: dict[str, Image],
         strength: float,
         seed: int,
         blend: list[float] | None,
     ) -> None:
         self.stylizer, self.strength, self.seed, self.blend = stylizer, strength, seed, blend
-        self.images = {source: read_image(source, style_size) for source in styles}
+        self.images = styles
         self.codes: dict[tuple[str, tuple[int, int]], StyleCode] = {}
 
     def pictures(self, job: _Job) -> list[Tensor]:
