@@ -1,0 +1,327 @@
+"""Patches of feature maps and their nearest neighbours by normalised cross-correlation, in bounded memory.
+
+The patch-based methods ask one question: which patch of the style is most like this patch of the image, where likeness
+is the normalised cross-correlation (cosine) of the two patches as vectors (Li and Wand 2016, equation 3; Chen and
+Schmidt 2016, equation 2). All pairs are compared by matrix products over chunks of both sides, so that nothing larger
+than a given number of bytes is ever unfolded. A map is kept as a table of its pixels, one row of C channels each; a
+patch is then only the row of its top left pixel, and unfolding, pasting and differentiating are gathers of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from zoo.errors import InputError
+
+# Below glibc's largest mmap threshold (32 MiB): freed chunks are then reused instead of being given back to the system
+# and faulted in again page by page, which costs as much as a tenth of the product itself.
+CHUNK_BYTES = 24 << 20
+
+
+def corners(length: int, patch: int, stride: int) -> list[int]:
+    """First pixels of the patches along one side: every ``stride``, and the last that fits, so that no border of the
+    map is left uncovered (CNNMRF mylib/helper.lua, computegrid). InputError where not even one fits."""
+    if length < patch:
+        raise InputError(f"A feature map {length} wide has no room for a patch of {patch}: use a larger image.")
+    last = length - patch
+    return [*range(0, last, stride), last]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBank:
+    """All patches of one or several feature maps, not unfolded.
+
+    pixels: (P, C) the maps' pixels, row by row, one map after another
+    first:  (N,) int64, each patch's top left pixel as a row of ``pixels``
+    pitch:  (N,) int64, rows of ``pixels`` from one line of the patch's map to the next (the map's width)
+    scale:  (N,) one over the patch's Euclidean norm, 0 for a patch of zeros
+    shapes: height and width of each map
+    size:   side of a patch
+    stride: from one patch to the next
+    """
+
+    pixels: Tensor
+    first: Tensor
+    pitch: Tensor
+    scale: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    size: int
+    stride: int
+
+    @classmethod
+    def of(cls, maps: Sequence[Tensor], size: int, stride: int) -> Self:
+        """The bank of ``maps``, each (C, H, W) or (1, C, H, W). Patches are ``size`` wide and ``stride`` apart.
+
+        A single map in channels-last layout is not copied. Raises InputError for a map smaller than a patch.
+        """
+        tables: list[Tensor] = []
+        first: list[Tensor] = []
+        pitch: list[Tensor] = []
+        scale: list[Tensor] = []
+        shapes: list[tuple[int, int]] = []
+        row = 0
+        for item in maps:
+            image = item.squeeze(0) if item.dim() == 4 else item
+            channels, height, width = image.shape
+            table = image.permute(1, 2, 0).reshape(-1, channels)
+            ys = torch.tensor(corners(height, size, stride), device=image.device)
+            xs = torch.tensor(corners(width, size, stride), device=image.device)
+            # |patch|² is the sum of |pixel|² over the window.
+            energy = table.to(_accurate(table.dtype)).square().sum(1).view(height, width)
+            window = energy.unfold(0, size, 1).unfold(1, size, 1).sum((2, 3))[ys][:, xs].flatten()
+            tables.append(table)
+            first.append((ys[:, None] * width + xs).flatten() + row)
+            pitch.append(torch.full_like(first[-1], width))
+            scale.append(torch.where(window > 0, window.clamp(min=1e-30).rsqrt(), 0))
+            shapes.append((height, width))
+            row += len(table)
+        pixels = tables[0] if len(tables) == 1 else torch.cat(tables)
+        return cls(pixels, torch.cat(first), torch.cat(pitch), torch.cat(scale), tuple(shapes), size, stride)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def offsets(self) -> Iterator[tuple[int, int]]:
+        """Lines and columns of the pixels of a patch, row by row."""
+        return ((dy, dx) for dy in range(self.size) for dx in range(self.size))
+
+    def rows(self, which: Tensor | slice, dy: int, dx: int) -> Tensor:
+        """Rows of ``pixels`` that hold pixel (dy, dx) of the patches ``which``."""
+        return self.first[which] + self.pitch[which] * dy + dx
+
+    def unfold(self, which: Tensor | slice, dtype: torch.dtype) -> Tensor:
+        """The patches ``which`` as vectors, (n, size · size · C)."""
+        rows = torch.stack([self.rows(which, dy, dx) for dy, dx in self.offsets], dim=1)
+        return self.pixels.index_select(0, rows.flatten()).view(len(rows), -1).to(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Per query patch: ``index`` (Q,) of the style's most similar patch and ``score`` (Q,), their normalised
+    cross-correlation in [-1, 1] (0 where either is all zeros)."""
+
+    index: Tensor
+    score: Tensor
+
+
+@torch.no_grad()
+def match(
+    query: PatchBank, style: PatchBank, *, dtype: torch.dtype | None = None, chunk_bytes: int = CHUNK_BYTES
+) -> Matches:
+    """For every patch of ``query`` (of one map) the patch of ``style`` with the highest normalised cross-correlation.
+
+    Products are formed in ``dtype`` (default: the query's own). No tensor made on the way exceeds ``chunk_bytes``, as
+    long as a single patch fits; the result does not depend on it otherwise than by rounding, or among equals.
+    """
+    dtype = query.pixels.dtype if dtype is None else dtype
+    lines = _strip_lines(query, style, chunk_bytes) if query.stride == style.stride == 1 else 0
+    # Autocast would choose another format than the one asked for.
+    with torch.autocast(query.pixels.device.type, enabled=False):
+        if lines > 0:
+            return _match_by_pixels(query, style, dtype, lines)
+        return _match_by_patches(query, style, dtype, chunk_bytes)
+
+
+def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes: int) -> Matches:
+    """Products of unfolded patches, chunk by chunk of both sides.
+
+    Formats of 16 bits round the scores to 8 or 11 bits, which confuses near neighbours: there the style is split into
+    at least four interleaved parts, and the best of each compete once more in float32.
+    """
+    shortlist = 1 if dtype.itemsize >= 4 else min(4, len(style))
+    width = query.pixels.shape[1] * query.size**2
+    widest = max(dtype.itemsize, query.pixels.element_size(), style.pixels.element_size())
+    most = max(1, chunk_bytes // (width * widest))
+    parts = min(len(style), max(shortlist, math.ceil(len(style) / most)))
+    longest = math.ceil(len(style) / parts)
+    step = max(1, min(most, chunk_bytes // (longest * dtype.itemsize)))
+    found: list[Matches] = []
+    for at in range(0, len(query), step):
+        chunk = slice(at, at + step)
+        patches = query.unfold(chunk, dtype)
+        best = patches.new_empty(len(patches), 0)
+        index = torch.empty_like(best, dtype=torch.int64)
+        for part in range(parts):
+            # Neighbouring patches are near duplicates: taking every parts-th puts rivals into different parts.
+            which = slice(part, None, parts)
+            scores = patches @ style.unfold(which, dtype).T
+            # The query's own norm is the same for all its rivals and waits until the end.
+            score, winner = scores.mul_(style.scale[which].to(dtype)).max(dim=1, keepdim=True)
+            best = torch.cat([best, score], dim=1)
+            index = torch.cat([index, winner * parts + part], dim=1)
+            if best.shape[1] > shortlist:
+                best, kept = best.topk(shortlist, dim=1)
+                index = index.gather(1, kept)
+        if shortlist > 1:
+            best = torch.stack([_correlation(query, chunk, style, column) for column in index.unbind(1)], dim=1)
+        score, kept = best.max(dim=1, keepdim=True)
+        found.append(Matches(index.gather(1, kept)[:, 0], score[:, 0] * query.scale[chunk]))
+    return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
+
+
+def _strip_lines(query: PatchBank, style: PatchBank, chunk_bytes: int) -> int:
+    """Lines of patches per strip for which the products of two strips' pixels fit; 0 if not even one line does."""
+    widest = query.shapes[0][1] * max(width for _, width in style.shapes)
+    return math.isqrt(chunk_bytes // (4 * widest)) - (query.size - 1)
+
+
+def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, lines: int) -> Matches:
+    """Where patches lie at every pixel: products of pixels, then sums over the window, 9 times less work for 3 x 3.
+
+    The product of patches at p and q is the sum over d in the window of <p + d, q + d>. In the table of all products
+    of pixels, p + d and q + d lie a fixed distance further on, so that each sum is one of shifted flat vectors.
+    """
+    reach = query.size - 1
+    height, width = query.shapes[0]
+    found: list[Matches] = []
+    for top in range(0, height - reach, lines):
+        n = min(lines, height - reach - top)
+        ours = query.pixels[top * width : (top + n + reach) * width].to(dtype)
+        best = torch.full((n * (width - reach),), -math.inf, dtype=style.scale.dtype, device=ours.device)
+        index = torch.zeros_like(best, dtype=torch.int64)
+        pixel = patch = 0
+        for theirs_height, theirs_width in style.shapes:
+            columns = theirs_width - reach
+            for line in range(0, theirs_height - reach, lines):
+                m = min(lines, theirs_height - reach - line)
+                begin = pixel + line * theirs_width
+                theirs = style.pixels[begin : begin + (m + reach) * theirs_width].to(dtype)
+                products = (ours @ theirs.T).to(style.scale.dtype)
+                pitch = products.shape[1]
+                sums = _shifted_sum(products.flatten(), pitch + 1, query.size)
+                sums = _shifted_sum(sums, width * pitch + theirs_width, query.size)
+                # Patches that would wrap around a border stay behind in the gaps of this view.
+                sums = sums.as_strided(
+                    (n, width - reach, m, columns), (width * pitch, pitch, theirs_width, 1), sums.storage_offset()
+                )
+                start = patch + line * columns
+                scores = sums * style.scale[start : start + m * columns].view(m, columns)
+                score, winner = scores.view(n * (width - reach), m * columns).max(dim=1)
+                better = score > best
+                best, index = torch.where(better, score, best), torch.where(better, winner + start, index)
+            pixel += theirs_height * theirs_width
+            patch += (theirs_height - reach) * columns
+        own = query.scale[top * (width - reach) : (top + n) * (width - reach)]
+        found.append(Matches(index, best * own))
+    return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
+
+
+def _shifted_sum(flat: Tensor, shift: int, count: int) -> Tensor:
+    """Sum over k < count of ``flat`` moved forward by k · shift, as far as all of them reach."""
+    length = len(flat) - (count - 1) * shift
+    total = flat[:length].clone()
+    for k in range(1, count):
+        total += flat[k * shift : k * shift + length]
+    return total
+
+
+def _correlation(query: PatchBank, chunk: slice, style: PatchBank, index: Tensor) -> Tensor:
+    """Products of the query's patches with one patch each, divided by the norm of the latter; float32 or better."""
+    total = torch.zeros(len(index), dtype=style.scale.dtype, device=index.device)
+    for dy, dx in query.offsets:
+        ours = query.pixels.index_select(0, query.rows(chunk, dy, dx)).to(total.dtype)
+        theirs = style.pixels.index_select(0, style.rows(index, dy, dx)).to(total.dtype)
+        total += torch.linalg.vecdot(ours, theirs)
+    return total * style.scale[index]
+
+
+def patch_energy(
+    features: Tensor,
+    style: PatchBank,
+    *,
+    stride: int,
+    overlap: Literal["sum", "mean"] = "sum",
+    dtype: torch.dtype | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Tensor:
+    """Squared distance of all patches of ``features`` to their best matches in ``style`` (Li and Wand, equation 2).
+
+    ``features`` is (1, C, H, W); its patches, ``stride`` apart, are matched anew at every call, and the matches are
+    constants to the gradient. With ``overlap`` ``sum`` this is the sum over patches of |patch - match|²; ``mean``
+    divides each pixel's share by the number of patches that cover it, so that all pixels weigh the same.
+
+    The gradient at a pixel is twice the sum (or mean) over the covering patches of pixel minus matched pixel: it is
+    formed here by the same gathers that give the value, and no patch takes part in the autograd graph. Returns a
+    scalar, float32 or better.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        energy: Tensor = _PatchEnergy.apply(features, style, stride, overlap == "mean", dtype, chunk_bytes)
+    return energy
+
+
+class _PatchEnergy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        style: PatchBank,
+        stride: int,
+        mean: bool,
+        dtype: torch.dtype | None,
+        chunk_bytes: int,
+    ) -> Tensor:
+        query = PatchBank.of([features], style.size, stride)
+        index = match(query, style, dtype=dtype, chunk_bytes=chunk_bytes).index
+        table = query.pixels
+        accurate = _accurate(table.dtype)
+        gradient = torch.zeros(table.shape, dtype=accurate, device=table.device)
+        weight = coverage(query).to(accurate).reciprocal_() if mean else None
+        energy = gradient.new_zeros(())
+        step = max(1, chunk_bytes // (table.shape[1] * gradient.element_size()))
+        for at in range(0, len(query), step):
+            chunk = slice(at, at + step)
+            for dy, dx in query.offsets:
+                rows = query.rows(chunk, dy, dx)
+                difference = table.index_select(0, rows).to(accurate)
+                difference -= style.pixels.index_select(0, style.rows(index[chunk], dy, dx))
+                # At one (dy, dx) no two patches share a pixel, so the order of additions is fixed.
+                gradient.index_add_(0, rows, difference)
+                squares = torch.linalg.vecdot(difference, difference)
+                energy += squares.sum() if weight is None else squares.dot(weight[rows])
+        gradient *= 2.0 if weight is None else 2.0 * weight[:, None]
+        _, channels, height, width = features.shape
+        ctx.save_for_backward(gradient.view(1, height, width, channels).permute(0, 3, 1, 2).to(features.dtype))
+        return energy
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0].to(gradient.dtype), None, None, None, None, None
+
+
+def coverage(bank: PatchBank) -> Tensor:
+    """How many patches cover each pixel of the bank, (P,) int64; at least 1 wherever ``corners`` placed them."""
+    count = torch.zeros(len(bank.pixels), dtype=torch.int64, device=bank.first.device)
+    everything = slice(None)
+    for dy, dx in bank.offsets:
+        rows = bank.rows(everything, dy, dx)
+        count.index_add_(0, rows, torch.ones_like(rows))
+    return count
+
+
+def rebuild(query: PatchBank, style: PatchBank, index: Tensor, *, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+    """The query's pixels (P, C) replaced by the mean of the matched patches that cover them (the style swap of Chen
+    and Schmidt 2016, section 3.1). ``index`` (Q,) is :attr:`Matches.index`."""
+    total = torch.zeros_like(query.pixels)
+    step = max(1, chunk_bytes // (query.pixels.shape[1] * query.pixels.element_size()))
+    for at in range(0, len(query), step):
+        chunk = slice(at, at + step)
+        for dy, dx in query.offsets:
+            theirs = style.pixels.index_select(0, style.rows(index[chunk], dy, dx))
+            total.index_add_(0, query.rows(chunk, dy, dx), theirs.to(total.dtype))
+    return total / coverage(query).clamp(min=1).to(total.dtype)[:, None]
+
+
+def _accurate(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
