@@ -1,0 +1,280 @@
+"""Training images: decoded once into a memory-mapped cache, then cropped, resized and flipped as training asks.
+
+Sample number ``n`` of a set is a pure function of (seed, set, n): which image, which crop, whether mirrored. A step
+therefore knows its batch from its number alone, and a run that is resumed sees exactly what an unbroken one would,
+without a loader whose state would have to be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image as PILImage
+from torch import Tensor
+
+from zoo import images
+from zoo.errors import ImageError, InputError
+from zoo.weights import home
+
+Building = Callable[[int, int], None]
+_FORMAT = 1
+
+
+def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The image files of a folder (with all folders inside it), of a text file that lists one path a line, or of a
+    sequence of any of these; sorted within a folder, relative lines counted from the list's folder.
+
+    Raises ImageError where a path does not exist or nothing is found.
+    """
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    found: dict[str, Path] = {}
+    for path in map(Path, source):
+        if path.is_dir():
+            listed = sorted(p for p in path.rglob("*") if p.suffix.lower() in images.READ_EXTENSIONS and p.is_file())
+            listed = [p for p in listed if not p.name.startswith(".")]
+        elif path.suffix.lower() in (".txt", ".lst") and path.is_file():
+            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            listed = [path.parent / line for line in lines if line and not line.startswith("#")]
+        elif path.exists():
+            listed = [path]
+        else:
+            raise ImageError(f"'{path}' does not exist: give a folder of images or a text file with one path a line.")
+        found |= {os.path.realpath(p): p for p in listed}
+    if not found:
+        raise ImageError(f"No images in {', '.join(repr(str(p)) for p in source)}: put some there.")
+    return list(found.values())
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Decoded images side by side in one flat uint8 file.
+
+    ``sizes`` is (N, 2), height and width; ``offsets`` (N,), where each begins; ``skipped`` the files that could not
+    be read, with the reason; ``digest`` identifies the list of files and the stored size.
+    """
+
+    pixels: np.ndarray
+    sizes: np.ndarray
+    offsets: np.ndarray
+    skipped: tuple[tuple[str, str], ...]
+    digest: str
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def image(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8, a view into the file."""
+        height, width = (int(v) for v in self.sizes[index])
+        start = int(self.offsets[index])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    @classmethod
+    def open(
+        cls,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        store: int = 288,
+        cache_dir: Path | None = None,
+        progress: Building | None = None,
+    ) -> ImageSet:
+        """The set of :func:`find_images`, from the cache, which is built where it is missing or out of date.
+
+        ``store`` bounds the shorter side of what is kept (larger images are reduced, none is enlarged). ``progress``
+        is told (done, of how many) while building. A file that cannot be read is skipped and named in ``skipped``;
+        ImageError only where none can.
+        """
+        files = find_images(source)
+        identity = [
+            (str(path), stat.st_size, stat.st_mtime_ns) for path in files if (stat := _stat(path)) is not None
+        ] + [(str(path), -1, -1) for path in files if _stat(path) is None]
+        text = json.dumps([_FORMAT, store, identity])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder = (cache_dir or home() / "datasets") / f"{digest}-{store}"
+        if not (folder / "index.json").exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not (folder / "index.json").exists():
+                    _build(folder, files, store, progress)
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        sizes = np.asarray(index["sizes"], dtype=np.int64).reshape(-1, 2)
+        lengths = sizes.prod(1) * 3
+        pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
+        if pixels.size != lengths.sum():
+            raise ImageError(f"The cache of decoded images {folder} is damaged: delete that folder.")
+        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        skipped = tuple((name, reason) for name, reason in index["skipped"])
+        return cls(pixels, sizes, offsets, skipped, digest, tuple(index["sources"]))
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _build(folder: Path, files: Sequence[Path], store: int, progress: Building | None) -> None:
+    """Decode into a temporary folder beside ``folder`` and rename it: a cache is whole or absent."""
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    sizes: list[tuple[int, int]] = []
+    kept: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    try:
+        with (work / "pixels.bin").open("wb") as out:
+            for done, path in enumerate(files, 1):
+                try:
+                    picture = images.read(path).pixels
+                    if min(picture.shape[-2:]) > store:
+                        picture = images.resize(picture, f"short:{store}")
+                except ImageError as error:
+                    skipped.append((str(path), str(error)))
+                else:
+                    array = picture[0].clamp(0, 1).mul(255).add_(0.5).to(torch.uint8).permute(1, 2, 0)
+                    out.write(array.contiguous().numpy().tobytes())
+                    sizes.append((array.shape[0], array.shape[1]))
+                    kept.append(str(path))
+                if progress is not None:
+                    progress(done, len(files))
+        if not sizes:
+            raise ImageError(f"None of the {len(files)} images can be read; the first: {skipped[0][1]}")
+        index = {"sizes": sizes, "sources": kept, "skipped": skipped}
+        (work / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # an older cache without its index
+        os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How a training crop is cut: ``size`` pixels a side, at a zoom drawn from ``zoom`` = (low, high), log-uniform.
+
+    Zoom 1 takes stored pixels as they are, 2 enlarges twice, 0.5 reduces to half. The window never leaves the image:
+    one too small for it is enlarged as far as needed. ``flip`` mirrors half of the crops.
+    """
+
+    size: int
+    zoom: tuple[float, float] = (1.0, 1.0)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.zoom[0] <= self.zoom[1]:
+            raise InputError(f"Crops need a size of at least 1 and 0 < low <= high zoom, got {self}.")
+
+    def cut(self, picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """(size, size, 3) uint8 from (H, W, 3) uint8."""
+        height, width = picture.shape[:2]
+        zoom = math.exp(random.uniform(math.log(self.zoom[0]), math.log(self.zoom[1])))
+        side = min(round(self.size / zoom), height, width)
+        top = int(random.integers(0, height - side + 1))
+        left = int(random.integers(0, width - side + 1))
+        window = picture[top : top + side, left : left + side]
+        if side != self.size:
+            # Pillow's bicubic widens with the reduction, so a reduced crop does not alias.
+            image = PILImage.fromarray(np.ascontiguousarray(window))
+            window = np.asarray(image.resize((self.size, self.size), PILImage.Resampling.BICUBIC))
+        return window[:, ::-1] if self.flip and random.random() < 0.5 else window
+
+
+class Sampler:
+    """Batches of one set by step number: (B, 3, size, size) uint8, channels-last in memory.
+
+    Every image comes once before any comes again; each pass has its own order. ``rank`` of ``world`` processes share
+    a step's samples without overlap.
+    """
+
+    def __init__(self, images: ImageSet, name: str, crops: Crops, *, batch_size: int, seed: int) -> None:
+        self.images, self.crops, self.batch_size = images, crops, batch_size
+        # Different sets must not walk in step, or content i would always meet style i.
+        self._key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
+        self._orders: dict[int, np.ndarray] = {}
+
+    def index(self, number: int) -> int:
+        """Which image sample ``number`` shows."""
+        epoch, place = divmod(number, len(self.images))
+        if epoch not in self._orders:
+            self._orders = {k: v for k, v in self._orders.items() if k >= epoch - 1}
+            self._orders[epoch] = np.random.default_rng((self._key, 0, epoch)).permutation(len(self.images))
+        return int(self._orders[epoch][place])
+
+    def sample(self, number: int) -> np.ndarray:
+        """(size, size, 3) uint8."""
+        random = np.random.default_rng((self._key, 1, number))
+        return self.crops.cut(self.images.image(self.index(number)), random)
+
+    def batch(self, position: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Batch ``position`` of process ``rank``."""
+        first = (position * world + rank) * self.batch_size
+        stacked = np.stack([self.sample(first + i) for i in range(self.batch_size)])
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+class Loader:
+    """Batches of several sets, made ahead by one thread; ``waited`` is the seconds that training spent waiting."""
+
+    def __init__(
+        self, samplers: Mapping[str, Sampler], *, first: int = 0, rank: int = 0, world: int = 1, ahead: int = 3
+    ) -> None:
+        self._samplers, self._rank, self._world = dict(samplers), rank, world
+        self._queue: queue.Queue[Any] = queue.Queue(ahead)
+        self._closed = threading.Event()
+        self.waited = 0.0
+        self._thread = threading.Thread(target=self._work, args=(first,), daemon=True, name="zoo-training-data")
+        self._thread.start()
+
+    def _work(self, position: int) -> None:
+        while not self._closed.is_set():
+            try:
+                item: Any = {k: s.batch(position, self._rank, self._world) for k, s in self._samplers.items()}
+            except Exception as error:
+                item = error
+            while not self._closed.is_set():
+                try:
+                    self._queue.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, Exception):
+                return
+            position += 1
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return self
+
+    def __next__(self) -> dict[str, Tensor]:
+        began = time.perf_counter()
+        item = self._queue.get()
+        self.waited += time.perf_counter() - began
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._closed.set()
+        self._thread.join(timeout=5)
+
+
+def to_float(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """uint8 batches as float32 in [0, 1] on ``device``, channels-last."""
+    return {
+        name: pixels.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last).div_(255)
+        for name, pixels in batch.items()
+    }

@@ -1,0 +1,196 @@
+"""The end of a run: weights as fp16 safetensors that know where they come from, a model card, and a plot of the losses.
+
+The card is written from what the safetensors file says of itself, so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from zoo.errors import NumericalError, WeightsError
+from zoo.training.data import ImageSet
+from zoo.training.task import TrainingTask
+
+
+def describe_set(images: ImageSet) -> dict[str, Any]:
+    """What a set was made of, for run.json and the card: counts by folder name, never full paths."""
+    folders = Counter(Path(source).parent.name for source in images.sources)
+    return {
+        "images": len(images),
+        "folders": dict(sorted(folders.items())),
+        "digest": images.digest,
+        "skipped": [Path(name).name for name, _ in images.skipped],
+    }
+
+
+def describe_machine(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
+    """Hardware and versions of a run."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": device.type,
+        "name": name,
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def export(
+    task: TrainingTask, folder: Path, held_out: Mapping[str, Sequence[Tensor]] | None = None
+) -> tuple[Path, Path]:
+    """Write model.safetensors, card.md and losses.png of the run in ``folder`` from ``task.network`` as it stands.
+
+    Needs the run.json that the trainer writes. Raises NumericalError where a weight does not fit fp16.
+    """
+    from zoo.training.trainer import write_atomic
+
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    state = {}
+    for name, value in task.network.state_dict().items():
+        half = value.detach().to("cpu", torch.float16) if value.is_floating_point() else value.detach().cpu()
+        if not torch.isfinite(half).all():
+            raise NumericalError(f"Weight {name!r} is not finite in fp16: train on with a lower learning rate.")
+        state[name] = half.contiguous()
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
+    path = folder / "model.safetensors"
+    write_atomic(path, save(state, metadata))
+    previews = sorted((folder / "previews").glob("*.png"))
+    plotted = plot_losses(folder)
+    pictures = [p.relative_to(folder).as_posix() for p in (*previews[-1:], *([plotted] if plotted else []))]
+    card = write_card(path, folder / "card.md", pictures)
+    return path, card
+
+
+def export_checkpoint(task: TrainingTask, folder: Path) -> Path:
+    """model.safetensors and card.md from the checkpoint of a run that is going on or was broken off.
+
+    ``task`` must be built with the run's options. Takes the moving average where the run keeps one.
+    """
+    path = folder / "checkpoint.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        task.network.load_state_dict(state["network"])
+    except Exception as error:
+        raise WeightsError(f"{path} is not a checkpoint of this task ({error}).") from error
+    if state["ema"] is not None:
+        own = [p for p in task.network.parameters() if p.requires_grad]
+        torch._foreach_copy_([p.data for p in own], state["ema"])
+    return export(task, folder)[0]
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a checkpoint of ours says of itself; WeightsError if it says nothing or is no safetensors file."""
+    try:
+        with safe_open(path, "pt") as file:
+            raw = file.metadata() or {}
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as a safetensors checkpoint: {error}.") from error
+    if "method" not in raw:
+        raise WeightsError(f"{path} does not say which method it belongs to: it was not written by the trainer.")
+    return {key: _loads(value) for key, value in raw.items()}
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), licences: str = "") -> Path:
+    """A model card in Markdown from the checkpoint's own metadata. ``pictures`` are paths relative to the card."""
+    from zoo.training.trainer import write_atomic
+
+    facts = read_metadata(checkpoint)
+    with safe_open(checkpoint, "pt") as file:
+        count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118  # not a mapping
+    machine, config = facts["machine"], facts["config"]
+    images = config["batch_size"] * config["accumulate"] * machine["processes"]
+    lines = [f"# {facts['method']}: {checkpoint.name}", ""]
+    rows = [
+        ("Method", facts["method"]),
+        ("Paper", facts["paper"]),
+        ("Parameters", f"{count:,} (fp16)"),
+        ("Task", _listed(facts["task"])),
+        ("Teacher", facts["teacher"]),
+        ("Command", f"`{facts['command']}`" if facts["command"] else "not recorded"),
+        ("Updates", f"{facts['step']:,} of {images} images"),
+        ("Time", f"{facts['hours']:.2f} h, {facts['loading_share']:.1%} of it waiting for images"),
+        (
+            "Hardware",
+            f"{machine['name']}, {machine['threads']} threads, {machine['processes']} process(es), "
+            f"{machine['precision']}, torch {machine['torch']}",
+        ),
+        ("Started from", config.get("init_from") or "see command"),
+        ("Last losses", _listed(facts["losses"])),
+        ("Held-out figures", _listed(facts["figures"])),
+    ]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value), ""]
+    lines += ["## Data", ""]
+    for name, data in facts["data"].items():
+        folders = ", ".join(f"{folder} ({n})" for folder, n in data["folders"].items())
+        skipped = f"; unreadable and skipped: {', '.join(data['skipped'])}" if data["skipped"] else ""
+        lines.append(f"- {name}: {data['images']:,} images from {folders}{skipped}")
+    lines += ["", licences or "Licences of the training images: as stated by their sources; check them before use.", ""]
+    lines += ["## Options", "", "| option | value |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in config.items()]
+    lines += ["", *(f"![{Path(picture).stem}]({picture})\n" for picture in pictures)]
+    write_atomic(path, "\n".join(lines).rstrip().encode() + b"\n")
+    return path
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+
+
+def plot_losses(folder: Path) -> Path | None:
+    """losses.png: each loss against the update, the raw values faint under their running median; None without rows."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    path = folder / "losses.csv"
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if len(rows) < 2:
+        return None
+    steps = np.array([int(row["step"]) for row in rows])
+    names = [name for name in rows[0] if name not in ("step", "lr", "grad_norm")]
+    figure = Figure(figsize=(8, 2.6 * len(names)), layout="constrained")
+    for axis, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        values = np.array([float(row[name]) for row in rows])
+        width = max(1, len(values) // 50)
+        ends = np.arange(width, len(values) + 1, width)
+        axis.plot(steps, values, color="0.8", linewidth=0.5)
+        axis.plot(steps[ends - 1], [np.median(values[e - width : e]) for e in ends], color="C0")
+        axis.set_ylabel(name)
+        if (values > 0).all():
+            axis.set_yscale("log")
+    figure.supxlabel("update")
+    target = folder / "losses.png"
+    figure.savefig(folder / ".losses.png", dpi=100)
+    (folder / ".losses.png").replace(target)
+    return target

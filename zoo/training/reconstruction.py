@@ -1,0 +1,190 @@
+"""Training the decoders that WCT needs and AdaIN starts from: features of relu{k}_1 back to the image they came from.
+
+Li et al. 2017 (Universal Style Transfer via Feature Transforms), section 3.1: pixel and feature reconstruction,
+``|I_o - I_i|^2 + lambda |Phi(I_o) - Phi(I_i)|^2`` with lambda = 1. Their training code was not released.
+
+=====================  ===============================  ===========================================================
+paper                  here                             why
+=====================  ===============================  ===========================================================
+random start           least squares, layer by layer    hours on a CPU become minutes: each convolution is solved for
+                                                        the encoder's activation that stands in its place
+lambda = 1             ``feature_weight``, default 0    it needs a second pass of the encoder with its gradient; at
+                                                        first it outweighs the pixels and holds the decoder back
+COCO                   any photographs
+=====================  ===============================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo import device as devices
+from zoo.config import Config, option
+from zoo.encoders import load_encoder
+from zoo.nn.decoder import VGGDecoder, reflect, undone
+from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
+from zoo.weights import read_state
+
+# Relative to each input's own power, so the scale of a channel does not matter; enough that directions which bf16
+# cannot tell from zero are not followed.
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig(Config):
+    """What is trained: the decoder of one level."""
+
+    level: int = option(4, "Decode from relu1_1 (1) to relu5_1 (5).", ge=1, le=5)
+    encoder: str = option("vgg19.normalised", "The encoder whose features are decoded.")
+    feature_weight: float = option(0.0, "Weight of the feature term, which re-encodes the output (paper: 1).", ge=0)
+    start: Literal["least-squares", "random"] = option("least-squares", "How a new decoder's weights are found.")
+    lower: str | None = option(None, "Safetensors file of a decoder of a lower level, whose convolutions are kept.")
+
+
+class ReconstructionTask(TrainingTask):
+    """Train a :class:`VGGDecoder` to give back the photograph from relu{level}_1 alone."""
+
+    Config: ClassVar[type[ReconstructionConfig]] = ReconstructionConfig
+    method: ClassVar[str] = "wct"
+    paper: ClassVar[str] = "Li et al., Universal Style Transfer via Feature Transforms, NeurIPS 2017"
+    sets: ClassVar[tuple[str, ...]] = ("content",)
+    defaults: ClassVar[TrainConfig] = TrainConfig(
+        steps=10_000, batch_size=8, crop=160, lr=5e-4, schedule="cosine", warmup=50, clip=0.05, ema=0.998
+    )
+
+    def __init__(self, config: ReconstructionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ReconstructionConfig()
+        self.tap = f"relu{self.config.level}_1"
+        self.network: VGGDecoder = VGGDecoder(self.config.level)
+        self.encoder = load_encoder(self.config.encoder, taps=(self.tap,), padding="reflect")
+        self.teacher = f"{self.config.encoder} to {self.tap} (sha256 of its weights {self.encoder.digest[:16]})"
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        image = batch["content"]
+        with torch.no_grad():
+            features = self.encoder(image)[self.tap]
+        output = self.network(features)
+        pixel = F.mse_loss(output.float(), image)
+        if not self.config.feature_weight:
+            return {"total": pixel}
+        again = self.encoder(output.float())[self.tap]
+        feature = F.mse_loss(again.float(), features.float())
+        return {"total": pixel + self.config.feature_weight * feature, "pixel": pixel, "feature": feature}
+
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        kept: tuple[str, ...] = ()
+        if self.config.lower is not None:
+            kept = self.network.load_lower(read_state(Path(self.config.lower)))
+        if self.config.start == "least-squares":
+            solve_decoder(self.network, self.config.encoder, batches, keep=kept)
+
+    @torch.no_grad()
+    def evaluate(self, held_out: HeldOut) -> dict[str, float]:
+        values = [psnr(self.reconstruct(image), image) for image in held_out.get("content", ())]
+        return {"psnr": sum(values) / len(values)} if values else {}
+
+    @torch.no_grad()
+    def preview(self, held_out: HeldOut) -> list[list[Tensor]]:
+        return [[image, self.reconstruct(image).float().clamp(0, 1)] for image in held_out.get("content", ())]
+
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """The decoder's image of ``image`` (B, 3, H, W), of the same size."""
+        height, width = image.shape[-2:]
+        # Pooling drops an odd last row: pad to whole cells, as the methods do, and cut back.
+        cell = 2 ** (self.config.level - 1)
+        padded = F.pad(image, (0, -width % cell, 0, -height % cell), mode="reflect")
+        return self.network(self.encoder(padded)[self.tap])[..., :height, :width]
+
+    def describe(self) -> dict[str, Any]:
+        return self.config.to_dict()
+
+
+def psnr(output: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [0, 1], over all pixels and channels; ``output`` is clamped."""
+    return -10 * math.log10(max(F.mse_loss(output.float().clamp(0, 1), target.float()).item(), 1e-12))
+
+
+@torch.no_grad()
+def solve_decoder(
+    decoder: VGGDecoder, encoder: str, batches: Iterator[Batch], *, keep: Sequence[str] = (), samples: int = 8
+) -> None:
+    """Set every convolution of ``decoder`` but those in ``keep`` by ridge regression, from the top down.
+
+    Each is solved for the encoder's activation that stands where its output goes, given what the convolutions above
+    it really deliver, over ``samples`` times as many positions as it has weights per output channel. Works on the
+    device of ``decoder``. The normal equations are summed and solved in float64.
+    """
+    convs = decoder.convolutions()
+    device = next(decoder.parameters()).device
+    wanted = [undone(name) for name, _, _ in convs]
+    source = f"relu{decoder.level}_1"
+    network = load_encoder(encoder, taps=[source, *filter(None, wanted)], padding="reflect", device=device)
+    generator = torch.Generator().manual_seed(0)
+
+    images: list[Tensor] = []
+    taps: list[dict[str, Tensor]] = []
+    current: list[Tensor] = []
+    uses: dict[str, int] = {}
+    first = next(batches)["content"]
+    for (name, conv, _), target in zip(convs, wanted, strict=True):
+        # Positions per batch shrink fourfold with every level, the weights per channel grow: deep layers need more.
+        stride = 2 ** (int(name[4]) - 1)
+        positions = first[:, 0].numel() // stride**2
+        uses[target] = max(2, math.ceil(samples * 9 * conv.in_channels / positions))
+    while len(images) < max(uses.values()):
+        image = first if not images else next(batches)["content"]
+        with devices.autocast(device, "bf16" if devices.fast_bf16(device) else "fp32"):
+            features = network(image)
+        current.append(features[source].bfloat16())
+        taps.append({t: (features[t] if t else image).bfloat16() for t in wanted if len(images) < uses[t]})
+        images.append(image)
+    del images
+
+    for (name, conv, upsample), target in zip(convs, wanted, strict=True):
+        del current[uses[target] :]
+        if name not in keep:
+            size = 9 * conv.in_channels + 1
+            gram = torch.zeros(size, size, dtype=torch.float64, device=device)
+            moment = torch.zeros(size, conv.out_channels, dtype=torch.float64, device=device)
+            for features, tap in zip(current, taps, strict=False):
+                count = math.ceil(samples * size / uses[target])
+                x, y = _patches(features.float(), tap[target].float(), count, generator)
+                gram += (x.T @ x).double()
+                moment += (x.T @ y).double()
+            power = gram.diagonal().clone()
+            gram.diagonal().add_(_RIDGE * power.clamp_min(1e-6 * power.max().item()))
+            solved = torch.cholesky_solve(moment, torch.linalg.cholesky(gram)).float()
+            weight = solved[:-1].view(3, 3, conv.in_channels, conv.out_channels).permute(3, 2, 0, 1)
+            conv.weight.copy_(weight)
+            conv.bias.copy_(solved[-1])  # type: ignore[union-attr]  # made with a bias
+        for index, features in enumerate(current):
+            features = conv(reflect(features.float()))
+            if target:
+                features = F.relu(features)
+            if upsample:
+                features = F.interpolate(features, scale_factor=2, mode="nearest")
+            current[index] = features.bfloat16()
+
+
+def _patches(features: Tensor, target: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to ``count`` random positions: 3x3 patches of ``features`` with a one, (n, 9 C + 1), and ``target`` (n, K)."""
+    batch, _, height, width = target.shape
+    total = batch * height * width
+    chosen = torch.randperm(total, generator=generator)[:count].to(features.device)
+    image, row, column = chosen // (height * width), chosen // width % height, chosen % width
+    padded = reflect(features).permute(0, 2, 3, 1)
+    parts = [padded[image, row + dy, column + dx] for dy in range(3) for dx in range(3)]
+    parts.append(torch.ones(len(chosen), 1, device=features.device))
+    return torch.cat(parts, 1), target.permute(0, 2, 3, 1)[image, row, column]
+
+
+__all__ = ["ReconstructionConfig", "ReconstructionTask", "psnr", "solve_decoder"]

@@ -1,0 +1,589 @@
+"""One training loop for every trainable method, on Lightning Fabric: CPU, one GPU, or several by torchrun.
+
+What makes a resumed run equal to an unbroken one: the batch, the crops and the global random state of a step depend on
+its number alone (data.py), and everything else that a step changes (weights, optimiser, moving average, gradient
+scaler) is in the checkpoint, which is written whole or not at all.
+
+A run's folder::
+
+    run.json            the effective configuration, the data, the machine, and how long the training took
+    losses.csv          a row per update: step, lr, grad_norm and each loss; cut back to the checkpoint on resume
+    evaluation.csv      figures on the held-out images
+    previews/           a sheet every ``preview_every`` updates, of the same images each time
+    tensorboard/        the same figures, where the package tensorboard is installed
+    checkpoint.pt       everything to go on from
+    model.safetensors, card.md, losses.png      at the end (export.py)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from zoo import device as devices
+from zoo import images
+from zoo.errors import ConfigError, NumericalError, WeightsError
+from zoo.stylizer import require_tensors
+from zoo.training.data import Crops, ImageSet, Loader, Sampler, to_float
+from zoo.training.task import TrainConfig, TrainingTask
+from zoo.weights import read_state
+
+# Fabric announces its precision at level INFO on a handler of its own.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a run stands. ``seconds`` of training (pauses of the process left out), ``loading`` the share of them
+    spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest evaluation."""
+
+    step: int
+    steps: int
+    seconds: float
+    loading: float
+    losses: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    lr: float = 0.0
+
+
+class TrainProgress(Protocol):
+    """Told every ``log_every`` updates; returning True ends the run cleanly at a checkpoint."""
+
+    def __call__(self, state: TrainState, /) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left: its folder, the state it ended in, and why it ended (``steps``, ``time`` or ``asked``)."""
+
+    folder: Path
+    state: TrainState
+    ended: str
+
+
+def train(
+    task: TrainingTask,
+    config: TrainConfig,
+    data: Mapping[str, ImageSet],
+    folder: Path,
+    *,
+    held_out: Mapping[str, Sequence[Tensor]] | None = None,
+    resume: bool = False,
+    init_from: Path | None = None,
+    command: str = "",
+    progress: TrainProgress | None = None,
+) -> TrainResult:
+    """Train ``task`` into ``folder`` until the steps or the time are used up, or ``progress`` asks to stop.
+
+    ``data`` has an :class:`ImageSet` for each of ``task.sets``. ``held_out`` images ((1, 3, H, W) by set) are
+    evaluated and previewed, never trained on; without them the preview shows training images. ``resume`` goes on from
+    the folder's checkpoint and starts anew where there is none; ``init_from`` starts a new run from the weights of a
+    safetensors file. ``command`` is recorded.
+
+    Raises ConfigError (sets missing, a run already there, a resumed run that differs), WeightsError (init_from or
+    checkpoint do not fit), NumericalError (the loss is no longer finite; the last checkpoint stays).
+    """
+    missing = [name for name in task.sets if name not in data]
+    if missing:
+        raise ConfigError(f"Training {task.method} needs {' and '.join(missing)} images: give their folder.")
+    return _Run(task, config, data, folder, held_out or {}, command, progress).go(resume, init_from)
+
+
+class _Run:
+    def __init__(
+        self,
+        task: TrainingTask,
+        config: TrainConfig,
+        data: Mapping[str, ImageSet],
+        folder: Path,
+        held_out: Mapping[str, Sequence[Tensor]],
+        command: str,
+        progress: TrainProgress | None,
+    ) -> None:
+        self.task, self.config, self.data, self.folder = task, config, data, folder
+        self.held_out, self.command, self.progress = held_out, command, progress
+        device = devices.resolve_device(config.accelerator)
+        precision = devices.resolve_precision(config.precision, device, "bf16")
+        if precision == "fp16" and device.type != "cuda":
+            raise ConfigError("Training in fp16 needs CUDA: use --precision bf16 or fp32.")
+        self.precision = precision
+        self.fabric = Fabric(
+            accelerator=device.type,
+            devices=[device.index] if device.index is not None else config.devices,
+            num_nodes=config.nodes,
+            precision=_PRECISIONS[precision],  # type: ignore[arg-type]  # one of Fabric's literals
+        )
+        self.step = 0
+        self.clock = _Clock()
+        self.figures: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
+        self.ema: list[Tensor] | None = None
+        # Rows not yet read back: on a GPU every reading waits for the device.
+        self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    def go(self, resume: bool, init_from: Path | None) -> TrainResult:
+        fabric, config, task = self.fabric, self.config, self.task
+        if fabric.world_size > 1 or "LOCAL_RANK" in os.environ:
+            fabric.launch()
+        checkpoint = self.folder / "checkpoint.pt"
+        resuming = resume and checkpoint.exists()
+        if not resume and checkpoint.exists():
+            raise ConfigError(f"{self.folder} already holds a run: resume it, or give another folder.")
+        crops = Crops(config.crop, (config.zoom[0], config.zoom[1]))
+        self.samplers = {
+            name: Sampler(self.data[name], name, crops, batch_size=config.batch_size, seed=config.seed)
+            for name in task.sets
+        }
+        task.to(fabric.device)
+        if init_from is not None and not resuming:
+            state = read_state(init_from)
+            require_tensors(state, task.network.state_dict(), str(init_from))
+            task.network.load_state_dict(state)
+        elif not resuming:
+            self._seed(-1)
+            task.prepare(self._preparing())
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        parameters = [p for p in task.network.parameters() if p.requires_grad]
+        optimiser: Any = torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, config.beta2))
+        self.module, self.optimiser = fabric.setup(task, optimiser)
+        self.parameters = parameters
+        if config.ema is not None:
+            self.ema = [p.detach().clone() for p in parameters]
+        if resuming:
+            self._load(checkpoint)
+        if fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_run()
+        self.log = _Log(self.folder, self.step) if fabric.is_global_zero else None
+        fabric.barrier()
+        loader = Loader(
+            self.samplers,
+            first=self.step * config.accumulate,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        )
+        try:
+            ended = self._loop(loader)
+        finally:
+            loader.close()
+            if self.log is not None:
+                self.log.close()
+        if self.fabric.is_global_zero:
+            self._write_run()
+            from zoo.training.export import export
+
+            with self._averaged():
+                export(self.task, self.folder, self.held_out)
+        fabric.barrier()
+        return TrainResult(self.folder, self._state(), ended)
+
+    def _loop(self, loader: Loader) -> str:
+        config = self.config
+        saved = time.monotonic()
+        ended = ""
+        self.clock.start(loader)
+        while not ended:
+            if self.step >= config.steps:
+                ended = "steps"
+                break
+            self._update(loader)
+            self.clock.tick()
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                self._drain()
+                asked = self.progress is not None and self.fabric.is_global_zero and self.progress(self._state())
+                late = config.time_limit is not None and self.clock.seconds >= 60 * config.time_limit
+                due = time.monotonic() - saved >= 60 * config.checkpoint_minutes
+                # One process decides, so that all stop and save at the same step.
+                asked, late, due = self.fabric.broadcast((bool(asked), late, due))
+                ended = "asked" if asked else "time" if late else ""
+                if due and not ended:
+                    self._save()
+                    saved = time.monotonic()
+            if config.evaluate_every and self.step % config.evaluate_every == 0 and self.step < config.steps:
+                self._evaluate()
+            if config.preview_every and self.step % config.preview_every == 0:
+                self._preview()
+            self.clock.skip()
+        self._drain()
+        self._evaluate()
+        self._preview()
+        self._save()
+        return ended
+
+    def _update(self, loader: Loader) -> None:
+        config, fabric = self.config, self.fabric
+        lr = self._lr()
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self._seed(self.step)
+        sums: dict[str, Tensor] = {}
+        for part in range(config.accumulate):
+            batch = to_float(next(loader), fabric.device)
+            with fabric.no_backward_sync(self.module, enabled=part < config.accumulate - 1):
+                losses = self.module(batch)
+                fabric.backward(losses["total"] / config.accumulate)
+            for name, value in losses.items():
+                part_mean = value.detach().float() / config.accumulate
+                sums[name] = sums[name] + part_mean if name in sums else part_mean
+        limit = config.clip if config.clip is not None else math.inf
+        norm = fabric.clip_gradients(self.module, self.optimiser, max_norm=limit, error_if_nonfinite=False)
+        sums["grad_norm"] = torch.as_tensor(norm).detach()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        if self.ema is not None and config.ema is not None:
+            # The usual ramp: a young average must not remember the start.
+            decay = min(config.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
+        self.pending.append((self.step, lr, sums))
+
+    def _lr(self) -> float:
+        config, step = self.config, self.step
+        lr = config.lr * min(1.0, (step + 1) / config.warmup) if config.warmup else config.lr
+        if config.schedule == "inverse":
+            return lr / (1 + config.decay * step)
+        if config.schedule == "step":
+            return lr * config.decay ** (step // config.decay_every)
+        if config.schedule == "cosine":
+            done = step / config.steps
+            if config.time_limit is not None:
+                done = max(done, min(1.0, self.clock.seconds / (60 * config.time_limit)))
+            return lr * 0.5 * (1 + math.cos(math.pi * done))
+        return lr
+
+    def _seed(self, step: int) -> None:
+        """Noise of a step from its number: nothing to save, and every process draws its own."""
+        text = f"{self.config.seed}/{step}/{self.fabric.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little"))
+
+    def _preparing(self) -> Iterator[dict[str, Tensor]]:
+        """Batches for :meth:`TrainingTask.prepare`: the same in every process, and not those of the first steps."""
+        position = 1 << 40
+        while True:
+            yield to_float({name: s.batch(position) for name, s in self.samplers.items()}, self.fabric.device)
+            position += 1
+
+    # -- reading and writing ------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Read pending losses back, averaged over processes, into the logs."""
+        if not self.pending:
+            return
+        names = list(self.pending[0][2])
+        table = torch.stack([torch.stack([row[name].float() for name in names]) for _, _, row in self.pending])
+        table = self.fabric.all_reduce(table, reduce_op="mean")
+        assert isinstance(table, Tensor)
+        for (step, lr, _), values in zip(self.pending, table.double().cpu().tolist(), strict=True):
+            row = dict(zip(names, values, strict=True))
+            if not all(math.isfinite(row[n]) for n in names if n != "grad_norm"):
+                raise NumericalError(
+                    f"The loss is no longer finite at step {step}: resume from the last checkpoint with a lower "
+                    "learning rate or gradient clipping."
+                )
+            self.losses = {name: row[name] for name in names if name != "grad_norm"}
+            if self.log is not None:
+                self.log.losses(step, lr, row)
+        self.pending = []
+
+    def _state(self) -> TrainState:
+        return TrainState(
+            self.step,
+            self.config.steps,
+            self.clock.seconds,
+            self.clock.loading,
+            dict(self.losses),
+            dict(self.figures),
+            self._lr(),
+        )
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The moving average in the network's place."""
+        if self.ema is None:
+            yield
+            return
+        own = [p.detach().clone() for p in self.parameters]
+        torch._foreach_copy_([p.data for p in self.parameters], self.ema)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_([p.data for p in self.parameters], own)
+
+    def _evaluate(self) -> None:
+        if not self.fabric.is_global_zero or not self.held_out:
+            return
+        held_out = {k: [i.to(self.fabric.device) for i in v] for k, v in self.held_out.items()}
+        with self._averaged(), torch.no_grad(), self.fabric.autocast():
+            self.figures = self.task.evaluate(held_out)
+        if self.figures and self.log is not None:
+            self.log.figures(self.step, self.figures)
+
+    def _preview(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        with self._averaged():
+            write_preview(self.task, self._preview_images(), self.folder / f"previews/step_{self.step:07d}.png")
+
+    def _preview_images(self) -> dict[str, list[Tensor]]:
+        if self.held_out:
+            return {k: [i.to(self.fabric.device) for i in v] for k, v in self.held_out.items()}
+        # Not from the stream of training samples: the same few whenever and wherever the run goes on.
+        return {
+            name: [
+                to_float(
+                    {
+                        "x": torch.from_numpy(self.samplers[name].crops.cut(s.image(i), _plain()).copy())[None].permute(
+                            0, 3, 1, 2
+                        )
+                    },
+                    self.fabric.device,
+                )["x"]
+                for i in range(min(4, len(s)))
+            ]
+            for name, s in ((name, self.data[name]) for name in self.task.sets)
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not differ when a run goes on."""
+        config = self.config
+        return {
+            "method": self.task.method,
+            "task": self.task.describe(),
+            "data": {name: self.data[name].digest for name in self.task.sets},
+            "batch_size": config.batch_size,
+            "accumulate": config.accumulate,
+            "crop": config.crop,
+            "zoom": list(config.zoom),
+            "seed": config.seed,
+            "processes": self.fabric.world_size,
+            "ema": config.ema is not None,
+        }
+
+    def _save(self) -> None:
+        self.fabric.barrier()
+        if not self.fabric.is_global_zero:
+            return
+        if self.log is not None:
+            self.log.flush()
+        state = {
+            "identity": json.dumps(self._identity(), sort_keys=True),
+            "step": self.step,
+            "seconds": self.clock.seconds,
+            "waited": self.clock.waited,
+            "network": self.task.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema,
+            "scaler": _scaler_state(self.fabric),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.folder / "checkpoint.pt", buffer.getbuffer())
+        self._write_run()
+
+    def _load(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        except Exception as error:
+            raise WeightsError(
+                f"{path} cannot be read as a training checkpoint ({error}): start the run anew."
+            ) from error
+        before, now = json.loads(state["identity"]), self._identity()
+        changed = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]
+        if changed:
+            raise ConfigError(
+                f"The run in {path.parent} was begun with other {', '.join(changed)}: give the same, or start a new "
+                "run from its weights with init_from."
+            )
+        self.task.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.ema is not None:
+            torch._foreach_copy_(self.ema, state["ema"])
+        if state["scaler"] is not None:
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.step = int(state["step"])
+        self.clock.restore(float(state["seconds"]), float(state["waited"]))
+
+    def _write_run(self) -> None:
+        from zoo.training.export import describe_machine, describe_set
+
+        record = {
+            "method": self.task.method,
+            "paper": self.task.paper,
+            "teacher": self.task.teacher,
+            "task": self.task.describe(),
+            "config": self.config.to_dict(),
+            "command": self.command,
+            "data": {name: describe_set(self.data[name]) for name in self.task.sets},
+            "machine": describe_machine(self.fabric.device, self.precision, self.fabric.world_size),
+            "step": self.step,
+            "hours": round(self.clock.seconds / 3600, 4),
+            "loading_share": round(self.clock.loading, 4),
+            "losses": self.losses,
+            "figures": self.figures,
+        }
+        write_atomic(self.folder / "run.json", json.dumps(record, indent=1).encode())
+
+
+class _Clock:
+    """Seconds of training. A step ten times as long as the mean before it was a pause of the process, not work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._steps = 0
+        self._sum = 0.0
+
+    def restore(self, seconds: float, waited: float) -> None:
+        self.seconds, self.waited = seconds, waited
+
+    def start(self, loader: Loader) -> None:
+        self._loader, self._heard = loader, loader.waited
+        self._last = time.perf_counter()
+
+    def tick(self) -> None:
+        now = time.perf_counter()
+        taken, waited = now - self._last, self._loader.waited - self._heard
+        if self._steps >= 5 and taken > 10 * self._sum / self._steps:
+            waited *= self._sum / self._steps / taken
+            taken = self._sum / self._steps
+        self._last, self._heard = now, self._loader.waited
+        self.seconds, self.waited = self.seconds + taken, self.waited + waited
+        self._steps, self._sum = self._steps + 1, self._sum + taken
+
+    def skip(self) -> None:
+        """What passed since the tick (checkpoints, previews) is no step; it counts as time all the same."""
+        now = time.perf_counter()
+        self.seconds += min(now - self._last, 10 * self._sum / max(1, self._steps) + 60)
+        self._last, self._heard = now, self._loader.waited
+
+    @property
+    def loading(self) -> float:
+        return self.waited / self.seconds if self.seconds else 0.0
+
+
+class _Log:
+    """losses.csv, evaluation.csv and TensorBoard, cut back to ``step`` so that a resumed run repeats no row."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._files: dict[str, io.TextIOWrapper] = {}
+        self._folder = folder
+        for name in ("losses", "evaluation"):
+            path = folder / f"{name}.csv"
+            if path.exists():
+                write_atomic(path, _cut(path.read_text(encoding="utf-8"), step).encode())
+        self._board = _board(folder, step)
+
+    def _row(self, name: str, row: Mapping[str, Any]) -> None:
+        if name not in self._files:
+            path = self._folder / f"{name}.csv"
+            new = not path.exists() or path.stat().st_size == 0
+            self._files[name] = path.open("a", encoding="utf-8", newline="")
+            if new:
+                csv.writer(self._files[name]).writerow(row)
+        csv.writer(self._files[name]).writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
+
+    def losses(self, step: int, lr: float, row: Mapping[str, float]) -> None:
+        self._row("losses", {"step": step, "lr": lr, **row})
+        if self._board is not None:
+            for name, value in {"lr": lr, **row}.items():
+                self._board.add_scalar(f"training/{name}", value, step)
+
+    def figures(self, step: int, row: Mapping[str, float]) -> None:
+        self._row("evaluation", {"step": step, **row})
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(f"held-out/{name}", value, step)
+
+    def flush(self) -> None:
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _cut(text: str, step: int) -> str:
+    """The header and the whole rows up to ``step``; a torn last row is after every checkpoint, so it goes too."""
+    lines = text.splitlines(keepends=True)
+    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
+    return "".join([*(lines[:1] if kept else []), *kept])
+
+
+def _board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+
+def _scaler_state(fabric: Fabric) -> dict[str, Any] | None:
+    state = fabric.strategy.precision.state_dict()
+    return state or None
+
+
+def _plain() -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0)
+
+
+def write_preview(task: TrainingTask, held_out: Mapping[str, Sequence[Tensor]], path: Path) -> None:
+    """A sheet of :meth:`TrainingTask.preview`; nothing where the task has none."""
+    with torch.no_grad():
+        rows = task.preview(held_out)
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images.write(path, images.contact_sheet([[i.float().cpu() for i in row] for row in rows], cell=192))
+
+
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
+    """The file as a whole or not at all, also when the process or the machine stops."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+__all__ = [
+    "TrainProgress",
+    "TrainResult",
+    "TrainState",
+    "train",
+    "write_atomic",
+    "write_preview",
+]
