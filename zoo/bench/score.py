@@ -26,6 +26,8 @@ def main() -> None:
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
     for number, use in enumerate(job["metrics"]):
+        if not use["items"]:
+            continue
         try:
             metric = load_metric(use["name"], device=job["device"], **use["settings"])
         except REFUSALS as error:

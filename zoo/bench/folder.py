@@ -1,0 +1,136 @@
+"""A results folder: who may write into it, under which conditions it was measured, and what lies where.
+
+rows.jsonl    every measured number (zoo.bench.rows)
+run.json      the resolved protocol, the conditions, and one entry per run with its environment
+table.*       what zoo.report makes of the rows; sheet.jpg: the pictures side by side
+outputs/      pictures as the methods gave them, prepared inputs, the lock; not for version control
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from zoo.bench.plan import Cell
+from zoo.bench.protocol import ResolvedProtocol
+from zoo.errors import ProtocolError
+
+_RESULTS = ("rows.jsonl", "run.json", "table.csv", "table.md", "table.tex", "sheet.jpg")
+_LOCK = ".lock"
+
+
+class Folder:
+    """The paths of one results folder and its run.json."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = path / "rows.jsonl"
+        self.run = path / "run.json"
+        self.outputs = path / "outputs"
+
+    def output(self, cell: Cell) -> Path:
+        """Where a cell's picture goes."""
+        return self.outputs / cell.filename
+
+    def input(self, role: str, name: str, size: int) -> Path:
+        """Where the prepared content or style of a size lies: what every method and metric is given."""
+        return self.outputs / "inputs" / f"{role}__{name}__{size}.png"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and keep every other run out; ProtocolError where one is in it already."""
+        try:
+            (self.outputs / "inputs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ProtocolError(
+                f"The results folder {self.path} cannot be made ({error.strerror}): choose another --out."
+            ) from error
+        lock = filelock.FileLock(self.outputs / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ProtocolError(
+                f"Another run is writing into {self.path}: wait for it, or choose another --out."
+            ) from None
+        except OSError as error:
+            raise ProtocolError(
+                f"The results folder {self.path} cannot be written ({error.strerror}): choose another --out."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def set_aside(self, stamp: str) -> None:
+        """Move everything measured here into ``earlier-STAMP``; nothing is deleted."""
+        present = [self.path / name for name in _RESULTS if (self.path / name).exists()]
+        present += [path for path in self.outputs.iterdir() if path.name != _LOCK]
+        if not self.rows.exists() and not self.run.exists():
+            return
+        target = self.path / f"earlier-{stamp}"
+        try:
+            (target / "outputs").mkdir(parents=True)
+            for path in present:
+                shutil.move(path, target / path.relative_to(self.path))
+            (self.outputs / "inputs").mkdir(exist_ok=True)
+        except OSError as error:
+            raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
+
+    def read_run(self) -> dict[str, Any] | None:
+        """run.json, or None where nothing was measured; ProtocolError where it is damaged or missing beside rows."""
+        try:
+            data = json.loads(self.run.read_text(encoding="utf-8"))
+            return {"protocol": data["protocol"], "conditions": data["conditions"], "runs": list(data["runs"])}
+        except FileNotFoundError:
+            if self.rows.exists() and self.rows.stat().st_size:
+                raise ProtocolError(
+                    f"{self.path} holds rows without the run.json that says how they were measured: "
+                    "restore it, or set the rows aside with --fresh."
+                ) from None
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ProtocolError(f"{self.run} is damaged: restore it, or start over with --fresh.") from error
+
+    def write_run(self, data: dict[str, Any]) -> None:
+        """Replace run.json in one move."""
+        write_text(self.run, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_conditions(
+    found: dict[str, Any], protocol: ResolvedProtocol, conditions: dict[str, Any], where: Path
+) -> None:
+    """ProtocolError where a folder was measured under another protocol or other conditions than now asked for."""
+    if found["protocol"]["id"] != protocol.id:
+        raise ProtocolError(
+            f"{where} holds results of protocol {found['protocol']['id']}, and this is {protocol.id}: rows of "
+            "different protocols never mix. Choose another --out, or set the old ones aside with --fresh."
+        )
+    for name, value in conditions.items():
+        old = found["conditions"].get(name)
+        if old != value:
+            raise ProtocolError(
+                f"{where} was measured with {name} {old}, and this is {name} {value}: numbers of both cannot stand in "
+                "one table. Choose another --out, or set the old ones aside with --fresh."
+            )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one move; ProtocolError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ProtocolError(f"{path} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,148 @@
+"""What a run writes down: rows with everything filled in, and where the run stands for whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from zoo.bench.measures import MEASURES, PRIMARY
+from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.protocol import ResolvedProtocol
+from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.registry import Registry
+
+Stage = Literal["measure", "score"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where a run stands: ``done`` of ``total`` pieces of work in a stage, what comes now, and what went wrong."""
+
+    stage: Stage
+    done: int
+    total: int
+    label: str
+    problem: str = ""
+
+
+class Ledger:
+    """Turns what workers report into rows of one run; the only writer of the store."""
+
+    def __init__(
+        self,
+        store: RowStore,
+        protocol: ResolvedProtocol,
+        plans: Iterable[MethodPlan],
+        registry: Registry,
+        run_id: str,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.store, self.protocol, self.registry = store, protocol, registry
+        self.run_id, self.on_event = run_id, on_event
+        self.plans = {plan.label: plan for plan in plans}
+        self.written = 0
+        self._stage: Stage = "measure"
+        self._done = self._total = 0
+
+    # -- what there is already ---------------------------------------------------------------------------------
+
+    def measured(self, cell: Cell) -> Row | None:
+        """The row that says how measuring a cell went."""
+        return self.store.get(cell.key(PRIMARY))
+
+    def scored(self, cell: Cell, metric: int) -> Row | None:
+        """The row of a metric of the protocol, by its position."""
+        return self.store.get(cell.key(self.protocol.spec.metrics[metric].label))
+
+    # -- new rows ----------------------------------------------------------------------------------------------
+
+    def record(self, cell: Cell, precision: str | None, measured: Iterable[Mapping[str, Any]]) -> None:
+        """A cell's numbers (or a process's), the one that says that the cell is done last."""
+        self._write(
+            self._row(
+                cell,
+                number["metric"],
+                number["unit"],
+                precision=precision,
+                value=number["value"],
+                samples=tuple(number["samples"]),
+            )
+            for number in sorted(measured, key=lambda number: number["metric"] == PRIMARY)
+        )
+
+    def refuse(self, cell: Cell, status: Status, reason: str, precision: str | None) -> None:
+        """A cell that gave no numbers, and why; it counts as done."""
+        unit = MEASURES[PRIMARY].unit
+        self._write([self._row(cell, PRIMARY, unit, precision=precision, status=status, reason=reason)])
+        self.advance(str(cell), f"{cell}: {status}: {reason}")
+
+    def score(self, cell: Cell, metric: int, value: float | None, status: Status = "ok", reason: str = "") -> None:
+        """A metric's value of a cell, or why there is none; it counts as done."""
+        use = self.protocol.spec.metrics[metric]
+        measured = self.measured(cell)
+        row = self._row(
+            cell,
+            use.label,
+            self.registry.metric(use.name).unit,
+            precision=measured.precision if measured else None,
+            value=value,
+            status=status,
+            reason=reason,
+        )
+        self._write([row])
+        what = f"{use.label} of {cell}"
+        self.advance(what, f"{what}: {status}: {reason}" if reason else "")
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        self.written += len(self.store.append(rows))
+
+    def _row(
+        self,
+        cell: Cell,
+        metric: str,
+        unit: str,
+        *,
+        precision: str | None,
+        value: float | None = None,
+        status: Status = "ok",
+        reason: str = "",
+        samples: tuple[float, ...] = (),
+    ) -> Row:
+        plan = self.plans.get(cell.method)
+        process = metric in MEASURES and MEASURES[metric].process
+        return Row(
+            run_id=self.run_id,
+            protocol=self.protocol.id,
+            method=cell.method,
+            checkpoint=plan.checkpoint if plan else None,
+            encoder=plan.encoder if plan else None,
+            precision=precision,
+            content=None if process else cell.content,
+            style=None if process else cell.style,
+            size=cell.size,
+            seed=self.protocol.spec.seeds[0] if process else cell.seed,
+            strength=1.0 if process else cell.strength,
+            metric=metric,
+            value=value,
+            unit=unit,
+            status=status,
+            reason=reason,
+            utc=utc_now(),
+            samples=samples,
+        )
+
+    # -- for whoever watches -----------------------------------------------------------------------------------
+
+    def begin(self, stage: Stage, total: int) -> None:
+        """A stage of ``total`` pieces of work begins."""
+        self._stage, self._done, self._total = stage, 0, total
+
+    def tell(self, label: str) -> None:
+        """What is being done now."""
+        self.on_event(Event(self._stage, self._done, self._total, label))
+
+    def advance(self, label: str, problem: str = "") -> None:
+        """One piece of work is done."""
+        self._done += 1
+        self.on_event(Event(self._stage, self._done, self._total, label, problem))

@@ -1,0 +1,201 @@
+"""``zoo bench`` without its terminal: plan, measure what is missing, score what is missing, make the tables.
+
+Only this process writes rows. A run that is killed, or stopped with Ctrl-C, continues when started again: cells that
+have rows are not measured again. Failed and skipped cells stay as they are unless ``retry_failed`` is set.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo
+from zoo import images
+from zoo.bench import environment, stages
+from zoo.bench.folder import Folder, check_conditions
+from zoo.bench.ledger import Event, Ledger
+from zoo.bench.plan import Cell, MethodPlan, baseline_cells, plan_methods
+from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
+from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.device import resolve_device, resolve_precision
+from zoo.errors import ConfigError
+from zoo.registry import load_registry
+from zoo.report.tables import Table, write_report
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What a run left: its folder and table, the rows of the chosen methods, and how many of them are new."""
+
+    folder: Path
+    table: Table
+    rows: list[Row] = field(repr=False)
+    written: int
+
+    def count(self, status: Status) -> int:
+        """Rows with this status."""
+        return sum(row.status == status for row in self.rows)
+
+    @property
+    def ok(self) -> bool:
+        """No cell and no metric failed (a skipped one did not)."""
+        return self.count("failed") == 0
+
+
+def run(
+    methods: Iterable[str],
+    protocol: str | Path = "quick",
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> BenchResult:
+    """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
+
+    ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
+    ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside; ``retry_failed`` measures failed
+    and skipped cells again. Raises ProtocolError (malformed protocol; the folder is in use or was measured under
+    other conditions), UnknownNameError and ConfigError, all before anything is measured.
+    """
+    registry = load_registry()
+    path = find_protocol(str(protocol))
+    resolved = resolve_protocol(load_protocol(path), path.parent, registry)
+    plans = plan_methods(resolved, registry, registry.match(list(methods)))
+    if threads is not None and threads < 1:
+        raise ConfigError(f"A run needs at least one thread, got {threads}.")
+    chosen = resolve_device(device)
+    resolve_precision(precision, chosen, "fp32")
+    threads = threads or torch.get_num_threads()
+    folder = Folder(Path(out) if out is not None else Path("outputs") / "bench" / resolved.spec.name)
+    stamp = utc_now().replace("-", "").replace(":", "")
+    run_id = f"{stamp}-{uuid.uuid4().hex[:6]}"
+    setting = stages.Setting(folder, str(chosen), precision, threads, resolved.spec.limits)
+    with folder.locked():
+        if fresh:
+            folder.set_aside(stamp)
+        run_file = _open_run(folder, resolved, setting)
+        with RowStore(folder.rows) as store:
+            ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
+            work = _Work(folder, resolved, plans, ledger, retry_failed)
+            if work.missing or work.unscored():
+                _prepare_inputs(folder, resolved)
+                with _noted(folder, run_file, run_id, chosen, plans):
+                    stages.measure(setting, ledger, work.missing)
+                    _draw_baselines(folder, work.baselines)
+                    stages.score(setting, ledger, work.unscored())
+            labels = {plan.label for plan in plans} | set(resolved.spec.baselines)
+            rows = [row for row in store.rows if row.method in labels]
+        return BenchResult(folder.path, write_report(folder.path), rows, ledger.written)
+
+
+class _Work:
+    """What is still to do."""
+
+    def __init__(
+        self, folder: Folder, protocol: ResolvedProtocol, plans: Sequence[MethodPlan], ledger: Ledger, retry: bool
+    ) -> None:
+        self.folder, self.plans, self.ledger, self.retry = folder, plans, ledger, retry
+        self.metrics = range(len(protocol.spec.metrics))
+        self.baselines = baseline_cells(protocol)
+        todo = [(plan, [cell for cell in plan.cells if self._to_measure(cell)]) for plan in plans]
+        self.missing = [(plan, cells) for plan, cells in todo if cells]
+
+    def _to_measure(self, cell: Cell) -> bool:
+        row = self.ledger.measured(cell)
+        if row is None:
+            return True
+        if row.status != "ok":
+            return self.retry
+        # Measured, but its picture is gone and still needed.
+        return not self.folder.output(cell).exists() and any(self._to_score(cell, i) for i in self.metrics)
+
+    def _to_score(self, cell: Cell, metric: int) -> bool:
+        row = self.ledger.scored(cell, metric)
+        return row is None or (row.status != "ok" and self.retry)
+
+    def unscored(self) -> list[tuple[int, Cell]]:
+        """(metric, cell) of baselines and of cells measured by now; pictures of one pair stand together."""
+        pictures = self.baselines + [
+            cell
+            for plan in self.plans
+            for cell in plan.cells
+            if (row := self.ledger.measured(cell)) is not None and row.status == "ok"
+        ]
+        pictures.sort(key=lambda cell: (cell.size, cell.content, cell.style))
+        return [(metric, cell) for metric in self.metrics for cell in pictures if self._to_score(cell, metric)]
+
+
+def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: stages.Setting) -> dict[str, Any]:
+    """The folder's run.json, checked against what is asked for now, or a new one (not yet written)."""
+    conditions = {
+        "version": zoo.__version__,
+        "device": setting.device,
+        "precision": setting.precision,
+        "threads": setting.threads,
+        "machine": environment.machine(torch.device(setting.device)),
+    }
+    found = folder.read_run()
+    if found is not None:
+        check_conditions(found, protocol, conditions, folder.path)
+        return found
+    identity = {"id": protocol.id, "description": protocol.spec.description, "resolved": protocol.data}
+    return {"protocol": identity, "conditions": conditions, "runs": []}
+
+
+@contextmanager
+def _noted(
+    folder: Folder, run_file: dict[str, Any], run_id: str, device: torch.device, plans: Sequence[MethodPlan]
+) -> Iterator[None]:
+    """An entry in run.json around the work: written before the first row, completed after the last."""
+    entry = {
+        "run_id": run_id,
+        "started": utc_now(),
+        "ended": None,
+        "methods": [plan.label for plan in plans],
+        "load_before": environment.load_average(),
+        "load_after": None,
+        "environment": environment.describe(device),
+    }
+    run_file["runs"].append(entry)
+    folder.write_run(run_file)
+    try:
+        yield
+    finally:
+        entry |= {"ended": utc_now(), "load_after": environment.load_average()}
+        folder.write_run(run_file)
+
+
+def _prepare_inputs(folder: Folder, protocol: ResolvedProtocol) -> None:
+    """Write contents and styles at every size, so that all methods and metrics see the same 8-bit pixels."""
+    spec = protocol.spec
+    for role, pictures in (("content", protocol.contents), ("style", protocol.styles)):
+        for picture in pictures:
+            for size in spec.sizes:
+                target = folder.input(role, picture.name, size)
+                wanted = spec.style_size if role == "style" and spec.style_size is not None else size
+                if not target.exists():
+                    policy = images.SizePolicy.parse(wanted, default=spec.resize)
+                    images.write(target, images.read(picture.source, size=policy).pixels)
+
+
+def _draw_baselines(folder: Folder, cells: Iterable[Cell]) -> None:
+    for cell in cells:
+        target = folder.output(cell)
+        if target.exists():
+            continue
+        content = folder.input("content", cell.content, cell.size)
+        if cell.method == "content-copy":
+            images.write(target, images.read(content).pixels)
+        else:
+            style = images.read(folder.input("style", cell.style, cell.size)).pixels
+            images.write(target, images.resize(style, images.read(content).size))

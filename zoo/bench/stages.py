@@ -1,0 +1,163 @@
+"""The two stages of a run, each in worker processes: measuring methods, then scoring the pictures they left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.bench.folder import Folder
+from zoo.bench.ledger import Ledger
+from zoo.bench.memory import machine_memory
+from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.protocol import Limits
+from zoo.bench.rows import Status
+from zoo.bench.supervise import Worker, WorkerError
+
+_STATUS: dict[str, Status] = {"refused": "skipped", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how workers run."""
+
+    folder: Folder
+    device: str
+    precision: str
+    threads: int
+    limits: Limits
+
+    def worker(self, module: str, job: Mapping[str, Any]) -> Worker:
+        """Start a worker with this setting's limits."""
+        memory = int(self.limits.memory * machine_memory())
+        job = {"device": self.device, "precision": self.precision, "threads": self.threads, **job}
+        return Worker(module, job, threads=self.threads, seconds=self.limits.seconds, memory=memory)
+
+    def files(self, cell: Cell) -> dict[str, str]:
+        """The paths of a cell's content, style and output."""
+        return {
+            "content": str(self.folder.input("content", cell.content, cell.size)),
+            "style": str(self.folder.input("style", cell.style, cell.size)),
+            "output": str(self.folder.output(cell)),
+        }
+
+
+def measure(setting: Setting, ledger: Ledger, missing: Sequence[tuple[MethodPlan, Sequence[Cell]]]) -> None:
+    """Measure cells, a process per method and size. After a limit, larger sizes of that method are not tried."""
+    ledger.begin("measure", sum(len(cells) for _, cells in missing))
+    for plan, cells in missing:
+        reason = ""
+        for size in dict.fromkeys(cell.size for cell in cells):
+            group = [cell for cell in cells if cell.size == size]
+            if reason:
+                for cell in group:
+                    ledger.refuse(cell, "failed", reason, None)
+            else:
+                reason = _measure_size(setting, ledger, plan, group)
+
+
+def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: list[Cell]) -> str:
+    """Measure cells of one size; returns the reason why larger ones need not be tried, if there is one."""
+    while cells:
+        now = _Progress()
+        ledger.tell(str(cells[0]))
+        job = {
+            "name": plan.name,
+            "options": plan.options,
+            "timing": plan.timing.model_dump(),
+            "cells": [{**setting.files(cell), "seed": cell.seed, "strength": cell.strength} for cell in cells],
+        }
+        try:
+            with setting.worker("zoo.bench.worker", job) as worker:
+                for event in worker.events():
+                    _note(ledger, cells, event, now)
+            return ""
+        except WorkerError as error:
+            if now.cell is None:
+                for cell in cells:
+                    ledger.refuse(cell, "failed", f"while loading: {error}", now.precision)
+                return f"not tried, because loading {error}" if error.limit else ""
+            lost, cells = cells[now.cell], cells[now.cell + 1 :]
+            if now.busy:
+                ledger.refuse(lost, "failed", str(error), now.precision)
+            if error.limit:
+                # What a limit ended would end again on a picture of the same size or a larger one.
+                reason = f"not tried, because {lost.content} x {lost.style} at {lost.size} {error}"
+                for cell in cells:
+                    ledger.refuse(cell, "failed", reason, now.precision)
+                return reason
+    return ""
+
+
+@dataclass
+class _Progress:
+    """How far a worker has come: the cell last begun, and whether it is still at it."""
+
+    cell: int | None = None
+    busy: bool = False
+    precision: str | None = None
+
+
+def _note(ledger: Ledger, cells: Sequence[Cell], event: Mapping[str, Any], now: _Progress) -> None:
+    kind = event["event"]
+    if kind == "loaded":
+        now.precision = event["precision"]
+        ledger.record(cells[0], now.precision, event["measured"])
+    elif kind == "start":
+        now.cell, now.busy = event["cell"], True
+        ledger.tell(str(cells[event["cell"]]))
+    elif kind == "measured":
+        now.busy = False
+        cell = cells[event["cell"]]
+        ledger.record(cell, now.precision, event["measured"])
+        ledger.advance(str(cell))
+    else:
+        now.busy = False
+        for cell in cells if event["cell"] is None else [cells[event["cell"]]]:
+            ledger.refuse(cell, _STATUS[kind], event["reason"], now.precision)
+
+
+def score(setting: Setting, ledger: Ledger, pending: list[tuple[int, Cell]]) -> None:
+    """Score (metric, cell) pairs, metric by metric; a crash costs the picture that caused it."""
+    ledger.begin("score", len(pending))
+    while pending:
+        busy: tuple[int, Cell] | None = None
+        rest = dict.fromkeys(pending)
+        cells = list(dict.fromkeys(cell for _, cell in pending))
+        try:
+            with setting.worker("zoo.bench.score", _score_job(setting, ledger, pending, cells)) as worker:
+                for event in worker.events():
+                    number, kind = event["metric"], event["event"]
+                    if kind == "start":
+                        busy = (number, cells[event["item"]])
+                        ledger.tell(f"{ledger.protocol.spec.metrics[number].label} of {busy[1]}")
+                        continue
+                    whole = event["item"] is None
+                    for cell in [cell for i, cell in rest if i == number] if whole else [cells[event["item"]]]:
+                        if kind == "scored":
+                            ledger.score(cell, number, event["value"])
+                        else:
+                            ledger.score(cell, number, None, _STATUS[kind], event["reason"])
+                        del rest[number, cell]
+                    busy = None
+            return
+        except WorkerError as error:
+            # Between two pictures it was loading a metric, and would die there again.
+            for number, cell in [busy] if busy else list(rest):
+                ledger.score(cell, number, None, "failed", str(error))
+            pending = [one for one in rest if one != busy] if busy else []
+
+
+def _score_job(
+    setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Cell]], cells: Sequence[Cell]
+) -> dict[str, Any]:
+    positions = {cell: i for i, cell in enumerate(cells)}
+    metrics = [
+        {
+            "name": use.name,
+            "settings": use.settings,
+            "items": [positions[cell] for i, cell in pending if i == number],
+        }
+        for number, use in enumerate(ledger.protocol.spec.metrics)
+    ]
+    return {"metrics": metrics, "pictures": [setting.files(cell) for cell in cells]}

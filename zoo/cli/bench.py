@@ -1,0 +1,126 @@
+"""``zoo bench``: every method on the same pairs, into one table."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from zoo.cli.common import console
+
+if TYPE_CHECKING:
+    from zoo.bench.ledger import Event
+    from zoo.bench.run import BenchResult
+
+# A pipe has no width of its own, and a table folded to 80 columns is unreadable.
+_PIPE_WIDTH = 180
+
+
+def bench(
+    methods: Annotated[
+        str, typer.Option("--methods", "-m", help="Comma-separated: all, gatys, gatys.paper, 'gatys.*'.")
+    ] = "all",
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="A protocol's name or its YAML file.")] = "quick",
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Results folder. Default: outputs/bench/PROTOCOL.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (each method's own), fp32, bf16 or fp16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per method. Default: torch's.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Set earlier results in the folder aside, or go on from them.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Measure failed and skipped cells again; others stay.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table, no messages.")] = False,
+) -> None:
+    """Measure speed, memory and quality of methods on the same pairs; a run that was stopped goes on where it was.
+
+    Exit code 1 if any method failed (the table says why), 130 after Ctrl-C.
+    """
+    from zoo.bench.run import run
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    try:
+        with _Display(quiet) as display:
+            result = run(
+                names,
+                protocol,
+                out,
+                device=device,
+                precision=precision,
+                threads=threads,
+                fresh=fresh,
+                retry_failed=retry_failed,
+                on_event=display.show,
+            )
+    except KeyboardInterrupt:
+        if not quiet:
+            console.print("Stopped. What was measured is kept: the same command goes on from there.")
+        raise typer.Exit(130) from None
+    if not quiet:
+        _print_result(result)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+class _Display(contextlib.AbstractContextManager["_Display"]):
+    """A bar with the time left on a terminal; elsewhere one line per method. Problems are lines of their own."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: Progress | None = None
+        self._stage = self._method = ""
+        if not quiet and console.is_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self.task = self.bar.add_task("planning", total=None)
+
+    def __enter__(self) -> _Display:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def show(self, event: Event) -> None:
+        """Take an event of the run."""
+        if self.quiet:
+            return
+        method = event.label.split()[0] if event.stage == "measure" else "metrics"
+        if self.bar is not None:
+            if event.stage != self._stage:
+                self.bar.reset(self.task)
+            self.bar.update(self.task, description=escape(event.label), completed=event.done, total=event.total)
+        elif method != self._method:
+            console.print(f"[{event.done}/{event.total}] {method}", markup=False, highlight=False)
+        self._stage, self._method = event.stage, method
+        if event.problem:
+            console.print(event.problem, markup=False, highlight=False)
+
+
+def _print_result(result: BenchResult) -> None:
+    from zoo.report.tables import to_rich
+
+    plain = Console()
+    shown = plain if plain.is_terminal else Console(width=_PIPE_WIDTH)
+    shown.print(to_rich(result.table))
+    failed, skipped = result.count("failed"), result.count("skipped")
+    counts = (
+        f"{result.count('ok')} rows ok" + f", {failed} failed" * bool(failed) + f", {skipped} skipped" * bool(skipped)
+    )
+    new = "" if result.written else "; nothing was left to measure (--fresh measures again)"
+    console.print(f"{counts}{new}. Rows, tables and pictures: {result.folder}", markup=False, highlight=False)
