@@ -106,10 +106,10 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
                 self.bar.reset(self.task)
             self.bar.update(self.task, description=escape(event.label), completed=event.done, total=event.total)
         elif method != self._method:
-            console.print(f"[{event.done}/{event.total}] {method}", markup=False, highlight=False)
+            console.print(f"[{event.done}/{event.total}] {method}", markup=False, highlight=False, soft_wrap=True)
         self._stage, self._method = event.stage, method
         if event.problem:
-            console.print(event.problem, markup=False, highlight=False)
+            console.print(event.problem, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_result(result: BenchResult) -> None:
@@ -123,4 +123,6 @@ def _print_result(result: BenchResult) -> None:
         f"{result.count('ok')} rows ok" + f", {failed} failed" * bool(failed) + f", {skipped} skipped" * bool(skipped)
     )
     new = "" if result.written else "; nothing was left to measure (--fresh measures again)"
-    console.print(f"{counts}{new}. Rows, tables and pictures: {result.folder}", markup=False, highlight=False)
+    console.print(
+        f"{counts}{new}. Rows, tables and pictures: {result.folder}", markup=False, highlight=False, soft_wrap=True
+    )

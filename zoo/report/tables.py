@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
 # Above this share of the cores, other work runs beside the benchmark and its timings suffer.
 _BUSY_SHARE = 0.5
+# Pairs that a remark names before it stops.
+_LISTED = 8
+
+_Pair = tuple[str | None, str | None, int]
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,10 @@ class Column:
     combine: Literal["mean", "max"] = "mean"
     shown: bool = True
 
-    @property
-    def heading(self) -> str:
-        unit = f" ({self.unit})" if self.unit else ""
-        return f"{self.title}{unit} {_ARROWS[self.direction]}"
+    def heading(self, scale: int) -> str:
+        """Title, unit (or the power of ten that its numbers leave out) and direction."""
+        unit = self.unit or (f"1e{scale}" if scale else "")
+        return f"{self.title}{f' ({unit})' if unit else ''} {_ARROWS[self.direction]}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,14 @@ class Table:
     def shown(self) -> list[Column]:
         """The columns of every form but CSV."""
         return [column for column in self.columns if column.shown]
+
+    def scale(self, column: Column) -> int:
+        """The power of ten taken out of a column without unit whose numbers are very large or very small."""
+        values = [abs(value) for line in self.lines if (value := line.values.get(column.metric)) is not None]
+        largest = max(values, default=0.0)
+        if column.unit or largest == 0 or 1e-3 <= largest < 1e5:
+            return 0
+        return math.floor(math.log10(largest))
 
     def show(self, name: str) -> bool:
         """Whether lines differ in ``size`` or ``strength``, so that it needs a column."""
@@ -134,8 +147,10 @@ def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
         if measure.name in present
     ]
     for name in dict.fromkeys(row.metric for row in rows if row.metric not in MEASURES):
-        entry = registry.metric(name.partition("[")[0])
-        columns.append(Column(name, name.replace("_", " "), entry.unit, entry.direction))
+        base, bracket, settings = name.partition("[")
+        entry = registry.metric(base)
+        title = base.replace("_", " ") if "_" in base else base.upper()
+        columns.append(Column(name, title + bracket + settings, entry.unit, entry.direction))
     return columns
 
 
@@ -155,6 +170,7 @@ def _lines(
     # The methods in the order they were measured, then the baselines.
     order = sorted(by_method, key=lambda method: method in baselines)
     values: dict[str, dict[str, float | None]] = {method: {} for method in order}
+    partial: dict[tuple[frozenset[_Pair], int], list[str]] = {}
     for column in columns:
         found = {method: _by_pair(by_method[method], column.metric) for method in order}
         covered = [set(scores) for scores in found.values() if scores]
@@ -162,13 +178,12 @@ def _lines(
         everything = set().union(*covered) if covered else set()
         pairs[size, strength, column.metric] = len(common)
         if common < everything and column.shown:
-            at = f" at {size}" if size else ""
-            remarks.append(
-                f"{column.title}{at}: over the {len(common)} of {len(everything)} pairs that every line covers."
-            )
+            partial.setdefault((frozenset(common), len(everything)), []).append(column.title)
         for method, scores in found.items():
             kept = [value for pair, value in scores.items() if pair in common]
             values[method][column.metric] = _combined(kept, column.combine) if kept else None
+    for (common, total), titles in partial.items():
+        remarks.append(_coverage(common, total, titles, size))
     return [
         Line(
             method,
@@ -185,7 +200,15 @@ def _lines(
     ]
 
 
-def _by_pair(rows: Sequence[Row], metric: str) -> dict[tuple[str | None, str | None, int], float]:
+def _coverage(common: frozenset[_Pair], total: int, titles: Sequence[str], size: int) -> str:
+    names = sorted(f"{content} x {style}" + (f" (seed {seed})" if seed else "") for content, style, seed in common)
+    listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    at = f" at {size}" if size else ""
+    which = f": {listed}" if names else ""
+    return f"{', '.join(titles)}{at}: over the {len(common)} of {total} pairs that every line covers{which}."
+
+
+def _by_pair(rows: Sequence[Row], metric: str) -> dict[_Pair, float]:
     return {
         (row.content, row.style, row.seed): row.value
         for row in rows
@@ -261,17 +284,15 @@ def _run_remarks(run_file: dict[str, Any]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three significant digits: ``0.0123``, ``1.23``, ``123``, ``12346``, and from 100,000 on ``1.23e+05``."""
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-4):
-        return f"{value:.2e}"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.{2 if abs(value) < 10 else 1}f}"
+    """Three significant digits: ``0.0120``, ``1.23``, ``123``, ``12346``; ``1.23e-05`` below a ten-thousandth."""
+    if value == 0:
+        return "0"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def _head(table: Table) -> list[str]:
     extra = [name for name in ("size", "strength") if table.show(name)]
-    return ["method", "precision", *extra, *(column.heading for column in table.shown)]
+    return ["method", "precision", *extra, *(column.heading(table.scale(column)) for column in table.shown)]
 
 
 def _body(
@@ -284,7 +305,7 @@ def _body(
         cells = [name, line.precision or "", *(f"{getattr(line, field):g}" for field in extra)]
         for column in table.shown:
             value = line.values.get(column.metric)
-            text = missing if value is None else number(value)
+            text = missing if value is None else number(value / 10.0 ** table.scale(column))
             cells.append(emphasise(text) if (i, column.metric) in table.best else text)
         body.append(cells)
     return body

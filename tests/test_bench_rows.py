@@ -1,0 +1,187 @@
+"""Rows on disk: appended, complete, cut off, in order; and the folder that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from zoo.bench.folder import Folder, check_conditions, write_text
+from zoo.bench.rows import Row, RowStore, latest, read_rows
+from zoo.errors import ProtocolError
+
+ROW = Row(
+    run_id="r1",
+    protocol="p@1",
+    method="tint.plain",
+    checkpoint=None,
+    encoder="vgg19",
+    precision="fp32",
+    content="photo",
+    style="paint",
+    size=64,
+    seed=0,
+    strength=1.0,
+    metric="ssim",
+    value=0.5,
+    unit="",
+    status="ok",
+    reason="",
+    utc="2026-01-02T03:04:05Z",
+    samples=(0.1, 0.2),
+)
+
+
+def row(**changes: object) -> Row:
+    return dataclasses.replace(ROW, **changes)  # type: ignore[arg-type]
+
+
+def test_a_row_survives_its_line(tmp_path):
+    rows = [row(content="naïve"), row(metric="lpips", value=None, status="skipped", reason="a\nb\u2028c")]
+    with RowStore(tmp_path / "rows.jsonl") as store:
+        assert store.append(rows) == rows
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    assert isinstance(json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["value"], float)
+
+
+@pytest.mark.parametrize(
+    ("value", "status"), [(None, "ok"), (math.nan, "ok"), (math.inf, "ok"), (1.0, "failed"), (1.0, "maybe")]
+)
+def test_a_row_has_a_finite_value_or_a_status_that_says_why_not(value, status):
+    with pytest.raises(ProtocolError):
+        row(value=value, status=status)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_last_line_cut_off_anywhere_is_lost_alone(kept, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [row(seed=seed) for seed in range(kept + 1)]
+    with RowStore(path) as store:
+        store.append(rows)
+    whole = path.read_bytes()
+    start = len(b"".join(whole.splitlines(keepends=True)[:kept]))
+    for end in [*range(start, len(whole), 37), len(whole) - 2, len(whole) - 1]:
+        path.write_bytes(whole[:end])
+        assert read_rows(path) == rows[:kept]
+        with RowStore(path) as store:
+            assert store.rows == rows[:kept]
+            assert path.read_bytes() == whole[:start]
+            store.append(rows)
+        assert path.read_bytes() == whole
+
+
+def test_a_last_line_of_zeros_is_cut_off_too(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ROW.to_json().encode() + b"\n" + b"\0" * 100)
+    with RowStore(path) as store:
+        assert store.rows == [ROW]
+
+
+def test_damage_before_the_last_line_is_an_error_and_changes_nothing(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    data = b"{broken\n" + ROW.to_json().encode() + b"\n"
+    path.write_bytes(data)
+    with pytest.raises(ProtocolError, match="line 1"):
+        RowStore(path)
+    assert path.read_bytes() == data
+
+
+def test_rows_of_two_protocols_never_share_a_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(ROW.to_json() + "\n" + row(protocol="p@2", seed=1).to_json() + "\n")
+    with pytest.raises(ProtocolError, match="mixes"):
+        read_rows(path)
+
+
+def test_an_ok_row_is_written_once_and_a_failed_one_is_replaced(tmp_path):
+    failed = row(value=None, status="failed", reason="no luck")
+    with RowStore(tmp_path / "rows.jsonl") as store:
+        assert store.append([failed]) == [failed]
+        assert store.append([ROW]) == [ROW]
+        assert store.append([row(value=0.9)]) == []
+        assert store.rows == [ROW]
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 2
+    assert latest(read_rows(tmp_path / "rows.jsonl")) == [ROW]
+
+
+def test_a_full_disk_leaves_the_earlier_rows_intact(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    store = RowStore(path)
+    store.append([ROW])
+    before = path.read_bytes()
+    real = os.write
+    calls = []
+
+    def full(file: int, data: bytes) -> int:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, bytes(data)[:20])
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(ProtocolError, match="No space left"):
+        store.append([row(seed=1)])
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    store.append([row(seed=2)])
+    assert [r.seed for r in read_rows(path)] == [0, 2]
+    store.close()
+
+
+def test_text_files_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "run.json"
+    write_text(target, "old")
+    monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(ProtocolError, match="No space left"):
+        write_text(target, "new")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_earlier_results_are_set_aside_and_not_deleted(tmp_path):
+    folder = Folder(tmp_path / "out")
+    with folder.locked():
+        folder.set_aside("nothing-yet")
+        assert not (folder.path / "earlier-nothing-yet").exists()
+        folder.rows.write_text("rows")
+        (folder.outputs / "a.png").write_text("picture")
+        folder.set_aside("20260102")
+        aside = folder.path / "earlier-20260102"
+        assert (aside / "rows.jsonl").read_text() == "rows"
+        assert (aside / "outputs" / "a.png").read_text() == "picture"
+        assert not folder.rows.exists()
+        assert (folder.outputs / "inputs").is_dir()
+
+
+def test_a_damaged_or_missing_run_file_is_named(tmp_path):
+    folder = Folder(tmp_path)
+    assert folder.read_run() is None
+    folder.rows.write_text(ROW.to_json() + "\n")
+    with pytest.raises(ProtocolError, match=r"run\.json"):
+        folder.read_run()
+    folder.run.write_text('{"protocol"')
+    with pytest.raises(ProtocolError, match="damaged"):
+        folder.read_run()
+
+
+def test_conditions_that_differ_are_named():
+    class Asked:
+        id = "quick@1"
+
+    found = {"protocol": {"id": "quick@1"}, "conditions": {"version": "0.1.0", "threads": 2}}
+    check_conditions(found, Asked, {"version": "0.1.0", "threads": 2}, Path("results"))  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match=r"version 0\.1\.0.*version 0\.2\.0"):
+        check_conditions(found, Asked, {"version": "0.2.0"}, Path("results"))  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="quick@0"):
+        check_conditions({**found, "protocol": {"id": "quick@0"}}, Asked, {}, Path("results"))  # type: ignore[arg-type]
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProtocolError, match="--out"), Folder(tmp_path / "file" / "out").locked():
+        pass
