@@ -59,7 +59,8 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the ``zoo`` script: a user's mistake is one line on stderr and exit code 2, never a traceback."""
-    arguments = _repeat_lists(list(sys.argv[1:] if argv is None else argv))
+    # Not list(): importing zoo.cli.list has bound that name to the module here.
+    arguments = _repeat_lists([*(sys.argv[1:] if argv is None else argv)])
     try:
         app(arguments, prog_name="zoo")
     except ZooError as error:
