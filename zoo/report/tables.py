@@ -240,7 +240,7 @@ def _notes_of(rows: Sequence[Row], notes: list[str]) -> tuple[int, ...]:
     reasons: dict[tuple[str, str, str], int] = {}
     for row in rows:
         if row.status != "ok":
-            key = (row.status, "" if row.metric == PRIMARY else f"{row.metric}, ", row.reason)
+            key = (row.status, "" if row.metric == PRIMARY else f"{row.metric} ", row.reason)
             reasons[key] = reasons.get(key, 0) + 1
     numbers = []
     for (status, metric, reason), count in reasons.items():

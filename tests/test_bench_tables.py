@@ -1,0 +1,214 @@
+"""Tables from rows: which pairs a mean joins, what is bold, what the footnotes say, and the four forms."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from zoo.bench.rows import Row
+from zoo.errors import ProtocolError
+from zoo.report.tables import Table, build_table, escape_tex, number, to_csv, to_latex, to_markdown, to_rich
+
+RUN: dict[str, Any] = {
+    "protocol": {
+        "id": "p@1",
+        "resolved": {"baselines": ["content-copy"], "pairs": [["a", "s"], ["b", "s"]], "seeds": [0], "strengths": [1]},
+    },
+    "conditions": {"version": "0.1.0", "device": "cpu", "precision": "auto", "threads": 2, "machine": "Box, 2 cores"},
+    "runs": [{"load_before": 0.1, "environment": {"usable_cores": 2, "source": "abc"}}],
+}
+
+
+def row(method: str, content: str | None, metric: str, value: float | None, **changes: Any) -> Row:
+    base = Row(
+        run_id="r",
+        protocol="p@1",
+        method=method,
+        checkpoint=None,
+        encoder=None,
+        precision=None if method == "content-copy" else "bf16",
+        content=content,
+        style=None if content is None else "s",
+        size=64,
+        seed=0,
+        strength=1.0,
+        metric=metric,
+        value=value,
+        unit="",
+        status="ok" if value is not None else "failed",
+        reason="" if value is not None else "boom.",
+        utc="2026-01-02T03:04:05Z",
+    )
+    return dataclasses.replace(base, **changes)
+
+
+ROWS = [
+    row("m.x", None, "seconds.first", 0.7),
+    row("m.x", "a", "seconds.stylize", 0.25),
+    row("m.x", "b", "seconds.stylize", 0.75),
+    row("m.x", "a", "memory.resident", 100.0),
+    row("m.x", "b", "memory.resident", 120.0),
+    row("m.x", "a", "ssim", 0.5),
+    row("m.x", "b", "ssim", 0.75),
+    row("n_1.y[k=2]", "a", "seconds.stylize", 0.5),
+    row("n_1.y[k=2]", "b", "seconds.stylize", 0.5),
+    row("n_1.y[k=2]", "a", "ssim", 0.25),
+    row("n_1.y[k=2]", "b", "ssim", 0.25),
+    row("content-copy", "a", "ssim", 1.0),
+    row("content-copy", "b", "ssim", 1.0),
+]
+
+
+def values(table: Table, metric: str) -> dict[str, float | None]:
+    return {line.method: line.values.get(metric) for line in table.lines}
+
+
+def test_speed_and_quality_are_means_and_memory_is_the_largest():
+    table = build_table(ROWS, RUN)
+    assert values(table, "seconds.stylize") == {"m.x": 0.5, "n_1.y[k=2]": 0.5, "content-copy": None}
+    assert values(table, "ssim") == {"m.x": 0.625, "n_1.y[k=2]": 0.25, "content-copy": 1.0}
+    assert values(table, "memory.resident")["m.x"] == 120.0
+    assert values(table, "seconds.first")["m.x"] == 0.7
+    assert table.remarks == []
+    assert table.notes == []
+
+
+def test_a_mean_joins_only_pairs_that_every_line_covers():
+    rows = [r for r in ROWS if not (r.method == "n_1.y[k=2]" and r.content == "b")]
+    rows.append(row("n_1.y[k=2]", "b", "seconds.stylize", None))
+    table = build_table(rows, RUN)
+    assert values(table, "ssim") == {"m.x": 0.5, "n_1.y[k=2]": 0.25, "content-copy": 1.0}
+    assert values(table, "seconds.stylize")["m.x"] == 0.25
+    # Memory exists for one method alone, so both its pairs count.
+    assert values(table, "memory.resident")["m.x"] == 120.0
+    assert table.remarks == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s."]
+    assert table.notes == ["failed on 1 pair: boom."]
+    assert [line.notes for line in table.lines] == [(), (1,), ()]
+
+
+def test_a_method_without_any_value_shrinks_nothing_for_the_others():
+    rows = [*ROWS, *(row("bad.z", content, "seconds.stylize", None) for content in "ab")]
+    table = build_table(rows, RUN)
+    assert values(table, "ssim")["m.x"] == 0.625
+    assert values(table, "ssim")["bad.z"] is None
+    assert table.notes == ["failed on 2 pairs: boom."]
+    assert [line.failed for line in table.lines] == [0, 0, 2, 0]
+
+
+def test_the_best_method_is_bold_and_baselines_do_not_compete():
+    table = build_table(ROWS, RUN)
+    order = [line.method for line in table.lines]
+    assert order == ["m.x", "n_1.y[k=2]", "content-copy"], "baselines come last"
+    bold = {(order[i], metric) for i, metric in table.best}
+    assert bold == {("m.x", "seconds.stylize"), ("n_1.y[k=2]", "seconds.stylize"), ("m.x", "ssim")}
+
+
+def test_a_failed_row_that_was_measured_again_counts_once_with_its_value():
+    rows = [row("m.x", "a", "ssim", None), *ROWS]
+    assert build_table(rows, RUN).notes == []
+
+
+def test_sizes_and_strengths_are_lines_of_their_own():
+    larger = [dataclasses.replace(r, size=128, value=(r.value or 0) * 2) for r in ROWS if r.metric != "ssim"]
+    weaker = [dataclasses.replace(r, strength=0.5) for r in ROWS if r.method == "m.x" and r.content]
+    table = build_table([*ROWS, *larger, *weaker], RUN)
+    found = {(line.method, line.size, line.strength): line.values for line in table.lines}
+    assert found["m.x", 128, 1.0]["seconds.stylize"] == 1.0
+    assert found["m.x", 64, 0.5]["ssim"] == 0.625
+    # A first call has no strength: it stands beside every one.
+    assert found["m.x", 64, 0.5]["seconds.first"] == 0.7
+    assert found["content-copy", 64, 0.5]["ssim"] == 1.0
+    head = to_markdown(table).splitlines()[2]
+    assert "| size | strength |" in head
+
+
+def test_rows_of_another_protocol_are_refused():
+    with pytest.raises(ProtocolError, match="p@2"):
+        build_table([dataclasses.replace(ROWS[0], protocol="p@2")], RUN)
+
+
+def test_a_busy_machine_and_changed_code_are_remarked():
+    busy = {"load_before": 1.5, "environment": {"usable_cores": 2, "source": "def"}}
+    remarks = build_table(ROWS, {**RUN, "runs": [*RUN["runs"], busy]}).remarks
+    assert any("load of 1.5 on 2 cores" in remark for remark in remarks)
+    assert any("code changed" in remark for remark in remarks)
+
+
+def test_csv_holds_full_numbers_and_nothing_else():
+    rows = [*ROWS, row("m.x", "a", "seconds.stylize.p95", 1 / 3)]
+    lines = list(csv.DictReader(io.StringIO(to_csv(build_table(rows, RUN)))))
+    assert [line["method"] for line in lines] == ["m.x", "n_1.y[k=2]", "content-copy"]
+    assert float(lines[0]["seconds.stylize.p95"]) == 1 / 3
+    assert (lines[0]["seconds.stylize.p95.pairs"], lines[0]["ssim.pairs"]) == ("1", "2")
+    assert lines[1]["seconds.stylize.p95"] == ""
+    texts = {"protocol", "method", "precision"}
+    for line in lines:
+        assert line["protocol"] == "p@1"
+        for name, value in line.items():
+            assert name in texts or value == "" or float(value) >= 0
+
+
+def test_markdown_has_one_shape_and_a_caption():
+    text = to_markdown(build_table(ROWS, RUN))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert text.startswith("Protocol p@1; 2 pairs; Box, 2 cores; cpu, 2 threads; zoo 0.1.0; 2026-01-02\n")
+    assert "SSIM ↑" in lines[0]
+    assert "stylize (s) ↓" in lines[0]
+    assert "**0.625**" in lines[2]
+
+
+def test_latex_is_booktabs_with_everything_escaped():
+    rows = [*ROWS, row("bad_&.z", "a", "seconds.stylize", None, reason="50% of {x}_1")]
+    text = to_latex(build_table(rows, RUN))
+    assert r"\toprule" in text
+    assert r"SSIM $\uparrow$" in text
+    assert r"\textbf{0.625}" in text
+    assert r"n\_1.y[k=2]" in text
+    assert r"50\% of \{x\}\_1" in text
+    assert r"\caption{Protocol p@1;" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\") and " & " in line]
+    assert len({len(re.findall(r"(?<!\\)&", line)) for line in body}) == 1
+    assert text.count("{") == text.count("}")
+
+
+def test_escape_tex_covers_what_tex_reads_specially():
+    assert escape_tex("a_b^~\\<") == r"a\_b\textasciicircum{}\textasciitilde{}\textbackslash{}\textless{}"
+
+
+def test_the_terminal_shows_the_same_numbers():
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(to_rich(build_table([*ROWS, row("bad.z", "a", "ssim", None, reason="[no] luck")], RUN)))
+    shown = console.export_text()
+    for text in ("p@1", "0.625", "n_1.y[k=2]", "bad.z (1)", "ssim failed on 1 pair: [no] luck"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (1.0, "1.00"),
+        (0.99, "0.990"),
+        (0.01234, "0.0123"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (12345.6, "12346"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_a_column_of_very_large_numbers_says_its_power_of_ten_once():
+    rows = [*ROWS, row("m.x", "a", "gram_loss", 3.2e11), row("content-copy", "a", "gram_loss", 5e9)]
+    text = to_markdown(build_table(rows, RUN))
+    assert "gram loss (1e11) ↓" in text
+    assert "| 3.20 |" in text
+    assert "| 0.0500 |" in text
