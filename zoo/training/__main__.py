@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init-from", type=Path)
+    parser.add_argument("--notes", default="", help="said on the card, such as the licence of the images")
     parser.add_argument("--cache-dir", type=Path)
     parser.add_argument("--threads", type=int)
     known, rest = parser.parse_known_args(arguments)
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
         resume=known.resume,
         init_from=known.init_from,
         command=shlex.join(["python", "-m", "zoo.training", *arguments]),
+        notes=known.notes,
         progress=progress,
     )
     print(f"ended by {result.ended} at step {result.state.step}: {result.state.figures}", flush=True)

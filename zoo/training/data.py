@@ -91,7 +91,7 @@ class ImageSet:
         source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         store: int = 288,
-        cache_dir: Path | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         progress: Building | None = None,
     ) -> ImageSet:
         """The set of :func:`find_images`, from the cache, which is built where it is missing or out of date.
@@ -106,7 +106,7 @@ class ImageSet:
         ] + [(str(path), -1, -1) for path in files if _stat(path) is None]
         text = json.dumps([_FORMAT, store, identity])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        folder = (cache_dir or home() / "datasets") / f"{digest}-{store}"
+        folder = Path(cache_dir or home() / "datasets") / f"{digest}-{store}"
         if not (folder / "index.json").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):

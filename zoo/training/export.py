@@ -119,7 +119,7 @@ def _loads(text: str) -> Any:
         return text
 
 
-def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), licences: str = "") -> Path:
+def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = ()) -> Path:
     """A model card in Markdown from the checkpoint's own metadata. ``pictures`` are paths relative to the card."""
     from zoo.training.trainer import write_atomic
 
@@ -143,7 +143,7 @@ def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), licen
             f"{machine['name']}, {machine['threads']} threads, {machine['processes']} process(es), "
             f"{machine['precision']}, torch {machine['torch']}",
         ),
-        ("Started from", config.get("init_from") or "see command"),
+        ("Started from", facts["started_from"]),
         ("Last losses", _listed(facts["losses"])),
         ("Held-out figures", _listed(facts["figures"])),
     ]
@@ -153,7 +153,7 @@ def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), licen
         folders = ", ".join(f"{folder} ({n})" for folder, n in data["folders"].items())
         skipped = f"; unreadable and skipped: {', '.join(data['skipped'])}" if data["skipped"] else ""
         lines.append(f"- {name}: {data['images']:,} images from {folders}{skipped}")
-    lines += ["", licences or "Licences of the training images: as stated by their sources; check them before use.", ""]
+    lines += ["", facts["notes"] or "Licences of the training images: not recorded; see their sources.", ""]
     lines += ["## Options", "", "| option | value |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in config.items()]
     lines += ["", *(f"![{Path(picture).stem}]({picture})\n" for picture in pictures)]
@@ -179,7 +179,7 @@ def plot_losses(folder: Path) -> Path | None:
         return None
     steps = np.array([int(row["step"]) for row in rows])
     names = [name for name in rows[0] if name not in ("step", "lr", "grad_norm")]
-    figure = Figure(figsize=(8, 2.6 * len(names)), layout="constrained")
+    figure = Figure(figsize=(8, 2.6 * len(names)))
     for axis, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         values = np.array([float(row[name]) for row in rows])
         width = max(1, len(values) // 50)
@@ -189,6 +189,7 @@ def plot_losses(folder: Path) -> Path | None:
         axis.set_ylabel(name)
         if (values > 0).all():
             axis.set_yscale("log")
+            axis.minorticks_off()
     figure.supxlabel("update")
     target = folder / "losses.png"
     figure.savefig(folder / ".losses.png", dpi=100)

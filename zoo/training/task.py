@@ -55,9 +55,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "Number format of the convolutions; auto is bf16 where the hardware has it."
     )
-    accelerator: str = option("auto", "auto, cpu, cuda or mps.")
-    devices: int = option(1, "Processes on this machine, one per GPU.", ge=1)
-    nodes: int = option(1, "Machines, under torchrun.", ge=1)
+    accelerator: str = option("auto", "auto, cpu, cuda, cuda:N or mps; several processes by torchrun.")
     checkpoint_minutes: float = option(5.0, "Minutes between checkpoints.", ge=0)
     preview_every: int = option(1000, "Updates between preview sheets; 0 for none.", ge=0)
     evaluate_every: int = option(0, "Updates between evaluations on the held-out images; 0 for the end only.", ge=0)

@@ -27,6 +27,7 @@ import math
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ def train(
     resume: bool = False,
     init_from: Path | None = None,
     command: str = "",
+    notes: str = "",
     progress: TrainProgress | None = None,
 ) -> TrainResult:
     """Train ``task`` into ``folder`` until the steps or the time are used up, or ``progress`` asks to stop.
@@ -96,7 +98,7 @@ def train(
     ``data`` has an :class:`ImageSet` for each of ``task.sets``. ``held_out`` images ((1, 3, H, W) by set) are
     evaluated and previewed, never trained on; without them the preview shows training images. ``resume`` goes on from
     the folder's checkpoint and starts anew where there is none; ``init_from`` starts a new run from the weights of a
-    safetensors file. ``command`` is recorded.
+    safetensors file. ``command`` and ``notes`` (the licence of the data, say) are recorded and stand on the card.
 
     Raises ConfigError (sets missing, a run already there, a resumed run that differs), WeightsError (init_from or
     checkpoint do not fit), NumericalError (the loss is no longer finite; the last checkpoint stays).
@@ -104,7 +106,9 @@ def train(
     missing = [name for name in task.sets if name not in data]
     if missing:
         raise ConfigError(f"Training {task.method} needs {' and '.join(missing)} images: give their folder.")
-    return _Run(task, config, data, folder, held_out or {}, command, progress).go(resume, init_from)
+    run = _Run(task, config, data, folder, held_out or {}, progress)
+    run.words = {"command": command, "notes": notes}
+    return run.go(resume, init_from)
 
 
 class _Run:
@@ -115,26 +119,30 @@ class _Run:
         data: Mapping[str, ImageSet],
         folder: Path,
         held_out: Mapping[str, Sequence[Tensor]],
-        command: str,
         progress: TrainProgress | None,
     ) -> None:
         self.task, self.config, self.data, self.folder = task, config, data, folder
-        self.held_out, self.command, self.progress = held_out, command, progress
+        self.held_out, self.progress = held_out, progress
+        self.words: dict[str, str] = {}
+        self.origin = "its own start values"
         device = devices.resolve_device(config.accelerator)
         precision = devices.resolve_precision(config.precision, device, "bf16")
         if precision == "fp16" and device.type != "cuda":
             raise ConfigError("Training in fp16 needs CUDA: use --precision bf16 or fp32.")
         self.precision = precision
+        # torchrun says how many processes there are; alone, one device.
+        local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         self.fabric = Fabric(
             accelerator=device.type,
-            devices=[device.index] if device.index is not None else config.devices,
-            num_nodes=config.nodes,
+            devices=[device.index] if device.index is not None and world == 1 else local,
+            num_nodes=world // local,
             precision=_PRECISIONS[precision],  # type: ignore[arg-type]  # one of Fabric's literals
         )
         self.step = 0
         self.clock = _Clock()
         self.figures: dict[str, float] = {}
         self.losses: dict[str, float] = {}
+        self.recent: deque[dict[str, float]] = deque(maxlen=100)
         self.ema: list[Tensor] | None = None
         # Rows not yet read back: on a GPU every reading waits for the device.
         self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
@@ -143,7 +151,7 @@ class _Run:
 
     def go(self, resume: bool, init_from: Path | None) -> TrainResult:
         fabric, config, task = self.fabric, self.config, self.task
-        if fabric.world_size > 1 or "LOCAL_RANK" in os.environ:
+        if fabric.world_size > 1:
             fabric.launch()
         checkpoint = self.folder / "checkpoint.pt"
         resuming = resume and checkpoint.exists()
@@ -159,6 +167,8 @@ class _Run:
             state = read_state(init_from)
             require_tensors(state, task.network.state_dict(), str(init_from))
             task.network.load_state_dict(state)
+            digest = hashlib.sha256(init_from.read_bytes()).hexdigest()[:16]
+            self.origin = f"{init_from.name} (sha256 {digest})"
         elif not resuming:
             self._seed(-1)
             task.prepare(self._preparing())
@@ -301,6 +311,7 @@ class _Run:
                     "learning rate or gradient clipping."
                 )
             self.losses = {name: row[name] for name in names if name != "grad_norm"}
+            self.recent.append(self.losses)
             if self.log is not None:
                 self.log.losses(step, lr, row)
         self.pending = []
@@ -387,6 +398,9 @@ class _Run:
             self.log.flush()
         state = {
             "identity": json.dumps(self._identity(), sort_keys=True),
+            "origin": self.origin,
+            "recent": list(self.recent),
+            "figures": self.figures,
             "step": self.step,
             "seconds": self.clock.seconds,
             "waited": self.clock.waited,
@@ -420,8 +434,15 @@ class _Run:
             torch._foreach_copy_(self.ema, state["ema"])
         if state["scaler"] is not None:
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.step = int(state["step"])
+        self.step, self.origin = int(state["step"]), state["origin"]
+        self.recent.extend(state["recent"])
+        self.figures = dict(state["figures"])
         self.clock.restore(float(state["seconds"]), float(state["waited"]))
+
+    def _last_losses(self) -> dict[str, float]:
+        """Means over the last hundred updates: single ones are noise."""
+        names = self.recent[-1] if self.recent else ()
+        return {name: sum(row[name] for row in self.recent) / len(self.recent) for name in names}
 
     def _write_run(self) -> None:
         from zoo.training.export import describe_machine, describe_set
@@ -432,13 +453,14 @@ class _Run:
             "teacher": self.task.teacher,
             "task": self.task.describe(),
             "config": self.config.to_dict(),
-            "command": self.command,
+            "started_from": self.origin,
+            **self.words,
             "data": {name: describe_set(self.data[name]) for name in self.task.sets},
             "machine": describe_machine(self.fabric.device, self.precision, self.fabric.world_size),
             "step": self.step,
             "hours": round(self.clock.seconds / 3600, 4),
             "loading_share": round(self.clock.loading, 4),
-            "losses": self.losses,
+            "losses": self._last_losses(),
             "figures": self.figures,
         }
         write_atomic(self.folder / "run.json", json.dumps(record, indent=1).encode())
