@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from zoo.checks.core import LEVEL, Subject, check, distance, refused, require
 from zoo.errors import InputError, UnsupportedError
 from zoo.stylizer import Mix
 
 
+def _at_zero(s: Subject) -> Tensor:
+    return s.once("strength 0", lambda: s.stylize(s.content(), strength=0.0).image)
+
+
 @check("strength-zero", "Strength 0 gives the content, or the reconstruction of it that the traits state.", "strength")
 def _strength_zero(s: Subject) -> None:
     content = s.content()
     far = distance(s.baseline, content)
-    near = distance(s.stylize(content, strength=0.0).image, content)
+    near = distance(_at_zero(s), content)
     if s.traits.strength_zero == "content":
         require(near <= 2 * LEVEL, f"pixels differ from the content by {near:.3g} on average")
     require(near < far / 2 or s.traits.strength_zero == "reconstruction", f"{near:.3g} away from the content at 0")
@@ -30,7 +35,7 @@ def _strength_one(s: Subject) -> None:
 @check("strength-half", "Strength 0.5 lies between 0 and 1.", "strength")
 def _strength_half(s: Subject) -> None:
     content = s.content()
-    none, half, full = (s.stylize(content, strength=x).image for x in (0.0, 0.5, 1.0))
+    none, half, full = _at_zero(s), s.stylize(content, strength=0.5).image, s.baseline
     require(not torch.equal(half, full) and not torch.equal(half, none), "strength 0.5 is the same as 0 or 1")
     near, middle, far = (distance(image, content) for image in (none, half, full))
     # An optimiser's path is no straight line: a quarter of the whole way is granted on both sides.
@@ -83,11 +88,14 @@ def _mix_refused(s: Subject) -> None:
         s.stylize(s.content(), Mix([(code, 0.5), (code, 0.5)]))
 
 
+def _sample(s: Subject) -> Tensor:
+    return s.once("texture", lambda: s.model.synthesize(s.code(), s.size, seed=1).image)
+
+
 @check("texture", "A texture has exactly the size asked for, in range.", "texture")
 def _texture(s: Subject) -> None:
-    size = (s.side + 5, s.side + 12)
-    image = s.model.synthesize(s.code(), size).image
-    require(tuple(image.shape) == (1, 3, *size), f"{tuple(image.shape)} for {size}")
+    image = _sample(s)
+    require(tuple(image.shape) == (1, 3, *s.size), f"{tuple(image.shape)} for {s.size}")
     require(image.dtype == torch.float32, f"the result is {image.dtype}")
     require(bool(image.min() >= 0) and bool(image.max() <= 1), "pixels leave [0, 1]")
     with refused("a texture under min_size", InputError):
@@ -96,7 +104,8 @@ def _texture(s: Subject) -> None:
 
 @check("texture-seed", "A texture is a new sample for each seed, and the same for the same one.", "texture")
 def _texture_seed(s: Subject) -> None:
-    first, again, other = (s.model.synthesize(s.code(), s.size, seed=seed).image for seed in (1, 1, 2))
+    first = _sample(s)
+    again, other = (s.model.synthesize(s.code(), s.size, seed=seed).image for seed in (1, 2))
     require(s.same(first, again) or not s.traits.deterministic, "other pixels with the same seed")
     require(not torch.equal(first, other), "the same pixels with another seed")
 

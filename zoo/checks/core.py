@@ -25,7 +25,7 @@ from zoo.stylizer import Mix, StyleCode, Stylized, Stylizer, Traits
 T = TypeVar("T")
 
 # Enough for a progress report in the middle and a stop before the end.
-QUICK_STEPS = 5
+QUICK_STEPS = 4
 # One level of an 8-bit image; what a viewer cannot see.
 LEVEL = 1 / 255
 
@@ -154,7 +154,7 @@ class Subject:
         self.model = self.build()
         self.traits = self.model.traits
         self.side = max(self.traits.min_size, 64)
-        self.size = (self.side + 1, self.side + 15)
+        self.size = (self.side + 1, self.side + 9)
         self._made: dict[str, Any] = {}
 
     def once(self, key: str, make: Callable[[], T]) -> T:
@@ -188,9 +188,14 @@ class Subject:
         return self.once(f"code {index}", lambda: self.model.encode_style(self.style(index), self.size))
 
     @property
-    def baseline(self) -> Tensor:
+    def result(self) -> Stylized:
         """Content 0 in style 0 with every argument left at its default."""
-        return self.once("baseline", lambda: self.stylize(self.content()).image)
+        return self.once("result", lambda: self.stylize(self.content()))
+
+    @property
+    def baseline(self) -> Tensor:
+        """The picture of :attr:`result`."""
+        return self.result.image
 
     def stylize(self, content: Tensor, style: StyleCode | Mix | None = None, **arguments: Any) -> Stylized:
         """The public call, in style 0 unless told otherwise."""

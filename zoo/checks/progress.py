@@ -70,7 +70,7 @@ def _interrupted(s: Subject) -> None:
 
 @check("losses", "An optimisation hands over its losses, one row a step.", "kind: optimisation")
 def _losses(s: Subject) -> None:
-    result = s.stylize(s.content())
+    result = s.result
     require(len(result.losses) > 0, "the result holds no losses")
     for row in result.losses:
         require("step" in row and len(row) > 1, f"a row needs 'step' and at least one loss, got {dict(row)}")
