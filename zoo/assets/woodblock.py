@@ -6,6 +6,7 @@ dark lines run along their edges, and where they meet at the crest they break in
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -82,7 +83,7 @@ def _wave(rng: np.random.Generator, image: Array, at: Array, size: float) -> Non
     # Bands: curves between the back and the face, alternately deep, pale and blue.
     cuts = np.sort(np.concatenate([[0.0, 1.0], (np.arange(1, 10) + rng.uniform(-0.28, 0.28, 9)) / 10]))
     shades = [DEEP, PALE, BLUE, DEEP, PALE, DEEP, FOAM, DEEP, PALE, BLUE]
-    for k, (low, high) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for k, (low, high) in enumerate(itertools.pairwise(cuts)):
         one, two = _between(back, face, low), _between(back, face, high)
         tint = shades[k % len(shades)] + 0.012 * rng.standard_normal(3)
         _fill(image, place(np.concatenate([one, two[::-1]])), tint.astype(np.float32))
