@@ -205,6 +205,18 @@ def test_texture(pictures, tmp_path):
     assert run("texture", "--size", "12xx", "-o", str(out)) == 2
 
 
+def test_reconstructions(pictures, tmp_path):
+    fast = ["--num-steps", "3", "--size", "64", "--precision", "fp32", "--quiet"]
+    content, style = tmp_path / "content.png", tmp_path / "style.png"
+    image = ["--image", pictures["photo"]]
+    assert run("reconstruct", "content", *image, "--layer", "relu2_2", "-o", str(content), *fast) == 0
+    assert run("reconstruct", "style", *image, "--layers", "relu1_1,relu2_1", "-o", str(style), *fast) == 0
+    assert Image.open(content).size == Image.open(style).size == (64, 51)
+    assert run("reconstruct", "content", *image, "--layer", "relu9_9", "-o", str(tmp_path / "no.png"), *fast) == 2
+    assert run("reconstruct", "content", *image, "-m", "cnnmrf", "-o", str(tmp_path / "no.png"), "--quiet") == 2
+    assert not (tmp_path / "no.png").exists()
+
+
 def test_listing_and_info(capsys):
     assert run("list", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
