@@ -15,12 +15,13 @@ from zoo.encoders.catalog import ENCODERS, EncoderInfo, encoder_info
 
 if TYPE_CHECKING:
     from zoo.encoders.base import Encoder
-    from zoo.encoders.load import load_encoder
+    from zoo.encoders.load import encoder_file, load_encoder
 
-__all__ = ["ENCODERS", "Encoder", "EncoderInfo", "encoder_info", "load_encoder"]
+__all__ = ["ENCODERS", "Encoder", "EncoderInfo", "encoder_file", "encoder_info", "load_encoder"]
 
 _LAZY = {
     "Encoder": "zoo.encoders.base",
+    "encoder_file": "zoo.encoders.load",
     "load_encoder": "zoo.encoders.load",
 }
 

