@@ -34,6 +34,12 @@ def corners(length: int, patch: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def pixel_rows(item: Tensor) -> Tensor:
+    """A map (C, H, W) or (1, C, H, W) as the rows of its pixels, (H · W, C); a view where it is in channels-last."""
+    image = item.squeeze(0) if item.dim() == 4 else item
+    return image.permute(1, 2, 0).reshape(-1, image.shape[0])
+
+
 @dataclass(frozen=True, eq=False)
 class PatchBank:
     """All patches of one or several feature maps, not unfolded.
@@ -61,28 +67,28 @@ class PatchBank:
 
         A single map in channels-last layout is not copied. Raises InputError for a map smaller than a patch.
         """
-        tables: list[Tensor] = []
+        tables = [pixel_rows(item) for item in maps]
+        pixels = tables[0] if len(tables) == 1 else torch.cat(tables)
+        return cls.over(pixels, [(item.shape[-2], item.shape[-1]) for item in maps], size, stride)
+
+    @classmethod
+    def over(cls, pixels: Tensor, shapes: Sequence[tuple[int, int]], size: int, stride: int) -> Self:
+        """The same from the maps' pixels and their heights and widths, without a copy."""
+        energy = torch.linalg.vecdot(pixels, pixels) if pixels.dtype.itemsize >= 4 else _squares(pixels)
         first: list[Tensor] = []
         pitch: list[Tensor] = []
         scale: list[Tensor] = []
-        shapes: list[tuple[int, int]] = []
         row = 0
-        for item in maps:
-            image = item.squeeze(0) if item.dim() == 4 else item
-            channels, height, width = image.shape
-            table = image.permute(1, 2, 0).reshape(-1, channels)
-            ys = torch.tensor(corners(height, size, stride), device=image.device)
-            xs = torch.tensor(corners(width, size, stride), device=image.device)
+        for height, width in shapes:
+            ys = torch.tensor(corners(height, size, stride), device=pixels.device)
+            xs = torch.tensor(corners(width, size, stride), device=pixels.device)
             # |patch|² is the sum of |pixel|² over the window.
-            energy = table.to(_accurate(table.dtype)).square().sum(1).view(height, width)
-            window = energy.unfold(0, size, 1).unfold(1, size, 1).sum((2, 3))[ys][:, xs].flatten()
-            tables.append(table)
+            window = energy[row : row + height * width].view(height, width).unfold(0, size, 1).unfold(1, size, 1)
+            norm = window.sum((2, 3))[ys][:, xs].flatten().sqrt()
             first.append((ys[:, None] * width + xs).flatten() + row)
             pitch.append(torch.full_like(first[-1], width))
-            scale.append(torch.where(window > 0, window.clamp(min=1e-30).rsqrt(), 0))
-            shapes.append((height, width))
-            row += len(table)
-        pixels = tables[0] if len(tables) == 1 else torch.cat(tables)
+            scale.append(torch.where(norm > 0, 1 / norm, 0))
+            row += height * width
         return cls(pixels, torch.cat(first), torch.cat(pitch), torch.cat(scale), tuple(shapes), size, stride)
 
     def __len__(self) -> int:
@@ -321,6 +327,11 @@ def rebuild(query: PatchBank, style: PatchBank, index: Tensor, *, chunk_bytes: i
             theirs = style.pixels.index_select(0, style.rows(index[chunk], dy, dx))
             total.index_add_(0, query.rows(chunk, dy, dx), theirs.to(total.dtype))
     return total / coverage(query).clamp(min=1).to(total.dtype)[:, None]
+
+
+def _squares(pixels: Tensor) -> Tensor:
+    """|pixel|² of half precision rows in float32, by blocks: a copy of all of them would double the bank."""
+    return torch.cat([block.float().square_().sum(1) for block in pixels.split(4096)])
 
 
 def _accurate(dtype: torch.dtype) -> torch.dtype:

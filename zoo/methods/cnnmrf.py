@@ -1,0 +1,302 @@
+"""Style transfer as a Markov random field: every neural patch of the image shall look like one of the style.
+
+Li and Wand, *Combining Markov Random Fields and Convolutional Neural Networks for Image Synthesis*, CVPR 2016 (the
+equations below); the authors' code is chuanli11/CNNMRF.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.config import Config, option
+from zoo.device import Precision
+from zoo.encoders import load_encoder
+from zoo.errors import ConfigError, UnsupportedError
+from zoo.images import resize
+from zoo.nn.losses import total_variation
+from zoo.nn.optimise import optimise_pixels
+from zoo.nn.patches import PatchBank, patch_energy, pixel_rows
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
+
+# Mean colour of ImageNet, RGB in levels of 255: what the network sees as zero. Noise is drawn around it.
+_MEAN = (123.68, 116.779, 103.939)
+
+# Sides of relu4_1 are an eighth of the image's: four positions hold two 3 x 3 patches side by side.
+_MIN_SIDE = 32
+
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class CNNMRFConfig(Config):
+    """Options of :class:`CNNMRF`. The defaults are the preset ``cnnmrf.code``."""
+
+    num_steps: int = option(300, "Evaluations of loss and gradient, over all levels.", ge=1)
+    time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
+    mrf_layers: tuple[str, ...] = option(("relu3_1", "relu4_1"), "Layers whose patches are matched to the style's.")
+    mrf_layer_weights: tuple[float, ...] = option((1.0,), "One weight per MRF layer, or one for all.", ge=0)
+    content_layers: tuple[str, ...] = option(("relu4_2",), "Layers whose features are matched to the content's.")
+    content_layer_weights: tuple[float, ...] = option((1.0,), "One weight per content layer, or one for all.", ge=0)
+    mrf_weight: float = option(1e-4, "Weight of the MRF loss.", ge=0)
+    content_weight: float = option(20.0, "Weight of the content loss (alpha 1 in eq. 1).", ge=0)
+    tv_weight: float = option(1e-3, "Weight of the total variation, in neural-style's unit (alpha 2 in eq. 1).", ge=0)
+    mrf_loss: Literal["mean", "sum"] = option(
+        "mean", "Squared distances of patches: half their mean over the patches that cover a position, or eq. 2."
+    )
+    content_loss: Literal["mean", "sum"] = option("mean", "Squared differences of features: mean, or eq. 4.")
+    patch_size: int = option(3, "Side of a patch, in positions of its layer.", ge=1)
+    stride: int = option(2, "Distance of neighbouring patches of the image.", ge=1)
+    style_stride: int = option(2, "Distance of neighbouring patches of the style.", ge=1)
+    rotations: int = option(0, "Rotated copies of the style each way.", ge=0, le=12)
+    rotation_step: float = option(7.5, "Degrees from one rotated copy to the next.", gt=0, le=45)
+    scales: int = option(0, "Larger and smaller copies of the style each way.", ge=0, le=12)
+    scale_step: float = option(0.05, "Growth from one scaled copy to the next; 0.05 is 5 %.", gt=0, le=1)
+    levels: int = option(3, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
+    level_scale: float = option(0.5, "Side of one level relative to the next.", ge=0.25, lt=1)
+    init: Literal["content", "noise"] = option("content", "The image the coarsest level starts from.")
+    noise_scale: float = option(1.0, "Deviation of the noise around the mean colour, in levels of 255.", ge=0)
+    optimizer: Literal["lbfgs", "adam"] = option("lbfgs", "L-BFGS with a fixed step, or Adam.")
+    learning_rate: float = option(1.0, "Length of the L-BFGS step, or Adam's rate in levels of 255.", gt=0)
+    history: int = option(25, "Curvature pairs that L-BFGS keeps; each costs two images of memory.", ge=1)
+    clamp: bool = option(False, "Put pixels back into range before every evaluation.")
+    encoder: str = option("vgg19", "Feature network.")
+    pool: Literal["max", "avg"] = option("max", "Pooling of the feature network.")
+    match_precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "Format of the products that find the best patches; auto is the network's (--precision)."
+    )
+    chunk_mb: int = option(24, "Largest block of patches or scores held while matching, in MiB.", ge=1)
+
+    def validate(self) -> None:
+        if not self.mrf_layers:
+            raise ConfigError("CNNMRF needs at least one MRF layer.")
+        for kind in ("mrf", "content"):
+            layers, weights = getattr(self, f"{kind}_layers"), getattr(self, f"{kind}_layer_weights")
+            if len(weights) not in (1, len(layers)):
+                raise ConfigError(
+                    f"Option '{kind}_layer_weights' has {len(weights)} values for {len(layers)} {kind} layers: "
+                    "give one each, or one for all."
+                )
+            if len(set(layers)) < len(layers):
+                raise ConfigError(f"Option '{kind}_layers' names a layer twice.")
+
+    def weights(self, kind: Literal["mrf", "content"]) -> dict[str, float]:
+        """Weight of each layer, by name."""
+        layers, weights = getattr(self, f"{kind}_layers"), getattr(self, f"{kind}_layer_weights")
+        return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
+
+
+class CNNMRF(Stylizer):
+    """Li and Wand: every 3 x 3 patch of features takes after its best match in the style."""
+
+    traits = Traits(
+        kind="optimisation",
+        strength="loss",
+        batched=False,
+        texture=True,
+        context=frozenset({"init"}),
+        min_size=_MIN_SIDE,
+    )
+    Config = CNNMRFConfig
+    config: CNNMRFConfig
+
+    def _build(self) -> None:
+        config = self.config
+        self._encoder = load_encoder(
+            config.encoder,
+            taps=tuple(dict.fromkeys((*config.mrf_layers, *config.content_layers))),
+            pool=config.pool,
+            device=self.device,
+        )
+        # A style, and a texture, need nothing behind the deepest MRF layer.
+        self._mrf_encoder = load_encoder(config.encoder, taps=config.mrf_layers, pool=config.pool, device=self.device)
+        self._smallest = max(_MIN_SIDE, *(config.patch_size * self._encoder.stride(tap) for tap in config.mrf_layers))
+
+    # -- the style: feature maps of its rotated and scaled copies, level by level (section 4.1, "Implementation") -----
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        if style.image is None or style.mask is not None:
+            raise UnsupportedError("cnnmrf takes a style as one whole image: leave the mask out.")
+        return {"levels": [self._style_maps(resize(style.image, size)) for size in self._sizes(_size(style.image))]}
+
+    def _style_maps(self, image: Tensor) -> dict[str, tuple[Tensor, list[tuple[int, int]]]]:
+        """Per MRF layer the pixels of all copies' maps as one table, and each map's height and width."""
+        tables: dict[str, list[Tensor]] = {tap: [] for tap in self.config.mrf_layers}
+        shapes: dict[str, list[tuple[int, int]]] = {tap: [] for tap in self.config.mrf_layers}
+        for copy in variants(image, self.config):
+            with self.autocast():
+                features = self._mrf_encoder(copy)
+            for tap, item in features.items():
+                if min(item.shape[-2:]) >= self.config.patch_size:
+                    tables[tap].append(pixel_rows(item))
+                    shapes[tap].append(_size(item))
+        return {tap: (torch.cat(tables.pop(tap)), shapes[tap]) for tap in self.config.mrf_layers}
+
+    def _sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Height and width at each level, the full size first; levels too small for a patch are left out."""
+        sizes = [scaled(size, self.config.level_scale**level) for level in range(self.config.levels)]
+        return [at for level, at in enumerate(sizes) if level == 0 or min(at) >= self._smallest]
+
+    # -- what is optimised: an image under a photograph's guidance, or free ------------------------------------------
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        if call.strength == 0:
+            # Without the MRF term the content itself is the minimum.
+            return Stylized(content.clone(), steps=0)
+        size = _size(content)
+        start = content if self.config.init == "content" else None
+        start = call.context.init if call.context.init is not None else start
+        return self._optimise(size, start, content, style, call)
+
+    def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
+        return self._optimise(size, None, None, style, call)
+
+    def _optimise(
+        self, size: tuple[int, int], start: Tensor | None, content: Tensor | None, style: Mix, call: Call
+    ) -> Stylized:
+        """Coarse to fine from ``start``, or from noise, at every size that image and style both reach."""
+        config = self.config
+        deadline = None if config.time_limit is None else time.monotonic() + config.time_limit
+        ((code, _),) = style
+        sizes = self._sizes(size)[: len(code.data["levels"])][: config.num_steps]
+        image = resize(start, sizes[-1]) if start is not None else self._noise(sizes[-1], call)
+        steps, rows, stopped = 0, [], False
+        for level in reversed(range(len(sizes))):
+            result = optimise_pixels(
+                resize(image, sizes[level]),
+                self._loss(
+                    None if content is None else resize(content, sizes[level]),
+                    code.data["levels"][level],
+                    call.strength,
+                ),
+                optimiser=config.optimizer,
+                num_steps=(config.num_steps - steps) // (level + 1),
+                learning_rate=config.learning_rate,
+                call=call,
+                deadline=deadline,
+                first_step=steps,
+                total_steps=config.num_steps,
+                clamp=config.clamp,
+                history=config.history,
+                show=lambda image: resize(image, size),
+            )
+            image, steps, stopped = result.image, steps + result.steps, result.stopped
+            rows.extend(result.losses)
+            if stopped:
+                break
+        return Stylized(resize(image, size), steps, rows, stopped)
+
+    def _noise(self, size: tuple[int, int], call: Call) -> Tensor:
+        noise = torch.randn(1, 3, *size, generator=call.generator()) * self.config.noise_scale
+        mean = torch.tensor(_MEAN).view(1, 3, 1, 1)
+        return ((mean + noise) / 255).clamp(0, 1).to(self.device)
+
+    # -- the loss: eq. 1 --------------------------------------------------------------------------------------------
+
+    def _loss(
+        self, content: Tensor | None, style: Mapping[str, tuple[Tensor, list[tuple[int, int]]]], strength: float
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """The weighted terms and their sum as a function of the image; without ``content`` that term is left out.
+        ``strength`` scales the MRF term."""
+        config = self.config
+        mrf_weights = config.weights("mrf")
+        content_weights = config.weights("content") if content is not None and config.content_weight else {}
+        encoder = self._encoder if content_weights else self._mrf_encoder
+        banks = {tap: PatchBank.over(*style[tap], config.patch_size, config.style_stride) for tap in mrf_weights}
+        dtype = _DTYPES[self.precision if config.match_precision == "auto" else config.match_precision]
+        wanted: dict[str, Tensor] = {}
+        if content is not None and content_weights:
+            with self.autocast():
+                wanted = encoder(content)
+        # Half of the mean: its gradient is the mean difference itself, which is what the authors' code adds up.
+        half = 0.5 if config.mrf_loss == "mean" else 1.0
+
+        def loss(image: Tensor) -> dict[str, Tensor]:
+            with self.autocast():
+                features = encoder(image)
+            mrf = [
+                (strength * config.mrf_weight * weight * half)
+                * patch_energy(
+                    features[tap],
+                    banks[tap],
+                    stride=config.stride,
+                    overlap=config.mrf_loss,
+                    dtype=dtype,
+                    chunk_bytes=config.chunk_mb << 20,
+                )
+                for tap, weight in mrf_weights.items()
+            ]
+            terms = {"mrf": torch.stack(mrf).sum()}
+            if content_weights:
+                guided = [
+                    config.content_weight * weight * _content_loss(features[tap], wanted[tap], config.content_loss)
+                    for tap, weight in content_weights.items()
+                ]
+                terms["content"] = torch.stack(guided).sum()
+            if config.tv_weight:
+                terms["tv"] = config.tv_weight * total_variation(image)
+            return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+        return loss
+
+
+def _content_loss(features: Tensor, wanted: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    difference = (features.float() - wanted.float()).square()
+    return difference.mean() if reduction == "mean" else difference.sum()
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[-2], image.shape[-1]
+
+
+def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """``size`` times ``factor``, rounded up as in the authors' pyramid."""
+    height, width = size
+    return max(1, math.ceil(height * factor)), max(1, math.ceil(width * factor))
+
+
+def variants(image: Tensor, config: CNNMRFConfig) -> list[Tensor]:
+    """The style (1, 3, H, W) in every rotation and scale: (2 · rotations + 1) · (2 · scales + 1) images."""
+    return [
+        resize(turned, scaled(_size(turned), (1 + config.scale_step) ** growth))
+        for step in range(-config.rotations, config.rotations + 1)
+        for turned in [rotated(image, step * config.rotation_step)]
+        for growth in range(-config.scales, config.scales + 1)
+    ]
+
+
+def inscribed(height: int, width: int, degrees: float) -> tuple[int, int]:
+    """Height and width of the largest upright rectangle within an image rotated by ``degrees``, in whole pixels."""
+    sine, cosine = abs(math.sin(math.radians(degrees))), abs(math.cos(math.radians(degrees)))
+    short, long = min(height, width), max(height, width)
+    if short <= 2 * sine * cosine * long or math.isclose(sine, cosine):
+        # A long strip: two corners touch its long sides, the other two touch nothing.
+        reach = short / 2
+        tall, wide = (reach / cosine, reach / sine) if width >= height else (reach / sine, reach / cosine)
+    else:
+        # All four corners touch: the equations are linear in height and width.
+        tall, wide = ((height * cosine - width * sine), (width * cosine - height * sine))
+        tall, wide = tall / (cosine**2 - sine**2), wide / (cosine**2 - sine**2)
+    return math.floor(tall + 1e-6), math.floor(wide + 1e-6)
+
+
+def rotated(image: Tensor, degrees: float) -> Tensor:
+    """The image (1, 3, H, W) turned about its centre and cut to its :func:`inscribed` rectangle; bilinear."""
+    if degrees == 0:
+        return image
+    height, width = image.shape[-2:]
+    tall, wide = inscribed(height, width, degrees)
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    # From the crop's coordinates in [-1, 1] to the image's.
+    turn = image.new_tensor(
+        [[cosine * wide / width, -sine * tall / width, 0], [sine * wide / height, cosine * tall / height, 0]]
+    )
+    grid = F.affine_grid(turn[None], [1, 3, max(1, tall), max(1, wide)], align_corners=False)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
