@@ -89,7 +89,7 @@ class _Easel:
         px = px + 0.8 * k * noise(rng, (1, count), (1, 40 * k))[0]
         py = py + 0.8 * k * noise(rng, (1, count), (1, 40 * k))[0]
         wide = width * k * (1 + 0.3 * press)
-        power = strength * (np.linspace(1, 0.25, count) if fade else np.ones(count)) * np.clip(1.1 + 0.35 * press, 0.2, 1)
+        power = strength * np.linspace(1, 0.25 if fade else 1, count) * np.clip(1.1 + 0.35 * press, 0.2, 1)
         i, j = np.round(px).astype(int), np.round(py).astype(int)
         reach = int(np.ceil(wide.max() / 2 + 0.5))
         for dj in range(-reach, reach + 1):
@@ -139,7 +139,8 @@ def _shards(easel: _Easel, size: float, count: int) -> None:
         easel.plane(_Plane(corners, hard, soft, angle, family))
         if rng.random() < 0.9:
             past = rng.uniform(0.0, 0.3)
-            easel.draw(np.stack([a - past * (b - a), b + past * (b - a)]), rng.uniform(3.2, 8.0), rng.uniform(0.75, 1.0))
+            edge = np.stack([a - past * (b - a), b + past * (b - a)])
+            easel.draw(edge, rng.uniform(3.2, 8.0), rng.uniform(0.75, 1.0))
         if rng.random() < 0.5:
             c = corners[(side + 2) % len(corners)]
             easel.draw(np.stack([b, c]), rng.uniform(2.4, 5.0), 0.85)
@@ -238,8 +239,8 @@ def draw(rng: np.random.Generator, n: int) -> Array:
                     break
                 reach *= 0.6
             step = reach * heading
-            path = np.stack([[x, y] - step, [x, y] + 0.06 * step[::-1], [x, y] + step]).astype(np.float32)
-            shifted = tint + np.array([0.055, 0.008, 0.013], np.float32) * rng.standard_normal(3).astype(np.float32)
+            path = (np.array([x, y]) + np.stack([-step, 0.06 * step[::-1], step])).astype(np.float32)
+            shifted = tint + (np.array([0.055, 0.008, 0.013]) * rng.standard_normal(3)).astype(np.float32)
             brush = Brush(min(width * k * rng.uniform(0.7, 1.15), 1.3 * reach), 0.25, 0.7, 0.75, 0.06, 0.9)
             paint.stroke(path, brush, shifted, float(rng.random()))
     image = paint.colour

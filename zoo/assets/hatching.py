@@ -177,7 +177,13 @@ class _Ink:
 
 
 def _hatch(
-    ink: _Ink, scene: _Scene, direction: Array, wanted: Array, spacing: float, reach: float, width: tuple[float, float]
+    ink: _Ink,
+    scene: _Scene,
+    direction: Array,
+    wanted: Array,
+    spacing: float,
+    reach: float,
+    width: tuple[float, float],
 ) -> None:
     """One pass: evenly spaced lines along ``direction`` where ``wanted`` > 0, wider where it is larger.
 
@@ -244,7 +250,6 @@ def _outlines(ink: _Ink, scene: _Scene) -> None:
     n, k, rng = scene.n, scene.k, ink.rng
     for number, form in enumerate(scene.forms, 1):
         t = np.linspace(0, 2 * np.pi, 160) + rng.uniform(0, 6)
-        edge = form.paper(np.cos(t), np.sin(t))
         shade = np.clip(-(np.cos(t + form.turn) * _LIGHT[0] + np.sin(t + form.turn) * _LIGHT[1]), -0.6, 1)
         for extra in (1.0, 0.985):
             points = form.paper(extra * np.cos(t), extra * np.sin(t))
@@ -267,7 +272,8 @@ def _outlines(ink: _Ink, scene: _Scene) -> None:
                 _visible(ink, scene, points, points, number, np.full(len(points), 2.8 * k))
         tip = form.pole[:2]
         base = np.array([form.x, form.y]) + tip * np.array([form.a, form.b]).mean() * 0.93
-        if form.pole[2] > 0.3 and 0 < base[0] < n and 0 < base[1] < n and scene.form[int(base[1]), int(base[0])] == number:
+        on_paper = 0 < base[0] < n and 0 < base[1] < n
+        if form.pole[2] > 0.3 and on_paper and scene.form[int(base[1]), int(base[0])] == number:
             for offset in np.linspace(-1, 1, 5):
                 t = np.linspace(0, 1, 12)[:, None]
                 size = 0.3 * form.a

@@ -14,7 +14,18 @@ from scipy import ndimage
 
 from zoo.assets.canvas import Array, fractal, lab, noise
 
-_PALETTE = ("16233f", "f3e9d2", "a3262c", "d79a2b", "2f7a78", "e9c9a6", "5d1a2b", "7fb0a6", "f0e0bd", "284a7e")
+_PALETTE = (
+    "16233f",
+    "f3e9d2",
+    "a3262c",
+    "d79a2b",
+    "2f7a78",
+    "e9c9a6",
+    "5d1a2b",
+    "7fb0a6",
+    "f0e0bd",
+    "284a7e",
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class _Drop:
 
 @dataclass(frozen=True)
 class _Comb:
-    """Teeth ``gap`` pixels apart drawn along ``angle``: the surface shifts by z u^d, d being the distance to a tooth.
+    """Teeth ``gap`` pixels apart drawn along ``angle``: the surface shifts by z sharp / (sharp + d),
+    d being its distance to the nearest one.
 
     ``wave`` is the side-to-side swing of the hand and ``period`` its length (pixels); ``turns`` makes every second
     tooth go the other way.
@@ -58,16 +70,15 @@ class _Swirl:
 def _undo_comb(comb: _Comb, x: Array, y: Array) -> tuple[Array, Array]:
     c, s = np.cos(comb.angle), np.sin(comb.angle)
     along, across = x * c + y * s, -x * s + y * c
-    swing = comb.wave * np.sin(along * (2 * np.pi / comb.period))
-    # the swing moves the surface across the teeth, which keeps lines along the comb where they are
     number = (across - comb.offset) / comb.gap
     nearest = np.round(number)
     distance = np.abs(number - nearest) * comb.gap
     pull = comb.z * comb.sharp / (comb.sharp + distance)
     if comb.turns:
         pull = np.where(nearest % 2 == 0, pull, -pull)
+    # two shears, undone one after the other: the surface is neither stretched nor folded
     along = along - pull
-    across = across - swing
+    across = across - comb.wave * np.sin(along * (2 * np.pi / comb.period))
     return along * c - across * s, along * s + across * c
 
 
@@ -105,28 +116,52 @@ def _acts(rng: np.random.Generator, n: int) -> list[_Drop | _Comb | _Swirl]:
             placed.append(options[0])
             pair = pairs[i % len(pairs)]
             for turn in range(int(rng.integers(most // 2, most + 1))):
-                acts.append(_Drop(*options[0], rng.uniform(15, 25) * k, pair[turn % 2]))
+                acts.append(_Drop(*options[0], rng.uniform(14, 21) * k, pair[turn % 2]))
 
-    shower(60, 60, 90, (0, 2, 4, 3, 9, 6))
-    shower(60, 34, 56, (4, 0, 7, 3, 2, 1, 9))
-    rings(26, [[0, 1], [2, 5], [4, 8], [9, 1], [6, 3], [1, 4], [0, 7]], 11)
+    shower(40, 60, 85, (0, 2, 4, 3, 9, 6))
+    shower(60, 34, 52, (4, 0, 8, 3, 2, 1, 9))
+    rings(40, [[0, 1], [2, 5], [4, 8], [9, 1], [6, 3], [1, 4], [0, 7]], 10)
     shower(60, 20, 40, (2, 4, 3, 0, 9, 6, 8))
     acts.append(_Comb(0.18, 118 * k, 31 * k, 120 * k, 16 * k, turns=True))
     acts.append(_Comb(np.pi / 2 + 0.12, 104 * k, 10 * k, 95 * k, 13 * k, 20 * k, 310 * k, turns=True))
-    rings(16, [[0, 8], [1, 2], [3, 6], [4, 1]], 9)
-    acts.append(_Comb(0.1, 47 * k, 5 * k, 44 * k, 7 * k, 12 * k, 260 * k))
+    rings(24, [[0, 8], [1, 2], [3, 6], [4, 1]], 8)
+    acts.append(_Comb(0.1, 39 * k, 5 * k, 40 * k, 6 * k, 12 * k, 260 * k))
     for i in rng.permutation(16):
         x, y = (np.array([i % 4, i // 4]) + rng.uniform(0.1, 0.9, 2)) / 4 * n
         acts.append(_Swirl(x, y, rng.uniform(60, 115) * k, rng.choice([-1, 1]) * rng.uniform(1.6, 3.4)))
     shower(30, 8, 19, (1, 0, 3, 8, 2))
     acts.append(_Comb(np.pi / 2 - 0.25, 150 * k, 60 * k, 60 * k, 10 * k, 26 * k, 420 * k, turns=True))
-    shower(70, 2.5, 6, (1, 8, 0))
+    shower(70, 2.5, 6, (1, 3, 0))
     return acts
 
 
-def _trace(acts: list[_Drop | _Comb | _Swirl], x: Array, y: Array, base: int) -> tuple[Array, Array, Array]:
+@dataclass(frozen=True)
+class _Ground:
+    """Strips of ink trailed over the bare water before anything else: their edges (pixels) and inks, in order."""
+
+    edges: Array
+    inks: Array
+
+    def at(self, x: Array, y: Array, k: float) -> Array:
+        across = 0.8 * y + 0.6 * x + 22 * k * np.sin((0.8 * x - 0.6 * y) / (70 * k))
+        return self.inks[np.searchsorted(self.edges, across)]
+
+
+def _ground(rng: np.random.Generator, n: int) -> _Ground:
+    """Broad strips of the deep inks with thin light ones between them."""
+    k = n / 1024
+    broad = rng.choice([9, 0, 4, 0, 9, 6, 2], 240)
+    fine = rng.choice([1, 7, 3, 8, 5], 240)
+    widths = np.stack([rng.uniform(16, 48, 240), rng.uniform(4, 13, 240)], -1).ravel() * k
+    edges = np.cumsum(widths) - 2.5 * n
+    return _Ground(edges[:-1].astype(np.float32), np.stack([broad, fine], -1).ravel().astype(np.int16))
+
+
+def _trace(
+    acts: list[_Drop | _Comb | _Swirl], ground: _Ground, x: Array, y: Array, k: float
+) -> tuple[Array, Array, Array]:
     """Ink number, relative radius inside its drop, and the drop's number, for positions (m,)."""
-    ink = np.full(x.shape, base, np.int16)
+    ink = np.zeros(x.shape, np.int16)
     inner = np.full(x.shape, 0.5, np.float32)
     drop = np.zeros(x.shape, np.int16)
     left = np.arange(x.size)
@@ -150,6 +185,7 @@ def _trace(acts: list[_Drop | _Comb | _Swirl], x: Array, y: Array, base: int) ->
                 dx, dy, squared = dx[miss], dy[miss], squared[miss]
             scale = np.sqrt(1 - act.r**2 / squared)
             x, y = act.x + dx * scale, act.y + dy * scale
+    ink[left] = ground.at(x, y, k)
     return ink, inner, drop
 
 
@@ -157,6 +193,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     """The drawing in Oklab, (n, n, 3)."""
     k = n / 1024
     acts = _acts(rng, n)
+    ground = _ground(rng, n)
     inks = lab(*_PALETTE)
     shade = rng.normal(0, 0.022, len(acts) + 1).astype(np.float32)
     # The water never stands quite still: everything is drawn through a slight, slow ripple.
@@ -168,7 +205,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     for ox, oy in offsets:
         x = (columns + ox + ripple_x).ravel()
         y = (rows + oy + ripple_y).ravel()
-        ink, inner, drop = _trace(acts, x, y, 0)
+        ink, inner, drop = _trace(acts, ground, x, y, k)
         colour = inks[ink]
         # Ink is pushed to the rim of a drop as it spreads.
         colour[:, 0] += shade[drop] + 0.03 - 0.085 * inner**5
@@ -183,7 +220,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     fibre = np.maximum(noise(rng, (n, n), (1.6 * k, 12 * k)), noise(rng, (n, n), (12 * k, 1.6 * k)))
     image[..., 0] += 0.012 * np.clip(fibre - 1.0, 0, 2) * (0.4 + thin)
     # Gall breaks the film into tiny clear pinholes.
-    holes = ndimage.gaussian_filter((rng.random((n, n)) < 0.0016 / k**2).astype(np.float32), 1.1 * k)
+    holes = ndimage.gaussian_filter((rng.random((n, n)) < 0.0009 / k**2).astype(np.float32), 1.1 * k)
     holes = np.clip(holes * 9 * k**2 * (0.5 + np.clip(noise(rng, (n, n), 60 * k), 0, 2)), 0, 0.75)
     image += holes[..., None] * (lab("f4ead6")[0] - image)
     return image.astype(np.float32)

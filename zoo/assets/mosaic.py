@@ -73,12 +73,13 @@ def _school(rng: np.random.Generator, n: int) -> list[_Fish]:
             heading = 1.1 * np.sin(2 * np.pi * (0.8 * y + 0.3 * x) + 0.6) + (np.pi if rng.random() < 0.45 else 0)
             heading += rng.normal(0, 0.25)
             colours = int(rng.choice(4, p=[0.34, 0.3, 0.2, 0.16]))
-            out.append(_Fish(x * n, y * n, size * n * rng.uniform(0.92, 1.08), heading, rng.uniform(-0.35, 0.35), colours))
+            half, bend = size * n * rng.uniform(0.92, 1.08), rng.uniform(-0.35, 0.35)
+            out.append(_Fish(x * n, y * n, half, heading, bend, colours))
     return out
 
 
-def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[Array, Array, Array]:
-    """The cartoon under the tiles: colours (n, n, 3), regions (n, n) and the distance to the nearest outline."""
+def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[Array, Array]:
+    """The cartoon under the tiles: colours (n, n, 3) and the distance to the nearest outline."""
     x, y = grid(n)
     school = _school(rng, n)
     region = np.zeros((n, n), np.int32)
@@ -86,7 +87,7 @@ def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[
         body, fins, _ = fish.shape(*fish.local(x, y))
         region[(fins > 0) & (region == 0)] = 3 * number + 2
         region[body > 0] = 3 * number + 1
-    outline = (ndimage.maximum_filter(region, 3) != ndimage.minimum_filter(region, 3))
+    outline = ndimage.maximum_filter(region, 3) != ndimage.minimum_filter(region, 3)
     distance = ndimage.distance_transform_edt(~outline).astype(np.float32)
 
     # The sea: bands that run round the fish and break into waves of their own away from them.
@@ -120,10 +121,10 @@ def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[
         image[inside] = colour
     halo = (region == 0) & (away < 0.98 * pitch)
     image[halo] = 0.7 * lab("f1e9d2")[0] + 0.3 * image[halo]
-    return image, region, distance
+    return image, distance
 
 
-def _seeds(rng: np.random.Generator, distance: Array, region: Array, pitch: float) -> tuple[Array, Array]:
+def _seeds(rng: np.random.Generator, distance: Array, pitch: float) -> tuple[Array, Array]:
     """Middles of the tiles (m, 2) and the directions (radians) of their rows, nearest to the outlines first."""
     n = distance.shape[0]
     gy, gx = np.gradient(ndimage.gaussian_filter(distance, 0.3 * pitch))
@@ -151,7 +152,7 @@ def _seeds(rng: np.random.Generator, distance: Array, region: Array, pitch: floa
         lines = find_contours(smooth, level * pitch)
         for line in sorted(lines, key=len, reverse=True):
             lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-            count = int(round(lengths[-1] / (1.02 * pitch)))
+            count = round(lengths[-1] / (1.02 * pitch))
             if count < 1:
                 continue
             gaps = rng.uniform(0.82, 1.18, count)
@@ -169,8 +170,8 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     """The drawing in Oklab, (n, n, 3)."""
     k = n / 1024
     pitch = 14.0 * k
-    picture, region, distance = _picture(rng, n, k, pitch)
-    middles, angles = _seeds(rng, distance, region, pitch)
+    picture, distance = _picture(rng, n, k, pitch)
+    middles, angles = _seeds(rng, distance, pitch)
     angles = angles + rng.normal(0, 0.07, len(angles)).astype(np.float32)
     half = pitch * rng.uniform(0.43, 0.52, (len(angles), 2)).astype(np.float32)
 
@@ -204,9 +205,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     # A tile takes the colour of the cartoon under its middle, from a box of stones that are never quite alike.
     mx, my = middles[:, 0], middles[:, 1]
     tint = sample(picture, mx, my)
-    mean = np.stack(
-        [ndimage.mean(picture[..., ch], tile, np.arange(len(middles))) for ch in range(3)], -1
-    )
+    mean = np.stack([ndimage.mean(picture[..., ch], tile, np.arange(len(middles))) for ch in range(3)], -1)
     nearest = picture[np.clip(my, 0, n - 1).astype(int), np.clip(mx, 0, n - 1).astype(int)]
     tint = 0.6 * nearest + 0.2 * tint + 0.2 * np.nan_to_num(mean)
     tint = tint + rng.normal(0, 1, tint.shape) * np.array([0.034, 0.011, 0.014])
