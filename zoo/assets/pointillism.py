@@ -12,6 +12,8 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     """The drawing in Oklab, (n, n, 3)."""
     k = n / 1024
     scene = _scene(rng, n)
+    # Tone is left to the dots: a divisionist's darks are blues and greens, hardly darker than his lights.
+    scene[..., 0] = 0.66 + 0.5 * (scene[..., 0] - 0.66)
     image = np.broadcast_to(lab("e9dcc0")[0], (n, n, 3)).astype(np.float32).copy()
     image += 0.25 * (scene - image)
     relief = np.zeros((n, n), np.float32)
@@ -19,10 +21,10 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     warm = lab("f6a823", "f2c94c", "e8743b", "f7d9a0", "d9483b")
     cool = lab("2b5fa8", "5b4fa0", "2f8f83", "8fb8de", "3f7f4a")
     for spacing, radius, jitter, contrast in (
-        (13.0, 9.0, 0.035, 0.06),
-        (10.0, 6.6, 0.05, 0.14),
-        (8.5, 5.0, 0.06, 0.2),
-        (11.0, 3.6, 0.07, 0.28),
+        (13.0, 9.0, 0.05, 0.06),
+        (10.0, 6.6, 0.08, 0.14),
+        (8.5, 5.0, 0.09, 0.2),
+        (11.0, 3.6, 0.1, 0.28),
     ):
         points = scattered(rng, n, spacing * k)
         tints = sample(scene, points[:, 0], points[:, 1])

@@ -27,7 +27,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     rows = 7
     for row in range(rows):
         depth = row / (rows - 1)
-        base = n * (0.2 + 0.92 * depth)
+        base = n * (0.17 + 0.95 * depth)
         size = n * (0.105 + 0.1 * depth)
         x = -size * rng.uniform(0.2, 1.4)
         while x < n * 1.1:
