@@ -101,7 +101,7 @@ class Hungry(Tint):
 
 @dataclass(frozen=True)
 class MoodyConfig(Config):
-    mood: str = option("fine", "What goes wrong: load, raise, refuse, crash, hang, glutton.")
+    mood: str = option("fine", "What goes wrong: load, raise, refuse, crash, weather, glutton.")
     only: str = option("", "Go wrong only on contents whose mean colour is red, green or blue; empty: always.")
 
 
@@ -124,7 +124,7 @@ class Moody(Tint):
             "raise": {"summary": "Raises on red contents.", "options": {"mood": "raise", "only": "red"}},
             "refuse": {"summary": "Refuses.", "options": {"mood": "refuse"}},
             "crash": {"summary": "Crashes on red contents.", "options": {"mood": "crash", "only": "red"}},
-            "hang": {"summary": "Never returns.", "options": {"mood": "hang"}},
+            "weather": {"summary": "Fails while BENCH_FAKES_MOOD is set.", "options": {"mood": "weather"}},
             "glutton": {"summary": "Takes all memory.", "options": {"mood": "glutton"}},
         },
     }
@@ -144,8 +144,8 @@ class Moody(Tint):
         if self.config.mood == "crash":
             print("about to crash")
             os.kill(os.getpid(), signal.SIGSEGV)
-        if self.config.mood == "hang":
-            time.sleep(600)
+        if self.config.mood == "weather" and os.environ.get("BENCH_FAKES_MOOD"):
+            raise ValueError("bad weather")
         if self.config.mood == "glutton":
             hoard = []
             while True:

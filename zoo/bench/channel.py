@@ -32,5 +32,9 @@ class Channel:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a thread that waits inside it aborts the interpreter's own exit.
+    while os.read(0, 4096):
+        pass
+    if os.getpgrp() == os.getpid():  # its own group, so what it started goes too
+        os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)

@@ -19,6 +19,8 @@ import psutil
 
 _POLL_SECONDS = 0.05
 _STDERR_LINES = 40
+# How long a worker that closed its output, and the pipes of one that ended, may take to go.
+_EXIT_SECONDS = 5.0
 
 
 class WorkerError(Exception):
@@ -76,14 +78,16 @@ class Worker:
 
     def _read_events(self, pipe: IO[bytes] | None) -> None:
         assert pipe is not None
-        for line in pipe:
-            self._lines.put(line)
+        with pipe:
+            for line in pipe:
+                self._lines.put(line)
         self._lines.put(None)
 
     def _read_errors(self, pipe: IO[bytes] | None) -> None:
         assert pipe is not None
-        for line in pipe:
-            self._stderr.append(line.decode(errors="replace").rstrip())
+        with pipe:
+            for line in pipe:
+                self._stderr.append(line.decode(errors="replace").rstrip())
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Events as they come, until the worker says ``done``. Raises WorkerError."""
@@ -92,8 +96,11 @@ class Worker:
             try:
                 line = self._lines.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                self._check_limits(deadline)
-                continue
+                # Not only the end of its output tells of its end: a child of its own may hold that open.
+                if not self._exited():
+                    self._check_limits(deadline)
+                    continue
+                line = None if self._lines.empty() else self._lines.get()
             if line is None:
                 raise WorkerError(self._reason())
             event = json.loads(line)
@@ -101,6 +108,13 @@ class Worker:
                 return
             yield event
             deadline = time.monotonic() + self.seconds
+
+    def _exited(self) -> bool:
+        """Whether the process has ended; it is not reaped by this, so its group can still be ended by its number."""
+        try:
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
     def _check_limits(self, deadline: float) -> None:
         if time.monotonic() > deadline:
@@ -124,8 +138,9 @@ class Worker:
         return total
 
     def _reason(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5)
+        end = time.monotonic() + _EXIT_SECONDS
+        while not self._exited() and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
         self.kill()
         code = self._process.returncode
         said = next((line for line in reversed(self._stderr) if line.strip()), "")
@@ -143,9 +158,8 @@ class Worker:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         for reader in self._readers:
-            reader.join(timeout=5)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    pipe.close()
+            reader.join(timeout=_EXIT_SECONDS)

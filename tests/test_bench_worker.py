@@ -1,0 +1,328 @@
+"""Pieces around a worker: its process under supervision, the clock, memory, the environment, both stages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from zoo.bench import environment, memory, stages, timing
+from zoo.bench.folder import Folder
+from zoo.bench.ledger import Event, Ledger
+from zoo.bench.measures import PRIMARY
+from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.protocol import Limits, Protocol, ResolvedProtocol, Timing
+from zoo.bench.rows import RowStore
+from zoo.bench.supervise import Worker, WorkerError
+from zoo.bench.worker import explain
+from zoo.registry import MetricEntry, Registry
+
+CPU = torch.device("cpu")
+
+
+# -- supervision -----------------------------------------------------------------------------------------------------
+
+
+def errand(name: str, *, seconds: float = 60.0, mebibytes: int = 4096) -> Worker:
+    return Worker("bench_errand", {"errand": name}, threads=1, seconds=seconds, memory=mebibytes * 2**20)
+
+
+def gone(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def test_events_arrive_in_order_and_prints_do_not():
+    with errand("talk") as worker:
+        events = list(worker.events())
+    assert [event["event"] for event in events] == ["hello", "number", "number", "number"]
+    assert [event["value"] for event in events[1:]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("raise", r"exit code 1: RuntimeError: the reason"), ("exit", r"exit code 7")],
+)
+def test_a_worker_that_ends_early_gives_its_reason(name, reason):
+    with errand(name) as worker, pytest.raises(WorkerError, match=reason) as caught:
+        list(worker.events())
+    assert not caught.value.limit
+
+
+def test_a_worker_killed_from_outside_says_so():
+    # Its child lives on and holds the worker's output open.
+    with errand("hang") as worker:
+        events = worker.events()
+        child = [next(events), next(events)][1]["pid"]
+        os.kill(worker.pid, 9)
+        with pytest.raises(WorkerError, match="killed from outside"):
+            next(events)
+    wait_until(lambda: gone(child))
+
+
+def test_the_time_limit_ends_the_worker_and_its_children():
+    pids: list[int] = []
+    with errand("hang", seconds=1.5) as worker, pytest.raises(WorkerError, match=r"limit of 1\.5 s") as caught:
+        pids.extend(event["pid"] for event in worker.events())
+    assert caught.value.limit
+    assert len(pids) == 2
+    wait_until(lambda: all(map(gone, pids)))
+
+
+def test_the_memory_limit_ends_the_worker():
+    with errand("grow", mebibytes=150) as worker, pytest.raises(WorkerError, match="out of memory") as caught:
+        list(worker.events())
+    assert caught.value.limit
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_worker_and_its_children_end_when_its_parent_is_killed():
+    script = (
+        "from zoo.bench.supervise import Worker\n"
+        "worker = Worker('bench_errand', {'errand': 'hang'}, threads=1, seconds=600, memory=2**40)\n"
+        "for event in worker.events(): print(event['pid'], flush=True)\n"
+    )
+    path = os.pathsep.join(part or os.getcwd() for part in sys.path)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    with parent:
+        assert parent.stdout is not None
+        worker, child = int(parent.stdout.readline()), int(parent.stdout.readline())
+        assert not gone(worker)
+        parent.kill()
+    wait_until(lambda: gone(worker) and gone(child))
+
+
+# -- the clock -------------------------------------------------------------------------------------------------------
+
+
+def test_repeats_end_at_their_number_or_with_the_budget_but_never_before_the_first():
+    calls: list[int] = []
+
+    def call() -> int:
+        calls.append(1)
+        time.sleep(0.002)
+        return len(calls)
+
+    samples, last = timing.repeat(call, CPU, repeats=3, budget=60)
+    assert (len(samples), last) == (3, 3)
+    assert min(samples) >= 0.002
+    samples, _ = timing.repeat(call, CPU, repeats=1000, budget=0.02)
+    assert 1 <= len(samples) <= 11
+    assert len(timing.repeat(call, CPU, repeats=5, budget=0)[0]) == 1
+
+
+def test_p95_needs_twenty_runs():
+    assert timing.p95([1.0] * 19) is None
+    assert timing.p95([float(i) for i in range(21)]) == pytest.approx(19.0)
+
+
+def test_the_step_clock_leaves_the_first_step_out_and_can_stop():
+    clock = timing.StepClock(CPU)
+    for _ in range(4):
+        assert clock(1, 4, {}, torch.empty) is False
+    assert len(clock.steps) == 3
+    assert timing.StepClock(CPU, stop_after=1)(1, 4, {}, torch.empty) is True
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_peak_that_is_gone_again_is_seen(marked):
+    torch.ones(2**20)
+    before = memory.resident()
+    with memory.peak(CPU, use_high_water_mark=marked) as peak:
+        held = torch.ones(120 * 2**18)
+        time.sleep(0.05)
+        del held
+    assert 110 <= (peak.resident - before) / memory.MIB <= 200
+    assert peak.cuda_allocated is None
+
+
+def test_a_peak_before_the_block_is_not_counted():
+    held = torch.ones(300 * 2**18)
+    del held
+    with memory.peak(CPU) as peak:
+        pass
+    assert peak.resident - memory.resident() < 100 * memory.MIB
+
+
+def test_machine_memory_is_at_most_the_machines():
+    assert 0 < memory.machine_memory() <= psutil.virtual_memory().total
+
+
+# -- environment and reasons -----------------------------------------------------------------------------------------
+
+
+def test_the_environment_is_plain_data():
+    found = environment.describe(CPU)
+    assert json.loads(json.dumps(found)) == found
+    assert found["libraries"]["torch"]
+    assert found["usable_cores"] >= 1
+    assert len(found["source"]) == 12
+    assert found["machine"].endswith(" cores")
+
+
+def test_reasons_are_one_line_and_say_out_of_memory():
+    assert explain(ValueError("a\n  b")) == "ValueError: a b"
+    assert explain(KeyError()) == "KeyError: KeyError"
+    assert explain(MemoryError("no room")) == "out of memory: no room"
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert explain(caught.value).startswith("out of memory: ")
+    assert len(explain(ValueError("x" * 9999))) <= 500
+
+
+# -- stages, with scripted workers -----------------------------------------------------------------------------------
+
+
+class Script:
+    """A worker that says what it was told to, then ends well or dies."""
+
+    def __init__(self, events: list[dict[str, Any]], death: WorkerError | None = None) -> None:
+        self.lines, self.death = events, death
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        yield from self.lines
+        if self.death is not None:
+            raise self.death
+
+
+class Scripted(stages.Setting):
+    """A setting whose workers follow scripts; ``jobs`` keeps what each was asked."""
+
+    def play(self, *scripts: Script) -> Scripted:
+        object.__setattr__(self, "scripts", list(scripts))
+        object.__setattr__(self, "jobs", [])
+        return self
+
+    def worker(self, module: str, job: Mapping[str, Any]) -> Any:
+        self.jobs.append(job)  # type: ignore[attr-defined]
+        return self.scripts.pop(0)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Scripted:
+    return Scripted(Folder(tmp_path), "cpu", "auto", 1, Limits())
+
+
+CELLS = tuple(Cell("m.x", name, "s", size, 0, 1.0) for size in (32, 64) for name in "abc")
+PLAN = MethodPlan("m.x", "m.x", {}, Timing(), False, None, None, CELLS)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    spec = Protocol.model_validate(
+        {"schema": 1, "name": "p", "contents": ["a"], "styles": ["s"], "sizes": [32], "metrics": ["ssim", "other"]}
+    )
+    entry = {"title": "", "measures": "content", "direction": "higher", "range": "", "unit": "", "reference": ""}
+    metric = MetricEntry.model_validate({**entry, "class": "zoo.metrics.ssim:SSIM", "version": 1})
+    registry = Registry({}, {}, {"ssim": metric, "other": metric})
+    events: list[Event] = []
+    with RowStore(tmp_path / "rows.jsonl") as store:
+        book = Ledger(store, ResolvedProtocol(spec, (), (), (), (1, 1)), [PLAN], registry, "r", events.append)
+        book.seen = events  # type: ignore[attr-defined]
+        yield book
+    assert events[-1].done == events[-1].total
+
+
+def loaded() -> dict[str, Any]:
+    return {"event": "loaded", "precision": "fp32", "measured": []}
+
+
+def measured(cell: int) -> list[dict[str, Any]]:
+    numbers = [{"metric": name, "value": 1.0, "unit": "s", "samples": []} for name in (PRIMARY, "memory.resident")]
+    return [{"event": "start", "cell": cell}, {"event": "measured", "cell": cell, "measured": numbers}]
+
+
+def outcomes(ledger: Ledger) -> list[str]:
+    found = []
+    for cell in CELLS:
+        row = ledger.measured(cell)
+        found.append("missing" if row is None else row.reason or row.status)
+    return found
+
+
+def test_a_crash_costs_one_cell_and_the_rest_is_measured_by_another_worker(setting, ledger):
+    crash = Script([loaded(), *measured(0), {"event": "start", "cell": 1}], WorkerError("crashed"))
+    setting.play(crash, Script([loaded(), *measured(0)]), Script([loaded(), *measured(0), *measured(1), *measured(2)]))
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    assert outcomes(ledger) == ["ok", "crashed", "ok", "ok", "ok", "ok"]
+    assert [len(job["cells"]) for job in setting.jobs] == [3, 1, 3]
+    assert ledger.store.rows[0].metric == "memory.resident", "the row that says that a cell is done comes last"
+
+
+def test_a_crash_between_cells_costs_none(setting, ledger):
+    setting.play(
+        Script([loaded(), *measured(0)], WorkerError("crashed")), Script([loaded(), *measured(0), *measured(1)])
+    )
+    stages.measure(setting, ledger, [(PLAN, CELLS[:3])])
+    assert outcomes(ledger)[:3] == ["ok", "ok", "ok"]
+
+
+def test_after_a_limit_neither_this_size_nor_a_larger_one_is_tried(setting, ledger):
+    slow = WorkerError("took longer than the limit of 9 s", limit=True)
+    setting.play(Script([loaded(), *measured(0), {"event": "start", "cell": 1}], slow))
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    found = outcomes(ledger)
+    assert found[:2] == ["ok", "took longer than the limit of 9 s"]
+    assert set(found[2:]) == {"not tried, because b x s at 32 took longer than the limit of 9 s"}
+
+
+def test_a_worker_that_dies_while_loading_fails_all_its_cells(setting, ledger):
+    setting.play(Script([], WorkerError("ended with exit code 1")), Script([], WorkerError("ended with exit code 1")))
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    assert set(outcomes(ledger)) == {"while loading: ended with exit code 1"}
+
+
+def test_a_crash_while_scoring_costs_one_picture(setting, ledger):
+    pending = [(metric, cell) for metric in (0, 1) for cell in CELLS[:2]]
+    first = [
+        {"event": "start", "metric": 0, "item": 0},
+        {"event": "scored", "metric": 0, "item": 0, "value": 0.5},
+        {"event": "start", "metric": 0, "item": 1},
+    ]
+    second = [
+        {"event": "refused", "metric": 1, "item": None, "reason": "weights are missing"},
+    ]
+    setting.play(Script(first, WorkerError("crashed")), Script(second))
+    stages.score(setting, ledger, pending)
+    found = {(row.metric, row.content): (row.status, row.reason) for row in ledger.store.rows}
+    assert found == {
+        ("ssim", "a"): ("ok", ""),
+        ("ssim", "b"): ("failed", "crashed"),
+        ("other", "a"): ("skipped", "weights are missing"),
+        ("other", "b"): ("skipped", "weights are missing"),
+    }
+
+
+def test_a_metric_that_cannot_be_loaded_fails_alone(setting, ledger):
+    pending = [(metric, cell) for metric in (0, 1) for cell in CELLS[:2]]
+    ready = [{"event": "scored", "metric": 0, "item": i, "value": 0.5} for i in range(2)]
+    setting.play(Script(ready, WorkerError("ended")))
+    stages.score(setting, ledger, pending)
+    assert [row.status for row in ledger.store.rows] == ["ok", "ok", "failed", "failed"]
