@@ -43,8 +43,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (features,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (features,), (gradient,) = ctx.saved_tensors, grad_outputs
         matrix = (gradient + gradient.mT).to(features.dtype)
         with torch.autocast(features.device.type, enabled=False):
             # A 1x1 convolution is this product without leaving the features' layout.
@@ -66,5 +66,7 @@ def _product(features: Tensor) -> Tensor:
         return positions.mT @ positions
     if features.device.type == "cuda":
         return torch.bmm(positions.mT, positions, out_dtype=torch.float32)
-    parts = [(part.mT @ part).float() for part in positions.chunk(_CHUNKS, dim=1)]
-    return torch.stack(parts).sum(0)
+    total = features.new_zeros((batch, channels, channels), dtype=torch.float32)
+    for part in positions.chunk(_CHUNKS, dim=1):
+        total += part.mT @ part
+    return total

@@ -22,6 +22,10 @@ from zoo.stylizer import Call
 
 PIXEL_SCALE = 255.0
 
+# Root mean square of a move of L-BFGS, in levels of 255: the first one, and the bound on all of them.
+_FIRST_MOVE = 1.0
+_LARGEST_MOVE = 10.0
+
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
@@ -51,6 +55,7 @@ def optimise_pixels(
     total_steps: int | None = None,
     clamp: bool = False,
     history: int = 100,
+    show: Callable[[Tensor], Tensor] | None = None,
 ) -> Optimised:
     """Minimise ``loss`` over the pixels of one image, beginning at ``start``.
 
@@ -62,7 +67,8 @@ def optimise_pixels(
     number of curvature pairs L-BFGS keeps: each costs two images of memory. ``clamp`` puts the pixels back into
     [0, 1] before every evaluation. ``deadline`` is a value of ``time.monotonic()``; at least one step is always taken.
     ``first_step`` and ``total_steps`` number the steps of a later level of a pyramid for ``call.report`` and the
-    losses. Ends early at an exact minimum (zero gradient).
+    losses; ``show`` makes the picture a watcher sees of the one being fitted (another size, its colours back).
+    Ends early at an exact minimum (zero gradient).
 
     Both optimisers hand over the best image they evaluated and not the last one: without a line search the loss of
     L-BFGS is not monotone. The references return the last iterate, which they never evaluated.
@@ -90,10 +96,12 @@ def optimise_pixels(
             )
         if total < best_total:
             best, best_total = pixels.clone(), total
-        shown = pixels
-        stopped = call.report(
-            first_step + step, total_steps, values, lambda shown=shown: (shown / PIXEL_SCALE).clamp(0, 1)
-        )
+
+        def current(pixels: Tensor = pixels) -> Tensor:
+            image = pixels / PIXEL_SCALE
+            return (show(image) if show is not None else image).clamp(0, 1)
+
+        stopped = call.report(first_step + step, total_steps, values, current)
         stopped = stopped or (deadline is not None and time.monotonic() >= deadline)
         if stopped or step == num_steps:
             break
@@ -117,29 +125,29 @@ def _evaluate(loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor) ->
 
 
 def _lbfgs(learning_rate: float, history: int) -> Callable[[Tensor], Tensor]:
-    """L-BFGS with a fixed step: Nocedal and Wright, *Numerical Optimization*, algorithm 7.4. The first move follows
-    the gradient and changes no pixel by more than one level of 255.
+    """L-BFGS with a fixed step: Nocedal and Wright, *Numerical Optimization*, algorithm 7.4.
 
-    Own code and not torch's because nothing here depends on the scale of the loss. torch.optim.LBFGS tests in absolute
-    numbers (curvature y·s over 1e-10, changes under 1e-9), which discards pairs and then diverges or stalls where the
-    loss is small, and begins with a move of L1 norm 1, which over a million pixels drowns in float32 rounding. Steps
-    are also counted exactly.
+    Own code and not torch.optim.LBFGS, which tests in absolute numbers (curvature y·s over 1e-10, changes under 1e-9)
+    and so discards pairs and diverges or stalls where a loss is scaled small, begins with a move of L1 norm 1, which
+    over a million pixels drowns in float32 rounding, and falls back to the raw gradient while it knows no curvature.
+    Here nothing depends on the scale of the loss: the first move changes pixels by one level, each further one without
+    known curvature twice as much, and none by more than ten (root mean square). The last bound replaces a line search.
+    The losses of these methods grow with the fourth power of the pixels, and the first curvature that is found, along
+    the gradient, says little about other directions: unbounded, the second move often overshoots by orders of
+    magnitude and tens of steps pass before the loss falls again.
     """
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
     last_gradient: Tensor | None = None
     last_move: Tensor | None = None
+    free_length = _FIRST_MOVE
 
     def update(gradient: Tensor) -> Tensor:
-        nonlocal last_gradient, last_move
+        nonlocal last_gradient, last_move, free_length
         g = gradient.flatten()
-        step = learning_rate
-        if last_gradient is None or last_move is None:
-            step /= float(g.abs().max())
-        else:
+        if last_gradient is not None and last_move is not None:
             y = g - last_gradient
             curvature = float(y.dot(last_move))
-            # Relative, so that the scale of the loss does not matter; a pair without positive curvature would make
-            # the approximate Hessian indefinite.
+            # Relative, and a pair without positive curvature would make the approximate Hessian indefinite.
             if curvature > 1e-8 * float(y.norm() * last_move.norm()):
                 pairs.append((last_move, y, curvature))
         move = -g
@@ -152,11 +160,20 @@ def _lbfgs(learning_rate: float, history: int) -> Callable[[Tensor], Tensor]:
             move.mul_(curvature / float(y.dot(y)))
         for (s, y, curvature), coefficient in zip(pairs, reversed(coefficients), strict=True):
             move.add_(s, alpha=coefficient - float(y.dot(move)) / curvature)
-        move.mul_(step)
+        length = _root_mean_square(move)
+        if pairs:
+            move.mul_(learning_rate * min(1.0, _LARGEST_MOVE / length))
+        else:
+            move.mul_(learning_rate * min(free_length, _LARGEST_MOVE) / length)
+            free_length *= 2
         last_gradient, last_move = g, move
         return move.view_as(gradient)
 
     return update
+
+
+def _root_mean_square(values: Tensor) -> float:
+    return float(values.norm()) / math.sqrt(values.numel())
 
 
 def _adam(

@@ -1,0 +1,77 @@
+"""Colour as a thing apart from texture: luminance, and the mean and covariance of an image's RGB values.
+
+Gatys, Bethge, Hertzmann, Shechtman, *Preserving Color in Neural Artistic Style Transfer*, 2016, gives the two ways in
+which a stylised photograph keeps its colours: transfer the luminance alone (section 4), or first give the style image
+the colours of the content (section 3). The second is also known as CORAL: Sun, Feng, Saenko, *Return of Frustratingly
+Easy Domain Adaptation*, 2016.
+
+All images are (B, 3, H, W) float RGB. Nothing here clamps: values may leave [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The Y row of YIQ, as in the paper; the rows of I and Q are never needed, see with_luminance.
+_LUMA = (0.299, 0.587, 0.114)
+
+# Spread of colour, in [0, 1], below which a direction counts as flat: 2.5 levels of 255. Dividing by less would turn
+# the compression noise of a grey image into strong colours.
+_FLAT = 0.01
+
+
+def luminance(images: Tensor) -> Tensor:
+    """Luminance (B, 1, H, W) of images (B, 3, H, W): the Y of YIQ."""
+    weights = images.new_tensor(_LUMA).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def with_luminance(images: Tensor, wanted: Tensor) -> Tensor:
+    """The images with luminance ``wanted`` (B, 1, H, W) and their own chroma (I and Q).
+
+    Y enters each of R, G and B with weight 1, so that replacing it is one addition.
+    """
+    return images + (wanted - luminance(images))
+
+
+def match_luminance(images: Tensor, like: Tensor) -> Tensor:
+    """Luminance (B, 1, H, W) of ``images``, moved and scaled to the mean and deviation of that of ``like``: eq. 10."""
+    y, wanted = luminance(images), luminance(like)
+    mean, deviation = _moments(y)
+    wanted_mean, wanted_deviation = _moments(wanted)
+    return (y - mean) * (wanted_deviation / deviation.clamp_min(_FLAT)) + wanted_mean
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    axes = (-2, -1)
+    return values.mean(axes, keepdim=True), values.std(axes, keepdim=True, correction=0)
+
+
+def color_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (B, 3) and covariance (B, 3, 3) of each image's RGB values, in float64."""
+    values = images.flatten(2).double()
+    mean = values.mean(dim=2)
+    centred = values - mean[:, :, None]
+    return mean, centred @ centred.mT / values.shape[2]
+
+
+def match_color(images: Tensor, like: Tensor) -> Tensor:
+    """``images`` under the linear map of colours that gives them the mean and covariance of ``like``.
+
+    The map is the whitening and colouring of eqs. 5 to 8 with symmetric square roots (the paper's "image analogies"
+    variant), which moves colours least. Directions flatter than 0.01 are stretched as if they were 0.01 wide, so for
+    them alone the covariance is not reached. ``like`` holds one image, or one for each of ``images``.
+    """
+    mean, covariance = color_statistics(images)
+    wanted_mean, wanted_covariance = color_statistics(like)
+    colouring = _symmetric_power(wanted_covariance, 0.5, floor=0.0)
+    matrix = colouring @ _symmetric_power(covariance, -0.5, floor=_FLAT**2)
+    offset = wanted_mean - (matrix @ mean[:, :, None])[:, :, 0]
+    mixed = torch.einsum("bij,bjhw->bihw", matrix.to(images), images)
+    return mixed + offset.to(images)[:, :, None, None]
+
+
+def _symmetric_power(matrices: Tensor, power: float, floor: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrices)
+    return (vectors * values.clamp_min(floor)[:, None, :] ** power) @ vectors.mT
