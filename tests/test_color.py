@@ -1,0 +1,89 @@
+"""Luminance and colour statistics."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.color import color_statistics, luminance, match_color, match_luminance, with_luminance
+
+YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+
+
+@pytest.fixture
+def photos() -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    mix = torch.rand(2, 3, 3, generator=generator)
+    return torch.einsum("bij,bjhw->bihw", mix, torch.rand(2, 3, 20, 31, generator=generator)) / 3
+
+
+@pytest.fixture
+def painting() -> Tensor:
+    generator = torch.Generator().manual_seed(4)
+    return 0.2 + 0.6 * torch.rand(1, 3, 17, 13, generator=generator) ** 2
+
+
+def test_luminance_is_that_of_yiq(photos: Tensor) -> None:
+    wanted = torch.einsum("ij,bjhw->bihw", YIQ, photos)[:, :1]
+    torch.testing.assert_close(luminance(photos), wanted)
+    grey = torch.full((1, 3, 4, 4), 0.37)
+    torch.testing.assert_close(luminance(grey), grey[:, :1])
+
+
+def test_with_luminance_changes_y_and_keeps_i_and_q(photos: Tensor) -> None:
+    wanted = torch.rand(2, 1, 20, 31, generator=torch.Generator().manual_seed(5))
+    y, i, q = torch.einsum("ij,bjhw->bihw", YIQ, with_luminance(photos, wanted)).split(1, dim=1)
+    _, old_i, old_q = torch.einsum("ij,bjhw->bihw", YIQ, photos).split(1, dim=1)
+    torch.testing.assert_close(y, wanted, atol=1e-5, rtol=0)
+    # The published YIQ coefficients are rounded to four digits, so their rows do not sum to zero exactly.
+    torch.testing.assert_close(i, old_i, atol=1e-3, rtol=0)
+    torch.testing.assert_close(q, old_q, atol=1e-3, rtol=0)
+
+
+def test_own_luminance_changes_nothing(photos: Tensor) -> None:
+    torch.testing.assert_close(with_luminance(photos, luminance(photos)), photos)
+
+
+def test_match_luminance_has_the_mean_and_deviation_of_the_other(photos: Tensor, painting: Tensor) -> None:
+    y, wanted = match_luminance(photos, painting), luminance(painting)
+    for single in y:
+        assert float(single.mean()) == pytest.approx(float(wanted.mean()), abs=1e-5)
+        assert float(single.std(correction=0)) == pytest.approx(float(wanted.std(correction=0)), rel=1e-4)
+
+
+def test_color_statistics_are_those_of_the_definition(photos: Tensor) -> None:
+    mean, covariance = color_statistics(photos)
+    for image, m, c in zip(photos, mean, covariance, strict=True):
+        values = image.flatten(1).double()
+        torch.testing.assert_close(m, values.mean(1))
+        torch.testing.assert_close(c, torch.cov(values, correction=0))
+
+
+def test_match_color_has_the_mean_and_covariance_of_the_other(photos: Tensor, painting: Tensor) -> None:
+    mean, covariance = color_statistics(match_color(photos, painting))
+    wanted_mean, wanted_covariance = color_statistics(painting)
+    for m, c in zip(mean, covariance, strict=True):
+        torch.testing.assert_close(m, wanted_mean[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(c, wanted_covariance[0], atol=1e-6, rtol=1e-3)
+
+
+def test_match_color_to_itself_changes_nothing(photos: Tensor) -> None:
+    torch.testing.assert_close(match_color(photos, photos), photos, atol=1e-4, rtol=0)
+
+
+def test_match_color_of_flat_and_grey_images_stays_small(painting: Tensor) -> None:
+    flat = torch.full((1, 3, 8, 8), 0.5)
+    mean, _ = color_statistics(painting)
+    torch.testing.assert_close(match_color(flat, painting)[0, :, 0, 0].double(), mean[0], atol=1e-5, rtol=0)
+    grey = torch.rand(1, 1, 8, 8).expand(1, 3, 8, 8) + 1e-4 * torch.randn(1, 3, 8, 8)
+    coloured = match_color(grey, painting)
+    # Noise of a tenth of a level must not become colour.
+    spread = (coloured - match_color(grey.mean(1, keepdim=True).expand(1, 3, 8, 8), painting)).abs().max()
+    assert float(spread) < 0.02
+
+
+def test_results_do_not_depend_on_the_batch(photos: Tensor, painting: Tensor) -> None:
+    both = match_color(photos, painting)
+    torch.testing.assert_close(both[1:], match_color(photos[1:], painting))
+    torch.testing.assert_close(match_luminance(photos, painting)[1:], match_luminance(photos[1:], painting))
