@@ -25,6 +25,7 @@ from zoo.training import ImageSet, TrainConfig, TrainingTask, export_checkpoint,
 from zoo.training.data import Crops, Loader, Sampler
 from zoo.training.export import plot_losses
 from zoo.training.trainer import TrainState
+from zoo.training.whitened import WhitenedAdam, measure, sample_patches
 from zoo.weights import read_state
 
 TINY = TrainConfig(steps=12, batch_size=2, crop=16, lr=1e-2, log_every=4, preview_every=0, precision="fp32", warmup=2)
@@ -537,7 +538,7 @@ def test_reflection_falls_back_where_there_is_nothing_to_reflect():
 def test_least_squares_finds_a_decoder_without_training(data):
     from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
 
-    task = ReconstructionTask(ReconstructionConfig(level=2))
+    task = ReconstructionTask(ReconstructionConfig(level=2, encoder="vgg19"))
     picture = torch.from_numpy(data["style"].image(9).copy()).permute(2, 0, 1)[None] / 255
     held_out = {"content": [picture[..., :39, :38]]}
     untrained = task.evaluate(held_out)["psnr"]
@@ -564,7 +565,7 @@ def test_lower_decoders_are_kept_by_the_least_squares_start(data, tmp_path):
     lower = VGGDecoder(1)
     save_file(lower.state_dict(), tmp_path / "lower.safetensors")
     task = ReconstructionTask(
-        ReconstructionConfig(level=2, lower=str(tmp_path / "lower.safetensors"), feature_weight=1)
+        ReconstructionConfig(level=2, encoder="vgg19", lower=str(tmp_path / "lower.safetensors"), feature_weight=1)
     )
     start = task.network.conv2_1.weight.clone()
     sampler = Sampler(data["content"], "content", Crops(32), batch_size=8, seed=0)
@@ -573,7 +574,70 @@ def test_lower_decoders_are_kept_by_the_least_squares_start(data, tmp_path):
     assert not torch.equal(task.network.conv2_1.weight, start)
     loss = task.loss({"content": sampler.batch(0).float() / 255})
     assert set(loss) == {"total", "pixel", "feature"}
-    assert float(loss["total"]) == pytest.approx(float(loss["pixel"] + loss["feature"]))
+    assert float(loss["total"].detach()) == pytest.approx(float(loss["pixel"].detach() + loss["feature"].detach()))
+
+
+def test_whitening_makes_the_inputs_of_every_convolution_alike():
+    random = torch.Generator().manual_seed(0)
+    mix = torch.randn(6, 6, generator=random) * torch.logspace(0, -1, 6)
+    network = nn.Sequential(nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 1))
+    batches = [torch.einsum("oc,bchw->bohw", mix, torch.randn(4, 6, 12, 12, generator=random)) for _ in range(40)]
+    whitening = measure(network, network, iter(batches), count=20, samples=10**6)
+    assert {name: tuple(p.shape) for name, p in whitening.items()} == {"0": (55, 55), "2": (6, 6)}
+    for patches, name in ((batches[30:], "0"), ([network[:2](b) for b in batches[30:]], "2")):
+        every = torch.cat([
+            sample_patches(x.detach(), network.get_submodule(name), 10**6, 1, random)[0] for x in patches
+        ])  # fmt: skip
+        moment = (every @ whitening[name].float()).T @ (every @ whitening[name].float()) / len(every)
+        raw = every.T @ every / len(every)
+        values, before = torch.linalg.eigvalsh(moment), torch.linalg.eigvalsh(raw)
+        assert before.max() / before.min() > 15
+        assert values.max() / values.min() < 3
+    for refused in (nn.Conv2d(3, 3, 3, padding=1), nn.Sequential(nn.Conv2d(3, 3, 3), nn.PReLU())):
+        with pytest.raises(InputError, match="plain convolutions"):
+            measure(refused, refused, iter(()))
+
+
+def test_whitened_adam_beats_adam_where_inputs_are_correlated():
+    random = torch.Generator().manual_seed(0)
+    mix = torch.linalg.qr(torch.randn(8, 8, generator=random))[0] * torch.logspace(0, -2, 8)
+    inputs = torch.einsum("oc,bchw->bohw", mix, torch.randn(16, 8, 8, 8, generator=random))
+    wanted = nn.Conv2d(8, 8, 1)
+    with torch.no_grad():
+        # A target whose weak input directions matter as much as the strong ones.
+        wanted.weight.copy_(torch.linalg.inv(mix)[..., None, None])
+        target = wanted(inputs)
+    reached = {}
+    for kind in ("adam", "whitened"):
+        network = nn.Sequential(nn.Conv2d(8, 8, 1))
+        nn.init.zeros_(network[0].weight)
+        if kind == "adam":
+            optimiser: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
+        else:
+            optimiser = WhitenedAdam(network, 0.03, measure(network, network, iter([inputs] * 8), count=8))
+        for _ in range(150):
+            loss = (network(inputs) - target).pow(2).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        reached[kind] = loss.item()
+    assert reached["whitened"] < 0.3 * reached["adam"]
+    bare = WhitenedAdam(network, 0.1)
+    with pytest.raises(InputError, match="no whitening"):
+        bare.step()
+
+
+def test_a_decoders_run_resumes_with_its_whitening(data, tmp_path):
+    from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+
+    def go(folder, **options):
+        task = ReconstructionTask(ReconstructionConfig(level=1, encoder="vgg19"))
+        return run({"content": data["content"]}, folder, task, crop=16, beta2=0.99, ema=0.9, lr=1e-3, **options)
+
+    go(tmp_path / "whole", steps=8)
+    go(tmp_path / "parts", steps=8, progress=lambda s: s.step == 4)
+    go(tmp_path / "parts", steps=8, resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def test_module_command_trains_a_task(folders, tmp_path, capsys):
@@ -582,6 +646,7 @@ def test_module_command_trains_a_task(folders, tmp_path, capsys):
     arguments = [
         "zoo.training.reconstruction:ReconstructionTask", "--set", f"content={folders / 'content'}",
         "--cache-dir", str(folders / "cache"), "--out", str(tmp_path / "run"), "--level", "1", "--steps", "2",
+        "--encoder", "vgg19",
         "--crop", "32", "--batch-size", "2", "--zoom", "0.9,1.1", "--held-out", f"content={folders / 'style'}",
         "--held-out-size", "exact:48", "--held-out-count", "2",
     ]  # fmt: skip

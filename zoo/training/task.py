@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from zoo.config import Config, option
@@ -97,6 +98,12 @@ class TrainingTask(nn.Module, ABC):
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Before the first update of a new run that has no ``init_from``: start values computed from data."""
         return None
+
+    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+        """The optimiser of ``network``: Adam. ``batches`` are there for one that measures something first; they are
+        None where a run goes on, whose optimiser gets its state from the checkpoint."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, config.beta2))
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
         """Figures on images that are never trained on, lists of (1, 3, H, W) by set. Without gradients."""

@@ -174,7 +174,8 @@ class _Run:
             task.prepare(self._preparing())
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         parameters = [p for p in task.network.parameters() if p.requires_grad]
-        optimiser: Any = torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, config.beta2))
+        with devices.autocast(fabric.device, self.precision):
+            optimiser: Any = task.optimiser(config, None if resuming else self._preparing())
         self.module, self.optimiser = fabric.setup(task, optimiser)
         self.parameters = parameters
         if config.ema is not None:
@@ -422,7 +423,8 @@ class _Run:
                 f"{path} cannot be read as a training checkpoint ({error}): start the run anew."
             ) from error
         before, now = json.loads(state["identity"]), self._identity()
-        changed = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]
+        now = json.loads(json.dumps(now))  # tuples are lists in the file
+        changed = [key for key in now if before.get(key) != now[key]]
         if changed:
             raise ConfigError(
                 f"The run in {path.parent} was begun with other {', '.join(changed)}: give the same, or start a new "
