@@ -588,7 +588,8 @@ def test_whitening_makes_the_inputs_of_every_convolution_alike():
         every = torch.cat([
             sample_patches(x.detach(), network.get_submodule(name), 10**6, 1, random)[0] for x in patches
         ])  # fmt: skip
-        moment = (every @ whitening[name].float()).T @ (every @ whitening[name].float()) / len(every)
+        white = every @ whitening[name].float().T
+        moment = white.T @ white / len(every)
         raw = every.T @ every / len(every)
         values, before = torch.linalg.eigvalsh(moment), torch.linalg.eigvalsh(raw)
         assert before.max() / before.min() > 15
