@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from zoo.config import Config, option
 from zoo.device import Precision
 from zoo.encoders import load_encoder
-from zoo.errors import ConfigError, UnsupportedError
+from zoo.errors import ConfigError, InputError, UnsupportedError
 from zoo.images import resize
 from zoo.nn.losses import total_variation
 from zoo.nn.optimise import optimise_pixels
@@ -31,6 +31,9 @@ _MEAN = (123.68, 116.779, 103.939)
 
 # Sides of relu4_1 are an eighth of the image's: four positions hold two 3 x 3 patches side by side.
 _MIN_SIDE = 32
+
+# Long side of the images that the authors' weights were chosen for (run_trans.lua).
+_AUTHORS_SIDE = 384
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -140,9 +143,14 @@ class CNNMRF(Stylizer):
         return {tap: (torch.cat(tables.pop(tap)), shapes[tap]) for tap in self.config.mrf_layers}
 
     def _sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Height and width at each level, the full size first; levels too small for a patch are left out."""
+        """Height and width at each level, the full size first; coarse levels too small for a patch are left out."""
+        if min(size) < self._smallest:
+            raise InputError(
+                f"Patches of {self.config.patch_size} on {', '.join(self.config.mrf_layers)} need images of at least "
+                f"{self._smallest} pixels a side, not {size[1]} x {size[0]}."
+            )
         sizes = [scaled(size, self.config.level_scale**level) for level in range(self.config.levels)]
-        return [at for level, at in enumerate(sizes) if level == 0 or min(at) >= self._smallest]
+        return [at for at in sizes if min(at) >= self._smallest]
 
     # -- what is optimised: an image under a photograph's guidance, or free ------------------------------------------
 
@@ -169,13 +177,10 @@ class CNNMRF(Stylizer):
         image = resize(start, sizes[-1]) if start is not None else self._noise(sizes[-1], call)
         steps, rows, stopped = 0, [], False
         for level in reversed(range(len(sizes))):
+            guide = None if content is None else resize(content, sizes[level])
             result = optimise_pixels(
                 resize(image, sizes[level]),
-                self._loss(
-                    None if content is None else resize(content, sizes[level]),
-                    code.data["levels"][level],
-                    call.strength,
-                ),
+                self._loss(guide, code.data["levels"][level], call.strength, max(size)),
                 optimiser=config.optimizer,
                 num_steps=(config.num_steps - steps) // (level + 1),
                 learning_rate=config.learning_rate,
@@ -201,10 +206,14 @@ class CNNMRF(Stylizer):
     # -- the loss: eq. 1 --------------------------------------------------------------------------------------------
 
     def _loss(
-        self, content: Tensor | None, style: Mapping[str, tuple[Tensor, list[tuple[int, int]]]], strength: float
+        self,
+        content: Tensor | None,
+        style: Mapping[str, tuple[Tensor, list[tuple[int, int]]]],
+        strength: float,
+        long_side: int,
     ) -> Callable[[Tensor], dict[str, Tensor]]:
         """The weighted terms and their sum as a function of the image; without ``content`` that term is left out.
-        ``strength`` scales the MRF term."""
+        ``strength`` scales the MRF term; ``long_side`` is that of the pyramid's finest level."""
         config = self.config
         mrf_weights = config.weights("mrf")
         content_weights = config.weights("content") if content is not None and config.content_weight else {}
@@ -217,6 +226,8 @@ class CNNMRF(Stylizer):
                 wanted = encoder(content)
         # Half of the mean: its gradient is the mean difference itself, which is what the authors' code adds up.
         half = 0.5 if config.mrf_loss == "mean" else 1.0
+        # A mean weighs the less against a sum, the larger the image; the authors' weights belong to their size.
+        balance = (long_side / _AUTHORS_SIDE) ** 2 if config.content_loss == "mean" else 1.0
 
         def loss(image: Tensor) -> dict[str, Tensor]:
             with self.autocast():
@@ -236,7 +247,8 @@ class CNNMRF(Stylizer):
             terms = {"mrf": torch.stack(mrf).sum()}
             if content_weights:
                 guided = [
-                    config.content_weight * weight * _content_loss(features[tap], wanted[tap], config.content_loss)
+                    (balance * config.content_weight * weight)
+                    * _content_loss(features[tap], wanted[tap], config.content_loss)
                     for tap, weight in content_weights.items()
                 ]
                 terms["content"] = torch.stack(guided).sum()
