@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # Results go to stdout, everything said about them to stderr, so that a pipe carries only the result.
 console = Console(stderr=True)
-out = Console(soft_wrap=True)
+# A pipe has no width of its own; 80 columns would break names in two.
+out = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Annotated, Any
 
 import typer
@@ -68,8 +69,9 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
     if entry.encoder:
         out.print(f"encoder: {entry.encoder}", highlight=False)
     tags = Table(title="Presets and checkpoints (* is the default)", title_justify="left")
-    for heading in ("name", "what it is", "weights"):
-        tags.add_column(heading, overflow="fold")
+    tags.add_column("name", no_wrap=True)
+    tags.add_column("what it is")
+    tags.add_column("weights")
     for tag in entry.tags:
         other = registry.resolve(f"{resolved.method}.{tag}")
         star = " *" if tag == entry.default else ""
@@ -79,9 +81,16 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
         tags.add_row(other.label + star, other.summary, weights)
     out.print(tags)
     options = Table(title=f"Options of {resolved.label}", title_justify="left")
-    for heading in ("flag", "type", "value", "bounds", "meaning"):
+    options.add_column("flag", no_wrap=True)
+    for heading in ("type", "value", "bounds", "meaning"):
         options.add_column(heading, overflow="fold")
     for spec in registry.options(resolved.label):
         value = ",".join(map(str, spec.default)) if isinstance(spec.default, list | tuple) else str(spec.default)
-        options.add_row(spec.flag, spec.type, value, spec.bounds, spec.help)
+        options.add_row(spec.flag, _readable(spec.type), value, spec.bounds, spec.help)
     out.print(options)
+
+
+def _readable(annotation: str) -> str:
+    """``Literal['a', 'b']`` as ``a | b``, ``tuple[str, ...]`` as ``list of str``."""
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda m: " | ".join(p.strip(" '\"") for p in m[1].split(",")), annotation)
+    return re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", text)

@@ -24,16 +24,16 @@ def list_names(
         typer.echo(json.dumps([_as_row(r, registry) for r in found], indent=2))
     else:
         table = Table(title="Methods (* is what the bare name means)", title_justify="left")
-        for heading in ("name", "title", "year", "optimises", "styles", "statistics", "what it is"):
-            table.add_column(heading, overflow="fold")
+        table.add_column("name", no_wrap=True)
+        for heading in ("paper", "optimises", "styles", "statistics", "what it is"):
+            table.add_column(heading)
+        previous = ""
         for r in found:
-            entry = r.entry
+            entry, kind = r.entry, r.entry.taxonomy
             star = " *" if r.tag == entry.default else ""
-            kind = entry.taxonomy
-            title = entry.title if star or "." in pattern else ""
-            table.add_row(
-                r.label + star, title, str(entry.year), kind.optimises, kind.styles, kind.statistics, r.summary
-            )
+            paper = f"{entry.authors} {entry.year}" if r.method != previous else ""
+            table.add_row(r.label + star, paper, kind.optimises, kind.styles, kind.statistics, r.summary)
+            previous = r.method
         out.print(table)
     for name, reason in registry.broken:
         console.print(f"zoo: plugin {name!r} is left out: {reason}", style="yellow")
