@@ -4,7 +4,7 @@
     features = encoder(images)                     # images (B, 3, H, W), RGB in [0, 1]
     features["relu4_1"]                            # (B, 512, H / 8, W / 8)
 
-``encoder_info`` and ``ENCODERS`` need no torch; ``load_encoder`` and ``Encoder`` import it on first use.
+``encoder_info`` and ``ENCODERS`` need no torch; everything else imports it on first use.
 """
 
 from __future__ import annotations
@@ -15,13 +15,24 @@ from zoo.encoders.catalog import ENCODERS, EncoderInfo, encoder_info
 
 if TYPE_CHECKING:
     from zoo.encoders.base import Encoder
-    from zoo.encoders.load import encoder_file, load_encoder
+    from zoo.encoders.load import availability, encoder_file, fetch, load_encoder
 
-__all__ = ["ENCODERS", "Encoder", "EncoderInfo", "encoder_file", "encoder_info", "load_encoder"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderInfo",
+    "availability",
+    "encoder_file",
+    "encoder_info",
+    "fetch",
+    "load_encoder",
+]
 
 _LAZY = {
     "Encoder": "zoo.encoders.base",
+    "availability": "zoo.encoders.load",
     "encoder_file": "zoo.encoders.load",
+    "fetch": "zoo.encoders.load",
     "load_encoder": "zoo.encoders.load",
 }
 

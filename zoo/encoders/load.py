@@ -13,7 +13,7 @@ from zoo.encoders import sources
 from zoo.encoders.base import Encoder
 from zoo.encoders.catalog import TIMM_PREFIX, encoder_info
 from zoo.encoders.vgg import VGG, Padding, Pool
-from zoo.errors import InputError, UnsupportedError
+from zoo.errors import InputError, UnsupportedError, ZooError
 
 
 def load_encoder(
@@ -77,3 +77,17 @@ def encoder_file(name: str, *, allow_download: bool = False) -> Path:
 
         return timm_file(name.removeprefix(TIMM_PREFIX), allow_download)
     return sources.weights_file(encoder_info(name), allow_download)
+
+
+def fetch(name: str) -> Path:
+    """Make sure that an encoder's weights are on this machine, downloading them if they are not; where they are."""
+    return encoder_file(name, allow_download=True)
+
+
+def availability(name: str) -> str:
+    """``ready``, or one sentence on what the encoder lacks on this machine. Contacts nobody."""
+    try:
+        encoder_file(name)
+    except ZooError as error:
+        return str(error)
+    return "ready"

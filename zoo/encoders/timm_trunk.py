@@ -156,11 +156,13 @@ def timm_file(backbone: str, allow_download: bool = False) -> Path:
 
 def _fetch_hub(repository: str, names: Sequence[str], revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for name in names[:-1]:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
+        except LocalEntryNotFoundError:  # no connection: another name would not help
+            raise
         except EntryNotFoundError:
             continue
     return Path(hf_hub_download(repository, names[-1], revision=revision))
