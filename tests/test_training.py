@@ -298,7 +298,9 @@ def test_accumulated_batches_are_one_larger_batch(data, tmp_path):
 
 
 def test_stopped_and_resumed_equals_unbroken(data, tmp_path):
-    whole = run(data, tmp_path / "whole", steps=16, ema=0.9)
+    task, before = Tiny(), torch.random.get_rng_state()
+    whole = run(data, tmp_path / "whole", task, steps=16, ema=0.9)
+    assert torch.equal(torch.random.get_rng_state(), before)
     asked = run(data, tmp_path / "parts", steps=16, ema=0.9, progress=lambda s: s.step == 8)
     assert (asked.ended, asked.state.step) == ("asked", 8)
     run(data, tmp_path / "parts", steps=16, ema=0.9, resume=True)
@@ -656,4 +658,4 @@ def test_module_command_trains_a_task(folders, tmp_path, capsys):
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["task"]["level"] == 1
     assert record["figures"]["psnr"] > 20
-    assert "--level 1" in record["command"]
+    assert "--set content=content --cache-dir cache --out run --level 1" in record["command"]

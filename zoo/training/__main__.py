@@ -72,12 +72,18 @@ def main(arguments: list[str]) -> int:
         held_out=held_out,
         resume=known.resume,
         init_from=known.init_from,
-        command=shlex.join(["python", "-m", "zoo.training", *arguments]),
+        command=shlex.join(["python", "-m", "zoo.training", *map(_portable, arguments)]),
         notes=known.notes,
         progress=progress,
     )
     print(f"ended by {result.ended} at step {result.state.step}: {result.state.figures}", flush=True)
     return 0
+
+
+def _portable(argument: str) -> str:
+    """An argument as a card shows it: paths by their last name, since a folder of this machine means nothing there."""
+    key, equals, value = argument.rpartition("=")
+    return f"{key}{equals}{Path(value).name}" if "/" in value and " " not in value else argument
 
 
 def _sets(values: list[str]) -> dict[str, str]:

@@ -96,7 +96,8 @@ def export_checkpoint(task: TrainingTask, folder: Path) -> Path:
         raise WeightsError(f"{path} is not a checkpoint of this task ({error}).") from error
     if state["ema"] is not None:
         own = [p for p in task.network.parameters() if p.requires_grad]
-        torch._foreach_copy_([p.data for p in own], state["ema"])
+        for parameter, average in zip(own, state["ema"], strict=True):
+            parameter.data.copy_(average)
     return export(task, folder)[0]
 
 

@@ -32,7 +32,7 @@ from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import load_encoder
 from zoo.nn.decoder import VGGDecoder, reflect, undone
-from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
+from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import WhitenedAdam, measure, sample_patches
 from zoo.weights import read_state
 
@@ -70,7 +70,7 @@ class ReconstructionTask(TrainingTask):
         self.tap = f"relu{self.config.level}_1"
         self.network: VGGDecoder = VGGDecoder(self.config.level)
         self.encoder = load_encoder(self.config.encoder, taps=(self.tap,), padding="reflect")
-        self.teacher = f"{self.config.encoder} to {self.tap} (sha256 of its weights {self.encoder.digest[:16]})"
+        self.teacher = teacher(self.config.encoder, self.tap, self.encoder.digest)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["content"]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from zoo.config import Config, option
 from zoo.errors import ConfigError
+from zoo.registry import load_registry
 
 Batch = Mapping[str, Tensor]
 HeldOut = Mapping[str, Sequence[Tensor]]
@@ -70,19 +71,18 @@ class TrainConfig(Config):
 class TrainingTask(nn.Module, ABC):
     """A loss over batches of images, and the network it trains.
 
-    ``network`` is trained (those of its parameters that require gradients) and exported. Other modules are frozen
-    helpers: they are rebuilt, never saved. ``method`` and ``paper`` go into the checkpoint's card, as do ``teacher``
-    (the pretrained network behind the loss, and its licence) and :meth:`describe`.
+    ``network``, a module, is trained (those of its parameters that require gradients) and exported. Other
+    modules are frozen helpers: they are rebuilt, never saved. ``method`` and ``paper`` go into the checkpoint's card,
+    as do ``teacher`` (the pretrained network behind the loss, and its licence) and :meth:`describe`.
     """
 
-    Config: ClassVar[type[Config]] = Config
     method: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    teacher: ClassVar[str] = ""
     sets: ClassVar[tuple[str, ...]] = ("content",)
     defaults: ClassVar[TrainConfig] = TrainConfig()
 
-    network: nn.Module
+    network: Any
+    teacher: str = ""
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -116,3 +116,9 @@ class TrainingTask(nn.Module, ABC):
     def describe(self) -> dict[str, Any]:
         """The task's own options, JSON-ready: what must agree for a run to be resumed."""
         return {}
+
+
+def teacher(encoder: str, tap: str, digest: str) -> str:
+    """What a card says of the frozen network behind a loss: its name, how deep it is used, its licence and digest."""
+    entry = load_registry().encoders.get(encoder)
+    return f"{encoder} to {tap}; {entry.licence if entry else 'licence as its source states'}; sha256 {digest[:16]}"

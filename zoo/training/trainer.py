@@ -108,7 +108,9 @@ def train(
         raise ConfigError(f"Training {task.method} needs {' and '.join(missing)} images: give their folder.")
     run = _Run(task, config, data, folder, held_out or {}, progress)
     run.words = {"command": command, "notes": notes}
-    return run.go(resume, init_from)
+    # Steps seed the global generators; the caller's state comes back afterwards.
+    with torch.random.fork_rng():
+        return run.go(resume, init_from)
 
 
 class _Run:
@@ -129,7 +131,7 @@ class _Run:
         precision = devices.resolve_precision(config.precision, device, "bf16")
         if precision == "fp16" and device.type != "cuda":
             raise ConfigError("Training in fp16 needs CUDA: use --precision bf16 or fp32.")
-        self.precision = precision
+        self.precision: devices.Precision = precision
         # torchrun says how many processes there are; alone, one device.
         local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         self.fabric = Fabric(
@@ -265,7 +267,8 @@ class _Run:
         if self.ema is not None and config.ema is not None:
             # The usual ramp: a young average must not remember the start.
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
+            for average, parameter in zip(self.ema, self.parameters, strict=True):
+                average.lerp_(parameter.detach(), 1 - decay)
         self.pending.append((self.step, lr, sums))
 
     def _lr(self) -> float:
@@ -335,11 +338,11 @@ class _Run:
             yield
             return
         own = [p.detach().clone() for p in self.parameters]
-        torch._foreach_copy_([p.data for p in self.parameters], self.ema)
+        _copy(self.ema, self.parameters)
         try:
             yield
         finally:
-            torch._foreach_copy_([p.data for p in self.parameters], own)
+            _copy(own, self.parameters)
 
     def _evaluate(self) -> None:
         if not self.fabric.is_global_zero or not self.held_out:
@@ -433,7 +436,7 @@ class _Run:
         self.task.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.ema is not None:
-            torch._foreach_copy_(self.ema, state["ema"])
+            _copy(state["ema"], self.ema)
         if state["scaler"] is not None:
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.step, self.origin = int(state["step"]), state["origin"]
@@ -565,6 +568,12 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+
+@torch.no_grad()
+def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    for ours, theirs in zip(target, source, strict=True):
+        ours.copy_(theirs)
 
 
 def _scaler_state(fabric: Fabric) -> dict[str, Any] | None:

@@ -126,8 +126,13 @@ def measure(
     return whitening
 
 
-def sample_patches(padded: Tensor, conv: nn.Conv2d, samples: int, batches: int, generator: torch.Generator) -> Tensor:
-    """Random kernel-sized patches of ``padded`` (B, C, H, W), each with a one appended: (n, k k C + 1)."""
+def sample_patches(
+    padded: Tensor, conv: nn.Conv2d, samples: int, batches: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random kernel-sized patches of ``padded`` (B, C, H, W), each with a one appended, (n, k k C + 1), and where in
+    the flattened output (B h w) of ``conv`` each belongs, (n,). Each of ``batches`` such calls takes its share of
+    ``samples`` times the number of columns.
+    """
     high, wide = conv.kernel_size
     batch, channels, height, width = padded.shape
     rows, columns = height - high + 1, width - wide + 1
