@@ -340,6 +340,12 @@ def test_bfloat16_weights_leave_the_mean_exact() -> None:
     assert torch.equal(encoder(grey)["conv1_1"][0, :, 8, 8], bias)
 
 
+def test_everything_moves_with_the_encoder() -> None:
+    encoder = load_encoder("vgg19", taps=["relu2_1"]).to("meta")
+    assert encoder(torch.empty(1, 3, 32, 32, device="meta"))["relu2_1"].shape == (1, 128, 16, 16)
+    assert load_encoder("vgg19", taps=["relu2_1"])(torch.rand(1, 3, 32, 32))["relu2_1"].device.type == "cpu"
+
+
 def test_encoder_built_in_inference_mode_serves_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_CACHE", {})
     with torch.inference_mode():

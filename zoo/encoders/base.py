@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class Encoder(nn.Module, ABC):
     name: str
     taps: tuple[str, ...]
     digest: str
+    _constants: dict[str, Tensor]  # of the preprocessing; float32 whatever the weights' type, on their device
 
     @abstractmethod
     def channels(self, tap: str) -> int:
@@ -42,6 +44,13 @@ class Encoder(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode: a frozen network has no other."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        # Not buffers: `.to(torch.bfloat16)` must move the mean but never round it.
+        super()._apply(fn, recurse)
+        device = next(self.parameters()).device
+        self._constants = {name: value.to(device) for name, value in self._constants.items()}
+        return self
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():

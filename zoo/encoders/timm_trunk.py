@@ -42,8 +42,7 @@ class TimmTrunk(Encoder):
         self.trunk = _load(backbone, path, self._outputs)
         self.trunk.requires_grad_(False).to(memory_format=torch.channels_last)
         config: dict[str, Any] = self.trunk.pretrained_cfg
-        self._mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
-        self._std = torch.tensor(config["std"]).view(1, 3, 1, 1)
+        self._constants = {key: torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std")}
         self.eval()
 
     def _at(self, tap: str) -> int:
@@ -63,9 +62,8 @@ class TimmTrunk(Encoder):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self._check(images)
-        if self._mean.device != images.device:
-            self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
-        x = (images - self._mean.to(images.dtype)) / self._std.to(images.dtype)
+        mean, std = (self._constants[key].to(images.dtype) for key in ("mean", "std"))
+        x = (images - mean) / std
         try:
             outputs = self.trunk(x.to(next(self.trunk.parameters()).dtype))
         except AssertionError as error:  # timm's way to refuse a size

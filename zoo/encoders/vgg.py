@@ -48,8 +48,7 @@ class VGG(Encoder):
         self._layers = layers[: depth + 1]
         source = sources.read(info, [x.label for x in self._layers if x.kind == "conv"], allow_download)
         self.digest = source.digest
-        # Not a buffer: `.to(torch.bfloat16)` must not round the mean, and the difference is taken in the image's dtype.
-        self._mean = torch.tensor(source.mean).view(1, 3, 1, 1)
+        self._constants = {"mean": torch.tensor(source.mean).view(1, 3, 1, 1)}
         for label, (weight, bias) in source.layers.items():
             self.add_module(f"conv{label}", _frozen_conv(weight, bias, padding))
         self.eval()
@@ -73,9 +72,7 @@ class VGG(Encoder):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self._check(images)
-        if self._mean.device != images.device:
-            self._mean = self._mean.to(images.device)
-        x = (images - self._mean.to(images.dtype)).to(self._dtype)
+        x = (images - self._constants["mean"].to(images.dtype)).to(self._dtype)
         features: dict[str, Tensor] = {}
         for layer in self._layers:
             if layer.kind == "pool":
