@@ -238,6 +238,8 @@ def test_other_conditions_and_protocols_are_refused_before_anything_is_measured(
         run(["tint"], protocol, tmp_path / "out", precision="fp33")
     with pytest.raises(ConfigError):
         run(["tint"], protocol, tmp_path / "out", threads=0)
+    with pytest.raises(ConfigError, match="no method"):
+        run([], protocol, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -71,6 +71,8 @@ def run(
     path = find_protocol(str(protocol))
     resolved = resolve_protocol(load_protocol(path), path.parent, registry)
     plans = plan_methods(resolved, registry, registry.match(list(methods)))
+    if not plans:
+        raise ConfigError("There is no method to measure: name some, or 'all'.")
     if threads is not None and threads < 1:
         raise ConfigError(f"A run needs at least one thread, got {threads}.")
     chosen = resolve_device(device)
@@ -88,8 +90,9 @@ def run(
             ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
             work = _Work(folder, resolved, plans, ledger, retry_failed)
             if work.missing or work.unscored():
-                _prepare_inputs(folder, resolved)
+                # run.json first: from then on the folder, prepared inputs included, is this protocol's.
                 with _noted(folder, run_file, run_id, chosen, plans):
+                    _prepare_inputs(folder, resolved)
                     stages.measure(setting, ledger, work.missing)
                     _draw_baselines(folder, work.baselines)
                     stages.score(setting, ledger, work.unscored())

@@ -318,7 +318,8 @@ def to_rich(table: Table) -> RichTable:
 
     shown = RichTable(title=escape(table.caption), title_justify="left", caption_justify="left")
     for i, heading in enumerate(_head(table)):
-        shown.add_column(escape(heading), justify="left" if i < 2 else "right", overflow="fold")
+        # Headings wrap at their blanks; a method's name folded in two could not be copied.
+        shown.add_column(escape(heading), justify="left" if i < 2 else "right", overflow="fold", no_wrap=i == 0)
     body = _body(table, lambda text: f"[bold]{text}[/bold]", lambda note: f" ({note})")
     for line, cells in zip(table.lines, body, strict=True):
         shown.add_row(escape(cells[0]), *cells[1:], style="dim" if line.baseline else None)
