@@ -55,7 +55,7 @@ def stylise(pictures: dict[str, str], out: Path, *extra: str) -> int:
 
 def test_one_pair_has_the_size_asked_for_and_differs_from_the_photo(pictures, tmp_path):
     out = tmp_path / "out.png"
-    assert stylise(pictures, out) == 0
+    assert stylise(pictures, out, "--num-steps", "8") == 0
     with Image.open(out) as result:
         assert result.size == (64, 51)
     before = np.asarray(Image.open(pictures["photo"]).resize((64, 51)), dtype=float)

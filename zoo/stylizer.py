@@ -286,6 +286,11 @@ class Stylizer(ABC):
             self._build()
 
     @property
+    def _made_with(self) -> str:
+        """What a style code depends on besides the style: the options, and whose weights."""
+        return self.config.digest if self.checkpoint is None else f"{self.config.digest} {self.checkpoint}"
+
+    @property
     def style_names(self) -> tuple[str, ...]:
         """The styles that the checkpoint was trained on, by name; overridden where ``traits.styles`` is ``trained``."""
         return ()
@@ -338,7 +343,7 @@ class Stylizer(ABC):
         )
         with torch.no_grad():
             data = self._encode_style(moved, content_size)
-        return StyleCode(self.name, self.config.digest, style.hash, data, label=style.name or style.hash)
+        return StyleCode(self.name, self._made_with, style.hash, data, label=style.name or style.hash)
 
     def stylize(
         self,
@@ -438,9 +443,9 @@ class Stylizer(ABC):
         if len(style) > 1 and not self.traits.mixes:
             raise UnsupportedError(f"{self.name} takes one style at a time.")
         for code, _ in style:
-            if (code.method, code.config) != (self.name, self.config.digest):
+            if (code.method, code.config) != (self.name, self._made_with):
                 raise InputError(
-                    f"This style was encoded by {code.method} with other options; encode it with {self.name}."
+                    f"This style was encoded by {code.method} with other options or weights; encode it with {self.name}."
                 )
         return Mix([(code.to(self.device), weight) for code, weight in style])
 

@@ -53,7 +53,7 @@ class Paint:
         alpha = np.where(half > 0.3, alpha, 0).astype(np.float32)
 
         window = np.s_[y0:y1, x0:x1]
-        paint = np.empty(alpha.shape + (3,), np.float32)
+        paint = np.empty((*alpha.shape, 3), np.float32)
         paint[..., 0] = tint[0] + brush.streak * streak + 0.35 * brush.streak * bristle
         chroma = 1 + 1.6 * brush.streak * streak
         paint[..., 1] = tint[1] * chroma

@@ -50,14 +50,14 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 @weights.command()
 def verify() -> None:
     """Check every file that is here against its sha256; exit 1 if one is damaged."""
-    from zoo.encoders import load_encoder
+    from zoo.encoders import encoder_file
     from zoo.errors import DownloadRequiredError
     from zoo.registry import load_registry
     from zoo.weights import resolve_checkpoint
 
     registry, bad = load_registry(), 0
     checks: list[tuple[str, Any]] = [
-        (name, lambda name=name: load_encoder(name)) for name, entry in registry.encoders.items() if entry.bundled
+        (name, lambda name=name: encoder_file(name)) for name, entry in registry.encoders.items() if entry.bundled
     ]
     for method, entry in registry.methods.items():
         for tag, checkpoint in entry.checkpoints.items():
