@@ -445,7 +445,8 @@ class Stylizer(ABC):
         for code, _ in style:
             if (code.method, code.config) != (self.name, self._made_with):
                 raise InputError(
-                    f"This style was encoded by {code.method} with other options or weights; encode it with {self.name}."
+                    f"This style was encoded by {code.method} with other options or weights: "
+                    f"encode it with this {self.name}."
                 )
         return Mix([(code.to(self.device), weight) for code, weight in style])
 
