@@ -211,6 +211,29 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The same figures as a Markdown table."""
+    lines = [
+        f"{result['size']} x {result['size']} pixels, {result['machine']}, {result['threads']} threads, torch "
+        f"{result['torch']}, median of {result['steps']} rounds, {result['time'][:10]}",
+        "",
+        "| contestant | seconds per step | ratio (range) | peak memory above idle (MiB) |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        ratio = f"{row['ratio_median']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+        memory = f"{row['peak_above_idle_mib']:.0f}"
+        lines.append(f"| {row['contestant']} | {row['seconds_median']:.3f} | {ratio} | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file in one move."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--content", default="builtin:astronaut", help="file or builtin:NAME")
@@ -220,7 +243,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="rounds before them")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=CONTESTANTS)
-    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file, and a table beside it")
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -244,9 +267,8 @@ def main() -> None:
     print(table(result))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_name(options.out.name + ".part")
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        os.replace(temporary, options.out)
+        write(options.out, json.dumps(result, indent=2) + "\n")
+        write(options.out.with_suffix(".md"), markdown(result))
 
 
 if __name__ == "__main__":
