@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -372,13 +373,30 @@ def test_two_processes_equal_one_with_twice_the_batch(folders, data, tmp_path):
     )  # fmt: skip
     path = folders / "two.py"
     path.write_text(script)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(
-        [*launcher, str(Path(__file__).parent), str(folders), str(tmp_path / "two"), "6", "0"],
-        env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        # What torchrun sets, without its own process and its name look-ups.
+        given = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
+                 "TORCHELASTIC_USE_AGENT_STORE": "False", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+        arguments = [str(Path(__file__).parent), str(folders), str(tmp_path / "two"), "6", "0"]
+        environment = {**os.environ, **{k: str(v) for k, v in given.items()}, "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(path), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=600)
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
     run(data, tmp_path / "one", Quiet(), steps=6, batch_size=4)
     for a, b in zip(losses(tmp_path / "two")[1:], losses(tmp_path / "one")[1:], strict=True):
         assert float(a[2]) == pytest.approx(float(b[2]), rel=1e-4)
