@@ -39,7 +39,7 @@ _MIN_SIDE = 32
 
 @dataclass(frozen=True)
 class GatysConfig(Config):
-    """Options of :class:`Gatys`. The defaults are the preset ``gatys.pytorch``."""
+    """Options of :class:`Gatys`. The defaults are the preset ``gatys.zoo``."""
 
     num_steps: int = option(500, "Evaluations of loss and gradient, over all levels.", ge=1)
     time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
@@ -63,8 +63,8 @@ class GatysConfig(Config):
     noise_scale: float = option(1.0, "Deviation of the noise around the mean colour, in levels of 255.", ge=0)
     optimizer: Literal["lbfgs", "adam"] = option("lbfgs", "L-BFGS with a fixed step, or Adam.")
     learning_rate: float = option(1.0, "Length of the L-BFGS step, or Adam's rate in levels of 255.", gt=0)
-    history: int = option(100, "Curvature pairs that L-BFGS keeps; each costs two images of memory.", ge=1)
-    clamp: bool = option(False, "Put pixels back into range before every evaluation.")
+    history: int = option(25, "Curvature pairs that L-BFGS keeps; each costs two images of memory.", ge=1)
+    clamp: bool = option(True, "Put pixels back into range before every evaluation, and not only at the end.")
     encoder: str = option("vgg19", "Feature network.")
     pool: Literal["max", "avg"] = option("max", "Pooling of the feature network.")
     levels: int = option(1, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
@@ -135,7 +135,36 @@ def _targets(styles: Sequence[Sequence[Mapping[str, Tensor]]], weights: Sequence
 
 
 class Gatys(Stylizer):
-    """Gatys, Ecker and Bethge: style is the Gram matrices of a network's layers, content the features themselves."""
+    """Gatys, Ecker and Bethge: style is the Gram matrices of a network's layers, content the features themselves.
+
+    The presets, as the sources set them (all: L-BFGS, style on relu1_1 to relu5_1, content on relu4_2, VGG-19 with max
+    pooling, unless the row says otherwise). Layer weights multiply the style weight; a mean is over all elements.
+
+    | preset | Gram / | content loss | content : style weight | layer weights | TV | start | steps | else |
+    |---|---|---|---|---|---|---|---|---|
+    | zoo | HW | mean | 1 : 1 | 1000 / C^2 | - | content | 500 | clamp, history 25 |
+    | pytorch | HW | mean | 1 : 1 | 1000 / C^2 | - | content | 500 | no clamp, history 100 |
+    | neural-style | CHW | mean | 5 : 100 | 1 | 1e-3 | noise 0.001 | 1000 | no clamp, history 100 |
+    | paper | HW | half sum (eq. 1) | 1 : 1000 | 1/4 (eq. 4) x 1/5 | - | noise | 500 | average pooling |
+    | tutorial | CHW | mean | 1 : 1e6 | 1 | - | content | 300 | clamp; convolutions 1 to 5, content on the 4th |
+
+    Sources: *pytorch* leongatys/PytorchNeuralStyleTransfer, the first author's own code; *neural-style*
+    jcjohnson/neural-style; *paper* CVPR 2016, eqs. 1 to 7 and figure 3; *tutorial* the PyTorch tutorial "Neural
+    Transfer Using PyTorch", made for torchvision's weights and therefore for the encoder ``vgg19.torchvision``. *zoo*
+    is *pytorch* with pixels held in range and a fifth of the memory for L-BFGS.
+
+    | paper | here | why |
+    |---|---|---|
+    | steps as an L-BFGS counts its iterations | one evaluation of loss and gradient | comparable between optimisers |
+    | L-BFGS of the framework | own, with bounded moves (zoo.nn.optimise) | does not overshoot without a line search |
+    | the last image | the evaluated image of lowest loss | L-BFGS without line search is not monotone |
+    | pixels clamped when saved | at every evaluation (zoo) | clamping at the end alone doubles the style loss |
+    | Gram matrices of a style of the content's size | each divided by its own number of positions | any size of style |
+    | alpha / beta from 1e-3 to 1e-4 | 1e-3 (paper) | eq. 1 grows with the image, so the best value depends on it |
+    | VGG-19 scaled to mean activation 1 | the original weights | the stated alpha / beta suits only them |
+    | white noise to start from | mean colour, noise of one level | less grain is left over |
+    | loss to one style | weighted sum over several | as jcjohnson/neural-style |
+    """
 
     traits = Traits(
         kind="optimisation",
