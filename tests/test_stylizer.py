@@ -136,7 +136,7 @@ def test_a_code_is_refused_by_other_options_and_methods() -> None:
     with pytest.raises(InputError, match="encoded by echo with other options"):
         model.with_config(gain=2).stylize(image(), made)
     other = Echo(device="cpu", name="other")
-    with pytest.raises(InputError, match="encode it with other"):
+    with pytest.raises(InputError, match="encode it with this other"):
         other.stylize(image(), made)
     with pytest.raises(InputError, match="not a bare image"):
         model.stylize(image(), image())  # pyright: ignore[reportArgumentType]
