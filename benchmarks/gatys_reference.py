@@ -5,7 +5,9 @@
 
 ``curve`` runs ``gatys.pytorch`` and prints its total loss beside the one that the notebook of
 leongatys/PytorchNeuralStyleTransfer logged for The Starry Night and the Neckarfront in Tübingen, both with a short
-side of 512 pixels. ``precision`` runs the method once per number format and evaluates every result in float32.
+side of 512 pixels, resampled bilinearly as there. The style must be the Google Art Project's reproduction (1280 x
+1014): the loss depends on which photograph of the painting it is, by a factor of two. ``precision`` runs the method
+once per number format and evaluates every result in float32.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo import images
 from zoo.methods.gatys import Gatys, GatysConfig, GramTarget
@@ -30,6 +33,12 @@ LOGGED = {50: 1_388_532, 100: 707_861, 200: 469_375, 500: 368_494}
 def build(precision: str, num_steps: int, clamp: bool, history: int) -> Gatys:
     config = GatysConfig(num_steps=num_steps, clamp=clamp, history=history)
     return Gatys(config, device="cpu", precision=precision)
+
+
+def bilinear(image: Tensor, policy: str) -> Tensor:
+    """As Pillow's bilinear filter, which the notebook used through torchvision."""
+    size = images.SizePolicy.parse(policy).output_size(image.shape[-2], image.shape[-1])
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
 
 
 def curve(content: Tensor, style: Tensor, steps: int, precision: str) -> dict[str, Any]:
@@ -83,7 +92,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args()
     size = options.size or ("short:512" if options.what == "curve" else "long:256")
-    content, style = (images.resize(images.read(f).pixels, size) for f in (options.content, options.style))
+    pictures = [images.read(f).pixels for f in (options.content, options.style)]
+    content, style = (bilinear(p, size) if options.what == "curve" else images.resize(p, size) for p in pictures)
     if options.what == "curve":
         result = curve(content, style, options.steps or 500, options.precision)
         image = result.pop("image")

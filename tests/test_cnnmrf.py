@@ -102,12 +102,20 @@ def test_the_style_keeps_a_map_per_copy_and_leaves_out_those_without_a_patch() -
     assert len(shapes) == 9
     assert len(table) == sum(h * w for h, w in shapes)
     assert shapes[4] == (16, 18)
-    # At 32 pixels relu4_1 is 4 x 4; rotated by 22.5 degrees and shrunk, less than a patch remains.
-    small = model(rotations=1, rotation_step=45.0).encode_style(picture(32, 32))
-    assert [len(small.data["levels"][0][tap][1]) for tap in ("relu3_1", "relu4_1")] == [3, 1]
+    # At 32 pixels relu4_1 is 4 x 4; of the shrunken rotated copies (15 pixels) less than a patch remains.
+    small = model(rotations=1, rotation_step=45.0, scales=1, scale_step=0.5).encode_style(picture(32, 32))
+    assert [len(small.data["levels"][0][tap][1]) for tap in ("relu3_1", "relu4_1")] == [9, 7]
 
 
 # -- pyramid ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_border_of_an_odd_size_is_out_of_reach_of_the_patches(plain: CNNMRF, code: StyleCode) -> None:
+    image = picture(37, 45).requires_grad_()
+    terms = plain._loss(None, code.data["levels"][0], 1.0, 45)(image)
+    (gradient,) = torch.autograd.grad(terms["mrf"], image)
+    assert (gradient[..., -1, :] != 0).any()
+    assert (gradient[..., -1] != 0).any()
 
 
 def test_levels_halve_and_stop_where_a_patch_no_longer_fits() -> None:

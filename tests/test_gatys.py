@@ -144,13 +144,21 @@ def test_the_loss_is_that_of_the_formula(photo: Tensor, paintings: tuple[Tensor,
     assert row["tv"] > 0
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "learning_rate": 5.0}, {"pool": "avg"}])
-@pytest.mark.parametrize("init", ["content", "style", "noise"])
-def test_the_loss_falls(photo: Tensor, paintings: tuple[Tensor, Tensor], options: dict[str, Any], init: str) -> None:
-    model = build(num_steps=15, init=init, **options)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"init": "content"},
+        {"init": "style"},
+        {"init": "noise"},
+        {"init": "noise", "optimizer": "adam", "learning_rate": 10.0},
+        {"init": "content", "pool": "avg", "content_loss": "half-sum", "content_weight": 1e-3, "clamp": False},
+    ],
+)
+def test_the_loss_falls(photo: Tensor, paintings: tuple[Tensor, Tensor], options: dict[str, Any]) -> None:
+    model = build(num_steps=12, **options)
     result = model.stylize(photo, model.encode_style(paintings[0]))
     values = totals(result)
-    assert result.steps == 15 == len(values)
+    assert result.steps == 12 == len(values)
     assert min(values) < 0.3 * values[0]
 
 

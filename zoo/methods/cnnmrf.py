@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from zoo.config import Config, option
 from zoo.device import Precision
-from zoo.encoders import load_encoder
+from zoo.encoders import Encoder, load_encoder
 from zoo.errors import ConfigError, InputError, UnsupportedError
 from zoo.images import resize
 from zoo.nn.losses import total_variation
@@ -65,7 +65,7 @@ class CNNMRFConfig(Config):
     levels: int = option(3, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
     level_scale: float = option(0.5, "Side of one level relative to the next.", ge=0.25, lt=1)
     init: Literal["content", "noise"] = option("content", "The image the coarsest level starts from.")
-    noise_scale: float = option(1.0, "Deviation of the noise around the mean colour, in levels of 255.", ge=0)
+    noise_scale: float = option(50.0, "Deviation of the noise around the mean colour, in levels of 255.", ge=0)
     optimizer: Literal["lbfgs", "adam"] = option("lbfgs", "L-BFGS with a fixed step, or Adam.")
     learning_rate: float = option(1.0, "Length of the L-BFGS step, or Adam's rate in levels of 255.", gt=0)
     history: int = option(25, "Curvature pairs that L-BFGS keeps; each costs two images of memory.", ge=1)
@@ -97,7 +97,42 @@ class CNNMRFConfig(Config):
 
 
 class CNNMRF(Stylizer):
-    """Li and Wand: every 3 x 3 patch of features takes after its best match in the style."""
+    """Li and Wand: every 3 x 3 patch of features takes after its best match in the style.
+
+    The energy of an image x is the MRF loss, over relu3_1 and relu4_1, plus the content loss at relu4_2 plus the total
+    variation (eq. 1). Each patch is compared with all patches of the style, of its rotated and of its scaled copies, by
+    normalised cross-correlation (eq. 3), again at every evaluation; the squared distance to the best is its share of
+    the MRF loss (eq. 2). The image is optimised coarse to fine, half the size per level, each level starting from the
+    last one's result. ``num_steps`` are all evaluations: levels share them evenly, what does not divide goes to the
+    finest. Levels too small for a patch, or under 32 pixels, of image or style are left out; so are copies of the
+    style. :meth:`synthesize` leaves out the content: the paper's texture synthesis, from noise.
+
+    ``strength`` scales the MRF loss; 0 is the content. Losses per step: ``mrf``, ``content``, ``tv`` (weighted) and
+    ``total``. In memory are the style's feature maps at all levels and blocks of at most ``chunk_mb``; at 512 pixels
+    nine copies of the style take 0.3 GB in float32, half of that in bf16.
+
+    Presets: ``code``, the authors' defaults (cnnmrf.lua) with content at relu4_2 as in their examples; ``paper``, as
+    the text has it: patches at every position, five rotations and seven scales, from noise, 200 evaluations per level.
+    To follow run_trans.lua add ``rotations=1, scales=1``.
+
+    | paper or authors' code | here | why |
+    | --- | --- | --- |
+    | code: adds w · mean over covering patches of (current - matched) to the gradient, returns loss 0 | the loss of \
+which that is the gradient: half the mean of squares (``mrf_loss`` mean) | a true loss can be watched, compared and \
+minimised; the default weights keep their meaning |
+    | code: content is a mean over features, the MRF a sum, at 384 pixels | the mean times (long side / 384)² | their \
+balance at every size; the coarse levels still follow the content more, as theirs |
+    | code: own L-BFGS, no line search, history 25, first move of L1 norm 1 | :mod:`zoo.nn.optimise`: the same \
+without a line search, moves bounded instead, best image kept | a move of L1 norm 1 is lost in rounding |
+    | code: each level has its own number of iterations, 100 | ``num_steps`` in all, shared evenly | a step means one \
+evaluation across the zoo |
+    | code: pixels times 256 | times 255 | 0.4 %; the network was trained on 255 |
+    | code: all sides scaled to 384 first | the size of the image given | the size is the caller's choice |
+    | code: bilinear resampling | antialiased bicubic, bilinear for rotations | one resampling everywhere |
+    | code: noise of 0.001 levels | ``noise_scale``, 50 levels | a flat start gives every patch the same few matches |
+    | code: rotated images are cut by an own rule | the largest upright rectangle | more of the style is kept |
+    | paper: alpha 1 = 1 | see the preset | |
+    """
 
     traits = Traits(
         kind="optimisation",
@@ -106,21 +141,28 @@ class CNNMRF(Stylizer):
         texture=True,
         context=frozenset({"init"}),
         min_size=_MIN_SIDE,
+        cpu_precision="bf16",
     )
     Config = CNNMRFConfig
     config: CNNMRFConfig
 
     def _build(self) -> None:
         config = self.config
-        self._encoder = load_encoder(
-            config.encoder,
-            taps=tuple(dict.fromkeys((*config.mrf_layers, *config.content_layers))),
-            pool=config.pool,
+        self._encoder = self._network((*config.mrf_layers, *config.content_layers))
+        # A style, and a texture, need nothing behind the deepest MRF layer.
+        self._mrf_encoder = self._network(config.mrf_layers)
+        self._smallest = max(_MIN_SIDE, *(config.patch_size * self._encoder.stride(tap) for tap in config.mrf_layers))
+
+    def _network(self, taps: tuple[str, ...]) -> Encoder:
+        # Caffe pools a last odd row or column on its own. Dropped, it would belong to no patch: at the coarsest level
+        # that is a border of the content, left as it was, as wide as half a patch.
+        return load_encoder(
+            self.config.encoder,
+            taps=tuple(dict.fromkeys(taps)),
+            pool=self.config.pool,
+            ceil_mode=not self.config.encoder.startswith("timm:"),
             device=self.device,
         )
-        # A style, and a texture, need nothing behind the deepest MRF layer.
-        self._mrf_encoder = load_encoder(config.encoder, taps=config.mrf_layers, pool=config.pool, device=self.device)
-        self._smallest = max(_MIN_SIDE, *(config.patch_size * self._encoder.stride(tap) for tap in config.mrf_layers))
 
     # -- the style: feature maps of its rotated and scaled copies, level by level (section 4.1, "Implementation") -----
 
