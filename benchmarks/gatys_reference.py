@@ -103,7 +103,13 @@ def main() -> None:
         result = precision(content, style, options.steps or 150)
     if options.out:
         temporary = options.out.with_name(options.out.name + ".part")
-        record = {"what": options.what, "content": options.content, "style": options.style, "size": size, **result}
+        record = {
+            "what": options.what,
+            "content": Path(options.content).name,
+            "style": Path(options.style).name,
+            "size": size,
+            **result,
+        }
         temporary.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(temporary, options.out)
 

@@ -1,0 +1,25 @@
+"""The documentation's figures are those in results/."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_tables_in_the_documents_are_up_to_date():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "update.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_readme_example_runs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(
+        compile(code.replace("num_steps=100", "num_steps=2").replace('size="256"', 'size="64"'), "README.md", "exec"),
+        {},
+    )
+    assert (tmp_path / "out.png").stat().st_size > 1000
