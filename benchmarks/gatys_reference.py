@@ -92,8 +92,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args()
     size = options.size or ("short:512" if options.what == "curve" else "long:256")
-    pictures = [images.read(f).pixels for f in (options.content, options.style)]
-    content, style = (bilinear(p, size) if options.what == "curve" else images.resize(p, size) for p in pictures)
+    sources = [images.read(f).pixels for f in (options.content, options.style)]
+    content, style = (bilinear(p, size) if options.what == "curve" else images.resize(p, size) for p in sources)
     if options.what == "curve":
         result = curve(content, style, options.steps or 500, options.precision)
         image = result.pop("image")

@@ -131,7 +131,8 @@ evaluation across the zoo |
     | code: bilinear resampling | antialiased bicubic, bilinear for rotations | one resampling everywhere |
     | code: noise of 0.001 levels | ``noise_scale``, 50 levels | a flat start gives every patch the same few matches |
     | code: rotated images are cut by an own rule | the largest upright rectangle | more of the style is kept |
-    | paper: alpha 1 = 1 | see the preset | |
+    | paper: alpha 1 = 1 | 9 (preset ``paper``) | at stride 1 nine patches cover a position, so eq. 2 counts it nine \
+times; with 1 the result is the style image |
     """
 
     traits = Traits(
