@@ -5,7 +5,7 @@
 
 ``curve`` runs ``gatys.pytorch`` and prints its total loss beside the one that the notebook of
 leongatys/PytorchNeuralStyleTransfer logged for The Starry Night and the Neckarfront in Tübingen, both with a short
-side of 512 pixels, resampled bilinearly as there. The style must be the Google Art Project's reproduction (1280 x
+side of 512 pixels, resampled bilinearly as there. Nearest to his is the Google Art Project's reproduction (1280 x
 1014): the loss depends on which photograph of the painting it is, by a factor of two. ``precision`` runs the method
 once per number format and evaluates every result in float32.
 """
