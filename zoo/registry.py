@@ -90,7 +90,10 @@ class Checkpoint(_Entry):
 
 
 class MethodEntry(_Entry):
-    """One method: its class as ``module:Class``, its paper, its place in the taxonomy, its presets and checkpoints."""
+    """One method: its class as ``module:Class``, its paper, its place in the taxonomy, its presets and checkpoints.
+
+    ``training`` is the :class:`~zoo.training.task.TrainingTask` of a method that is trained, as ``module:Class``.
+    """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
     title: str
@@ -101,6 +104,7 @@ class MethodEntry(_Entry):
     taxonomy: Taxonomy
     default: str
     encoder: str | None = None
+    training: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     presets: dict[str, Preset] = Field(default_factory=dict)
     checkpoints: dict[str, Checkpoint] = Field(default_factory=dict)
 

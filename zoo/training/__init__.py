@@ -1,12 +1,33 @@
 """Training: one loop for every trainable method (trainer.py), its data (data.py), what a method supplies (task.py), and
-what a run leaves behind (export.py)."""
+what a run leaves behind (export.py).
+
+Names load on first use: a method's file imports task.py, and must not bring Lightning Fabric and matplotlib with it.
+"""
 
 from __future__ import annotations
 
-from zoo.training.data import ImageSet, find_images
-from zoo.training.export import export_checkpoint, read_metadata, write_card
-from zoo.training.task import TrainConfig, TrainingTask
-from zoo.training.trainer import TrainProgress, TrainResult, TrainState, train
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.training.data import ImageSet, find_images
+    from zoo.training.export import export_checkpoint, read_metadata, write_card
+    from zoo.training.task import TrainConfig, TrainingTask
+    from zoo.training.trainer import TrainProgress, TrainResult, TrainState, train
+
+_HOMES = {
+    "ImageSet": "data",
+    "find_images": "data",
+    "export_checkpoint": "export",
+    "read_metadata": "export",
+    "write_card": "export",
+    "TrainConfig": "task",
+    "TrainingTask": "task",
+    "TrainProgress": "trainer",
+    "TrainResult": "trainer",
+    "TrainState": "trainer",
+    "train": "trainer",
+}
 
 __all__ = [
     "ImageSet",
@@ -21,3 +42,9 @@ __all__ = [
     "train",
     "write_card",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"zoo.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'zoo.training' has no attribute {name!r}")

@@ -5,13 +5,12 @@ A method's file holds its loss and nothing of the machinery::
     class MyTask(TrainingTask):
         method, sets = "my-method", ("content", "style")
         defaults = TrainConfig(steps=160_000, batch_size=8, lr=1e-4)     # the paper's
+        Config = MyTaskConfig                      # a frozen Config dataclass: the options of the loss
 
-        def __init__(self, config): ...            # self.network is trained and exported, the rest is frozen
+        def __init__(self, config=None): ...       # self.network is trained and exported, the rest is frozen
         def loss(self, batch): ...                 # {"total": ..., "content": ..., "style": ...}
 
-    class MyMethod(Stylizer):
-        @classmethod
-        def training_task(cls, config) -> TrainingTask: return MyTask(config)
+and its entry in registry.yaml says ``training: module:MyTask``.
 """
 
 from __future__ import annotations
@@ -80,6 +79,7 @@ class TrainingTask(nn.Module, ABC):
     paper: ClassVar[str] = ""
     sets: ClassVar[tuple[str, ...]] = ("content",)
     defaults: ClassVar[TrainConfig] = TrainConfig()
+    Config: ClassVar[type[Config]] = Config
 
     network: Any
     teacher: str = ""
