@@ -318,15 +318,43 @@ def coverage(bank: PatchBank) -> Tensor:
 
 def rebuild(query: PatchBank, style: PatchBank, index: Tensor, *, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
     """The query's pixels (P, C) replaced by the mean of the matched patches that cover them (the style swap of Chen
-    and Schmidt 2016, section 3.1). ``index`` (Q,) is :attr:`Matches.index`."""
-    total = torch.zeros_like(query.pixels)
-    step = max(1, chunk_bytes // (query.pixels.shape[1] * query.pixels.element_size()))
-    for at in range(0, len(query), step):
-        chunk = slice(at, at + step)
-        for dy, dx in query.offsets:
-            theirs = style.pixels.index_select(0, style.rows(index[chunk], dy, dx))
-            total.index_add_(0, query.rows(chunk, dy, dx), theirs.to(total.dtype))
-    return total / coverage(query).clamp(min=1).to(total.dtype)[:, None]
+    and Schmidt 2016, section 3.1). ``index`` (Q,) is :attr:`Matches.index`. In float32 or better, whatever the banks'.
+    """
+    accurate = _accurate(query.pixels.dtype)
+    total = torch.zeros(query.pixels.shape, dtype=accurate, device=query.pixels.device)
+    row_bytes = query.pixels.shape[1] * total.element_size()
+    if query.stride == 1 and len(query.shapes) == 1:
+        height, width = query.shapes[0]
+        columns = width - query.size + 1
+        index = index.view(-1, columns)
+        grid = total.view(height, width, -1)
+        step = max(1, chunk_bytes // (columns * row_bytes))
+        for top in range(0, len(index), step):
+            which = index[top : top + step]
+            # The patches of one (dy, dx) lie side by side: their sum is one of slices, several times faster than
+            # additions by index.
+            for dy, dx in query.offsets:
+                theirs = style.pixels.index_select(0, style.rows(which.flatten(), dy, dx))
+                grid[top + dy : top + dy + len(which), dx : dx + columns] += theirs.view(len(which), columns, -1)
+    else:
+        step = max(1, chunk_bytes // row_bytes)
+        for at in range(0, len(query), step):
+            chunk = slice(at, at + step)
+            for dy, dx in query.offsets:
+                theirs = style.pixels.index_select(0, style.rows(index[chunk], dy, dx))
+                total.index_add_(0, query.rows(chunk, dy, dx), theirs.to(accurate))
+    return total.div_(coverage(query).clamp(min=1).to(accurate)[:, None])
+
+
+@torch.no_grad()
+def swap(features: Tensor, style: PatchBank, *, stride: int = 1, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+    """``features`` (1, C, H, W) with every patch replaced by the style's most similar one, averaged where they overlap
+    (Chen and Schmidt 2016, section 3.1); same shape and dtype. The content's patches are ``stride`` apart."""
+    query = PatchBank.of([features], style.size, stride)
+    index = match(query, style, chunk_bytes=chunk_bytes).index
+    _, channels, height, width = features.shape
+    table = rebuild(query, style, index, chunk_bytes=chunk_bytes).to(features.dtype)
+    return table.view(1, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _squares(pixels: Tensor) -> Tensor:

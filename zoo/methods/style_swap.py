@@ -1,0 +1,404 @@
+"""Style swap: Chen and Schmidt, *Fast Patch-based Style Transfer of Arbitrary Style*, arXiv:1612.04337, 2016.
+
+One layer of a fixed network is enough: in VGG-19's relu3_1 every 3 x 3 patch of the content is replaced by the style's
+patch of highest normalised cross-correlation, and patches are averaged where they overlap (section 3.1)::
+
+    phi_ss(i) = argmax over j of <phi_i(C), phi_j(S)> / (|phi_i(C)| |phi_j(S)|)            (equations 1 and 2)
+
+The content's norm is the same for all rivals and drops out. The image is what has those features, found either by
+optimising its pixels (section 3.2)::
+
+    I = argmin |Phi(I) - Phi_ss(C, S)|^2 + lambda TV(I)                                     (equations 3 and 4)
+
+or at once by an inverse network, trained for all styles (section 4) by :class:`StyleSwapTraining` at the end of this
+file::
+
+    f = argmin over f of the sum over H of |Phi(f(H)) - H|^2 + lambda TV(f(H))              (equation 6)
+
+where H ranges over features of photographs, of paintings, and of swaps between them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.config import Config, option
+from zoo.encoders import Encoder, load_encoder
+from zoo.encoders.sources import normalised_scales
+from zoo.errors import ConfigError, WeightsError
+from zoo.nn.decoder import VGGDecoder
+from zoo.nn.losses import total_variation
+from zoo.nn.optimise import optimise_pixels
+from zoo.nn.patches import PatchBank, swap
+from zoo.nn.regions import feature_masks
+from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.reconstruction import psnr, solve_decoder
+from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
+from zoo.training.whitened import WhitenedAdam, measure
+from zoo.weights import read_state
+
+TAP = "relu3_1"
+CELL = 4  # pixels of the image per position at relu3_1
+
+
+@dataclass(frozen=True)
+class StyleSwapConfig(Config):
+    """Options of :class:`StyleSwap`."""
+
+    patch_size: int = option(3, "Side of the patches, in positions of relu3_1 (4 pixels each).", ge=1, le=31)
+    stride: int = option(1, "Positions from one patch to the next, in content and style.", ge=1, le=31)
+    inversion: Literal["network", "optimisation"] = option(
+        "network", "How features become an image: by the trained network, or by fitting pixels to them."
+    )
+    num_steps: int = option(100, "Evaluations of loss and gradient; only for the optimisation.", ge=1)
+    learning_rate: float = option(12.75, "Adam's, in levels of 255 (0.05 of the range); only there too.", gt=0)
+    tv_weight: float = option(1e-7, "Weight of the total variation against the features' mean error.", ge=0)
+    time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
+
+    def validate(self) -> None:
+        if self.stride > self.patch_size:
+            raise ConfigError(
+                f"Option 'stride' ({self.stride}) must not exceed 'patch_size' ({self.patch_size}): "
+                "positions between the patches would get no features."
+            )
+
+
+def load_swap_encoder(device: str | torch.device = "cpu") -> Encoder:
+    """VGG-19 up to relu3_1, as the swap and its training use it."""
+    return load_encoder("vgg19", taps=(TAP,), padding="reflect", device=device)
+
+
+def channel_scales() -> Tensor:
+    """(1, 256, 1, 1): what multiplies each channel of relu3_1 to bring its mean to 1, as the inverse network takes it."""
+    return normalised_scales()["3_1"].float().view(1, -1, 1, 1)
+
+
+class StyleSwap(Stylizer):
+    """Style swap (Chen and Schmidt 2016). One inverse network for every style.
+
+    ``strength`` blends the content's features with the swapped ones; 0 gives the inverse network's reconstruction of
+    the content, not the content itself.
+
+    =============================  ==============================  ==================================================
+    paper / authors' code          here                            why
+    =============================  ==============================  ==================================================
+    correlation by convolving      products of pixels, summed over the same numbers by a ninth of the work, in bounded
+    with all style patches         patches, in blocks              memory
+    overlaps averaged by a second  sums of slices, divided by      the same numbers; the count depends on the size
+    deconvolution                  the known count                 alone
+    zero padding in VGG-19         reflection                      zeros mark a frame in content and style alike, and
+                                                                   frames are then swapped for frames
+    inverse network with zero      VGGDecoder(3): reflection, no   same widths and upsampling (figure 6); statistics of
+    padding and batch or instance  normalisation, channels scaled  the whole image in the way of single patches; the
+    normalisation                  to mean 1 beforehand            scales stand in for the normalisation
+    stride 1 when the map ends     the last patch that fits is     no border is left without features at any stride
+    before the last stride         always taken
+    style of one image             mixes, masks of content and     blends of swapped features, region by region
+                                   style, strength
+    TV of unstated pixel scale     half the squared differences    the zoo's one definition (zoo.nn.losses)
+                                   in levels of 255
+    result of the last step        evaluated image of lowest loss  Adam's last step is not its best
+    =============================  ==============================  ==================================================
+
+    A mask of the style keeps the patches that lie inside it whole, or, where none does, those that hold most of it.
+    """
+
+    traits = Traits(
+        kind="feed-forward",
+        strength="feature",
+        strength_zero="reconstruction",
+        batched=False,
+        mixes=True,
+        context=frozenset({"content_masks"}),
+        min_size=16,
+        multiple_of=CELL,
+    )
+    Config = StyleSwapConfig
+    config: StyleSwapConfig
+
+    def _build(self) -> None:
+        self.encoder = load_swap_encoder(self.device)
+        self.decoder: VGGDecoder | None = None
+        if self.config.inversion == "network":
+            if self.checkpoint is None:
+                raise WeightsError(
+                    "Style swap needs the weights of its inverse network: load 'style_swap', give a checkpoint, "
+                    "or use inversion 'optimisation', which needs none."
+                )
+            self.decoder = _inverse_network(self.checkpoint).to(self.device, memory_format=torch.channels_last)
+
+    # -- features and their swap (section 3.1) ------------------------------------------------------------------------
+
+    def _features(self, image: Tensor) -> Tensor:
+        with self.autocast():
+            return self.encoder(image.contiguous(memory_format=torch.channels_last))[TAP]
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        assert style.image is not None  # styles="any" takes images only
+        features = self._features(style.image)
+        bank = PatchBank.of([features], self.config.patch_size, self.config.stride)
+        inside = torch.ones_like(bank.scale, dtype=torch.bool)
+        if style.mask is not None:
+            (weight,) = feature_masks(style.mask[0], bank.shapes[0])
+            pixels, everything = weight.flatten(), slice(None)
+            share = torch.stack([pixels[bank.rows(everything, dy, dx)] for dy, dx in bank.offsets]).mean(dim=0)
+            inside = share >= min(float(share.max()), 1.0) - 1e-3
+        # Features are not negative, so a patch of scale 0 loses against all others.
+        fields = {name: getattr(bank, name) for name in ("pixels", "first", "pitch")}
+        return {**fields, "scale": bank.scale * inside, "shape": bank.shapes[0]}
+
+    def _bank(self, code: StyleCode) -> PatchBank:
+        data = code.data
+        shapes = (tuple(data["shape"]),)
+        fields = {name: data[name] for name in ("pixels", "first", "pitch", "scale")}
+        return PatchBank(**fields, shapes=shapes, size=self.config.patch_size, stride=self.config.stride)
+
+    def _swapped(self, features: Tensor, code: StyleCode) -> Tensor:
+        return swap(features, self._bank(code), stride=self.config.stride)
+
+    def _target(self, features: Tensor, style: Mix, masks: Tensor | None) -> Tensor:
+        """Swapped features of a mix: the weighted sum of the swaps, or each style's own in its region."""
+        if masks is None:
+            if len(style) == 1:
+                return self._swapped(features, next(iter(style))[0])
+            return _total([weight * self._swapped(features, code).float() for code, weight in style]).to(features.dtype)
+        weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
+        # Positions in no region keep the content's features.
+        target = features.float() * (1 - weights.sum(dim=0))
+        for (code, _), weight in zip(style, weights, strict=True):
+            rows, columns = _box(weight, self.config.patch_size - 1 if self.config.stride == 1 else None)
+            part = features[..., rows, columns]
+            if part.numel():
+                target[..., rows, columns] += self._swapped(part, code).float() * weight[rows, columns]
+        return target.to(features.dtype)
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        features = self._features(content)
+        target = features
+        if call.strength > 0:
+            target = self._target(features, style, call.context.content_masks)
+        if 0 < call.strength < 1:
+            target = torch.lerp(features.float(), target.float(), call.strength)
+        if self.decoder is None:
+            return self._optimise(content, target, call)
+        with self.autocast():
+            image = self.decoder(target.contiguous(memory_format=torch.channels_last)).float()
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+    # -- inversion by optimisation (section 3.2) ----------------------------------------------------------------------
+
+    def _optimise(self, content: Tensor, target: Tensor, call: Call) -> Stylized:
+        config = self.config
+        target = target.float()
+
+        def loss(image: Tensor) -> dict[str, Tensor]:
+            terms = {"feature": F.mse_loss(self._features(image).float(), target)}
+            if config.tv_weight:
+                terms["tv"] = config.tv_weight * total_variation(image)
+            return {"total": _total(list(terms.values())), **terms}
+
+        fitted = optimise_pixels(
+            content,
+            loss,
+            optimiser="adam",
+            num_steps=config.num_steps,
+            learning_rate=config.learning_rate,
+            call=call,
+            deadline=None if config.time_limit is None else time.monotonic() + config.time_limit,
+            clamp=True,
+        )
+        return Stylized(fitted.image, fitted.steps, fitted.losses, fitted.stopped)
+
+
+def _inverse_network(path: Path) -> VGGDecoder:
+    """The decoder of a checkpoint, with the channels' scales folded into its first convolution."""
+    network = VGGDecoder(3)
+    state = read_state(path)
+    require_tensors(state, network.state_dict(), str(path))
+    network.load_state_dict(state)
+    network = network.eval().requires_grad_(False)
+    network.get_submodule("conv3_1").weight.mul_(channel_scales())
+    return network
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).sum(dim=0)
+
+
+def _box(weight: Tensor, reach: int | None) -> tuple[slice, slice]:
+    """Rows and columns of all that the features of a region (h, w) depend on: its bounding box, ``reach`` wider on
+    every side; everything for None. Empty where the region is."""
+    height, width = weight.shape
+    if reach is None:
+        return slice(0, height), slice(0, width)
+    slices = []
+    for axis, length in ((1, height), (0, width)):
+        used = weight.amax(dim=axis).nonzero()
+        if not len(used):
+            return slice(0, 0), slice(0, 0)
+        slices.append(slice(max(0, int(used[0]) - reach), min(length, int(used[-1]) + 1 + reach)))
+    return slices[0], slices[1]
+
+
+# -- training the inverse network (section 4) ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StyleSwapTrainingConfig(Config):
+    """The loss of the inverse network and where it starts; the defaults are the paper's."""
+
+    swaps: int | None = option(None, "Swapped maps per batch, each of its own pair of images; none is all pairs.", ge=0)
+    tv_weight: float = option(1e-6, "Weight of the total variation against the features' mean error.", ge=0)
+    pixel_weight: float = option(0.0, "Weight of the squared error of pixels, where features are not swapped.", ge=0)
+    start: Literal["random", "least-squares"] = option("random", "How a new network's weights are found.")
+    decoder: str | None = option(
+        None, "Safetensors file of a level 3 decoder of vgg19.normalised (as WCT's), to start from instead."
+    )
+    whiten: bool = option(False, "Run Adam in the whitened coordinates of each convolution's inputs.")
+
+
+class StyleSwapTraining(TrainingTask):
+    """Train the inverse network on features of photographs, of paintings and of their swaps (equation 6).
+
+    ``feature`` is the squared error of the output's features relative to the squared features, so its root is the
+    relative error; it is the paper's mean squared error over the mean square of the batch's features, and ``tv`` is
+    divided by the same number. ``pixel`` is zero unless weighted.
+
+    =============================  ==============================  ==================================================
+    paper / authors' code          here                            why
+    =============================  ==============================  ==================================================
+    2 photographs, 2 paintings,    the default: batches of 2, all  ``swaps`` chooses fewer for larger batches
+    their 4 swaps                  pairs
+    orthogonal weights             Kaiming, least squares, or a    the last two start where random weights need hours;
+                                   decoder's                       see zoo.training.reconstruction
+    features alone                 ``pixel_weight``, default 0     the image behind unswapped features is known, and
+                                                                   pixels tell colour and contrast directly
+    Adam                           ``whiten``, default off         as in zoo.training.reconstruction
+    =============================  ==============================  ==================================================
+
+    On a CPU (the recipe of the weights that ship)::
+
+        --start least-squares --whiten true --lr 2e-4 --beta2 0.99 --schedule cosine --warmup 20 --ema 0.995
+        --batch-size 4 --crop 160 --swaps 4 --pixel-weight 1
+    """
+
+    Config: ClassVar[type[StyleSwapTrainingConfig]] = StyleSwapTrainingConfig
+    method: ClassVar[str] = "style_swap"
+    paper: ClassVar[str] = "Chen and Schmidt, Fast Patch-based Style Transfer of Arbitrary Style, arXiv:1612.04337, 2016"
+    sets: ClassVar[tuple[str, ...]] = ("content", "style")
+    # train-vgg.lua: Adam 1e-3 with 1 / (1 + 1e-4 t), 80 000 updates of 2 + 2 crops of 256.
+    defaults: ClassVar[TrainConfig] = TrainConfig(
+        steps=80_000, batch_size=2, crop=256, store=288, lr=1e-3, schedule="inverse", decay=1e-4
+    )
+
+    scales: Tensor
+
+    def __init__(self, config: StyleSwapTrainingConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or StyleSwapTrainingConfig()
+        self.network: VGGDecoder = VGGDecoder(3)
+        self.encoder = load_swap_encoder()
+        self.teacher = teacher("vgg19", TAP, self.encoder.digest)
+        self.register_buffer("scales", channel_scales(), persistent=False)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        images = torch.cat([batch["content"], batch["style"]])
+        with torch.no_grad():
+            target = self.encoder(images)[TAP]
+            content, style = target.split([len(batch["content"]), len(batch["style"])])
+            target = torch.cat([target, *self._swaps(content, style)])
+        output = self.invert(target).float()
+        again = self.encoder(output)[TAP].float()
+        wanted = target.float()
+        power = wanted.square().mean().clamp_min(1e-6)
+        terms = {
+            "feature": F.mse_loss(again, wanted) / power,
+            "tv": self.config.tv_weight * total_variation(output) / len(output) / power,
+        }
+        if self.config.pixel_weight:
+            terms["pixel"] = self.config.pixel_weight * F.mse_loss(output[: len(images)], images)
+        return {"total": _total(list(terms.values())), **terms}
+
+    def _swaps(self, content: Tensor, style: Tensor) -> list[Tensor]:
+        """Swapped features of the configured number of pairs, first each content with its own style."""
+        pairs = [(i, (i + k) % len(style)) for k in range(len(style)) for i in range(len(content))]
+        return [
+            swap(content[i : i + 1], PatchBank.of([style[j]], 3, 1), stride=1) for i, j in pairs[: self.config.swaps]
+        ]
+
+    def invert(self, features: Tensor) -> Tensor:
+        """The network's image of features (B, 256, h, w) of relu3_1: (B, 3, 4 h, 4 w), near [0, 1]."""
+        return self.network((features * self.scales).contiguous(memory_format=torch.channels_last))
+
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        if self.config.decoder is not None:
+            state = read_state(Path(self.config.decoder))
+            require_tensors(state, self.network.state_dict(), self.config.decoder)
+            self.network.load_state_dict(state)
+        elif self.config.start == "least-squares":
+            # Paintings too: a third of what the network inverts has no photograph's statistics.
+            solve_decoder(self.network, "vgg19.normalised", (_both(batch) for batch in batches))
+
+    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+        if not self.config.whiten:
+            return super().optimiser(config, batches)
+        whitening = None if batches is None else measure(self.network, self.loss, batches)
+        return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))
+
+    @torch.no_grad()
+    def evaluate(self, held_out: HeldOut) -> dict[str, float]:
+        """Means over held-out photographs: ``relative_error`` of the features of the inverse network's clamped image,
+        ``psnr`` of that image, and ``swapped_error``, the relative error for swaps of up to four pairs."""
+        found: dict[str, list[float]] = {"relative_error": [], "psnr": [], "swapped_error": []}
+        for image in map(_whole_cells, held_out.get("content", ())):
+            features = self.encoder(image)[TAP]
+            found["relative_error"].append(self._relative_error(features))
+            found["psnr"].append(psnr(self.invert(features), image))
+        for swapped in self._held_out_swaps(held_out):
+            found["swapped_error"].append(self._relative_error(swapped))
+        return {name: sum(values) / len(values) for name, values in found.items() if values}
+
+    @torch.no_grad()
+    def preview(self, held_out: HeldOut) -> list[list[Tensor]]:
+        rows = []
+        for content, style, swapped in zip(
+            held_out.get("content", ()), held_out.get("style", ()), self._held_out_swaps(held_out), strict=False
+        ):
+            again = self.invert(self.encoder(_whole_cells(content))[TAP])
+            images = (content, style, again, self.invert(swapped))
+            rows.append([image.float().clamp(0, 1) for image in images])
+        return rows
+
+    def _held_out_swaps(self, held_out: HeldOut) -> Iterator[Tensor]:
+        pairs = list(zip(held_out.get("content", ()), held_out.get("style", ()), strict=False))
+        for content, style in pairs[:4]:
+            features = self.encoder(_whole_cells(content))[TAP]
+            yield swap(features, PatchBank.of([self.encoder(style)[TAP]], 3, 1))
+
+    def _relative_error(self, features: Tensor) -> float:
+        again = self.encoder(self.invert(features).float().clamp(0, 1))[TAP].float()
+        power = features.float().square().sum().item()
+        return math.sqrt((again - features.float()).square().sum().item() / max(power, 1e-12))
+
+    def describe(self) -> dict[str, Any]:
+        return self.config.to_dict()
+
+
+def _both(batch: Batch) -> Batch:
+    return {"content": torch.cat([batch["content"], batch["style"]])}
+
+
+def _whole_cells(image: Tensor) -> Tensor:
+    """``image`` without the last rows and columns that pooling would drop."""
+    height, width = image.shape[-2:]
+    return image[..., : height // CELL * CELL, : width // CELL * CELL]
