@@ -55,6 +55,11 @@ def resolve_precision(name: str, device: torch.device, preferred: Precision) -> 
     raise ConfigError(f"Unknown precision {name!r}: use auto, fp32, bf16 or fp16.")
 
 
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The tensors' format that ``precision`` names."""
+    return _DTYPES[precision]
+
+
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Run convolutions and matrix products in ``precision``; weights and the caller's tensors stay float32."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ConfigError, InputError
+from zoo.nn.reflection import reflect, reflected
 
 # VGG-19: convolutions per block and channels per block (Simonyan and Zisserman 2015, configuration E).
 _BLOCKS = {1: (2, 64), 2: (2, 128), 3: (4, 256), 4: (4, 512), 5: (4, 512)}
@@ -71,9 +72,12 @@ class VGGDecoder(nn.Module):
         reached: dict[int, Tensor] = {}
         for stage in range(self.level, down_to, -1):
             for name, _, narrow, upsample in _stage(stage):
-                features = self.get_submodule(name)(reflect(features))
+                conv = self.get_submodule(name)
+                assert isinstance(conv, nn.Conv2d)
+                features = reflected(conv, features) if min(features.shape[-2:]) > 1 else conv(reflect(features))
                 if narrow > 3:
-                    features = F.relu(features)
+                    # In place also under autograd: a convolution's gradient does not need its own output.
+                    features = F.relu_(features)
                 if upsample:
                     features = F.interpolate(features, scale_factor=2, mode="nearest")
             reached[stage - 1] = features
@@ -108,12 +112,6 @@ def undone(name: str) -> str:
     if index > 1:
         return f"relu{block}_{index - 1}"
     return f"pool{block - 1}" if block > 1 else ""
-
-
-def reflect(features: Tensor, width: int = 1) -> Tensor:
-    """Reflection padding; a side too short to reflect (one pixel, deep in a small image) repeats its edge instead."""
-    mode = "reflect" if min(features.shape[-2:]) > width else "replicate"
-    return F.pad(features, (width, width, width, width), mode=mode)
 
 
 def parameter_count(level: int) -> int:

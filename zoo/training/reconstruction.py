@@ -31,7 +31,8 @@ from torch.nn import functional as F
 from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import load_encoder
-from zoo.nn.decoder import VGGDecoder, reflect, undone
+from zoo.nn.decoder import VGGDecoder, undone
+from zoo.nn.reflection import reflect
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import WhitenedAdam, measure, sample_patches
 from zoo.weights import read_state
