@@ -1,0 +1,296 @@
+"""One feed-forward network per style, trained on a perceptual loss.
+
+Johnson, Alahi, Fei-Fei, *Perceptual Losses for Real-Time Style Transfer and Super-Resolution*, ECCV 2016; network in
+the supplementary material, table 1. Instance normalisation: Ulyanov, Vedaldi, Lempitsky, *Improved Texture Networks*,
+CVPR 2017. Upsampling: Odena, Dumoulin, Olah, *Deconvolution and Checkerboard Artifacts*, Distill 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from zoo.config import Config, option
+from zoo.errors import WeightsError
+from zoo.nn.perceptual import PerceptualLoss, evaluating, objective
+from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise, instance_norm
+from zoo.styles import find_styles, load_style, read_metadata, split_styles, trained_name
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
+from zoo.weights import read_state
+
+Norm = Literal["instance", "batch"]
+Output = Literal["linear", "tanh"]
+
+
+@dataclass(frozen=True)
+class JohnsonConfig(Config):
+    """Johnson has no options: the checkpoint's tensors say which network it is."""
+
+
+class JohnsonNet(nn.Module):
+    """The transformation network: images (B, 3, H, W) in [0, 1] to stylised ones near [0, 1], of the same size.
+
+    ``norm``: after every convolution but the last, ``instance`` or ``batch`` (the paper). ``width``: channels of the
+    first layer, 32 (paper) or 16 (half, as in the authors' released models with instance normalisation).
+    ``output``: ``tanh`` scaled to [0, 1] (the paper) or ``linear``.
+    """
+
+    def __init__(
+        self, norm: Norm = "instance", width: int = 16, upsampling: Upsampling = "nearest", output: Output = "linear"
+    ) -> None:
+        super().__init__()
+        if output == "tanh":
+            # In the weights' own list, so that a checkpoint says by itself which network it is.
+            self.register_buffer("tanh", torch.ones(()))
+        self.body = TransformBody(width, upsampling=upsampling)
+        initialise(self.body)
+        with torch.no_grad():
+            # Start from faint structure on mid grey, not from saturated pixels.
+            self.body.out.weight.mul_(0.1)
+            nn.init.constant_(self.body.out.bias, 0.5 if output == "linear" else 0.0)  # type: ignore[arg-type]
+        kind = Affine if norm == "instance" else nn.BatchNorm2d
+        self.norm = nn.ModuleDict({name: kind(c) for name, c in self.body.channels().items() if name != "out"})
+
+    def forward(self, images: Tensor) -> Tensor:
+        image = self.body(images, lambda name, x: x if name == "out" else self.norm[name](x))
+        return (1 + torch.tanh(image)) / 2 if hasattr(self, "tanh") else image
+
+    @classmethod
+    def like(cls, state: Mapping[str, Tensor]) -> JohnsonNet:
+        """The network whose weights ``state`` holds, loaded; WeightsError where no such network fits."""
+        first, up = state.get("body.conv1.weight"), state.get("body.up1.weight")
+        if first is None or up is None or first.dim() != 4 or up.dim() != 4:
+            raise WeightsError("These weights are of no Johnson network: body.conv1.weight and body.up1.weight lack.")
+        width = first.shape[0]
+        network = cls(
+            "batch" if "norm.conv1.running_mean" in state else "instance",
+            width,
+            "transposed" if up.shape[0] == 4 * width else "nearest",
+            "tanh" if "tanh" in state else "linear",
+        )
+        require_tensors(state, network.state_dict(), "The checkpoint")
+        network.load_state_dict(state)
+        return network
+
+
+class Affine(nn.Module):
+    """Instance normalisation with a learned scale and shift per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x, self.weight, self.bias)
+
+
+class Johnson(Stylizer):
+    """Johnson, Alahi and Fei-Fei 2016: a network per style; the checkpoint is a table of them.
+
+    A checkpoint holds ``{style}.{tensor}`` for any number of styles, or the bare tensors of one run. Which kind of
+    network each is, is read from its tensors. ``strength`` blends pixels with the content. Sides that four does not
+    divide are not padded: the network rounds up inside and the result is cropped.
+
+    | paper | here | why |
+    |---|---|---|
+    | batch normalisation | instance (default) or batch | instance is better for styles (Ulyanov et al. 2017) |
+    | width 32 | 16 (default) or 32 | as the authors' released instance models; a quarter of the work |
+    | transposed convolutions | nearest upsampling + 3x3 (default) or transposed | no checkerboard (Odena et al. 2016) |
+    | scaled tanh | tanh (default) or linear | linear as in the PyTorch example, whose checkpoints import |
+    | 40 pixels of reflection around the input, none or zeros inside | reflection at every convolution | no frame, |
+    | | | and the same result as the published PyTorch checkpoints |
+    | VGG-16 | VGG-19 (original weights), layers of the same names | it installs with pip |
+    | content at relu2_2 | relu2_2 (preset paper), relu3_3 (presets code, zoo) | as the authors' code |
+    | TV weight found per style, 1e-6 to 1e-4 | 1e-6, per image | as the authors' code at batch size 1 |
+    | 40,000 updates of 4 images, Adam 1e-3 | 2,000 of 2, Adam 2e-3, cosine to zero | an hour on a CPU |
+    | median filter on the result (authors' code) | none | nearest upsampling leaves nothing to filter |
+    """
+
+    traits = Traits(
+        kind="feed-forward",
+        styles="trained",
+        strength="blend",
+        min_size=16,
+        cpu_precision="bf16",
+        cuda_precision="fp32",
+    )
+    Config = JohnsonConfig
+    config: JohnsonConfig
+
+    def _build(self) -> None:
+        if self.checkpoint is None:
+            raise WeightsError("Johnson needs trained weights: load 'johnson' or give a checkpoint.")
+        states = split_styles(read_state(self.checkpoint), "body.conv1.weight")
+        metadata = read_metadata(self.checkpoint)
+        if set(states) == {""}:
+            # A single run's file: its style is named in its metadata, an imported one's by the file.
+            states = {next(iter(find_styles(metadata)), self.checkpoint.stem): states[""]}
+        self._styles = find_styles(metadata, list(states))
+        self._networks = {name: self._network(state) for name, state in states.items()}
+
+    def _network(self, state: Mapping[str, Tensor]) -> JohnsonNet:
+        network = JohnsonNet.like(state).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.eval().requires_grad_(False)
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._networks))
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        return {"name": trained_name(style, self._styles, self.name, JohnsonTask)}
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        ((code, _),) = style
+        with self.autocast():
+            image = self._networks[code.data["name"]](content).float()
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JohnsonTaskConfig(Config):
+    """What is trained. Options left out (none) are those of the preset."""
+
+    style: str = option("builtin:swirls", "The style image: a file or builtin:NAME.")
+    style_size: int = option(256, "Long side of the style image in pixels (fast-neural-style: 256).", ge=32)
+    records: str | None = option(None, "JSON file with title, artist, year, source, licence of styles by file stem.")
+    preset: Literal["zoo", "code", "paper"] = option("zoo", "Network and content layer: ours, the code's, the paper's.")
+    norm: Literal["instance", "batch"] | None = option(None, "Normalisation after every convolution but the last.")
+    width: int | None = option(None, "Channels of the first layer.", ge=4)
+    upsampling: Literal["nearest", "transposed"] | None = option(None, "How the network upsamples.")
+    output: Literal["linear", "tanh"] | None = option(None, "Last non-linearity.")
+    content_layer: str | None = option(None, "Layer whose features are the content.")
+    style_layers: tuple[str, ...] = option(
+        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), "Layers whose Gram matrices are the style (section 4.1)."
+    )
+    content_weight: float = option(1.0, "Weight of the content term (fast-neural-style: 1).", ge=0)
+    style_weight: float = option(5.0, "Weight of the style term (fast-neural-style: 5).", gt=0)
+    tv_weight: float = option(1e-6, "Weight of the total variation (fast-neural-style: 1e-6).", ge=0)
+    encoder: str = option("vgg19", "Network behind the loss.")
+
+
+class _Choice(TypedDict):
+    norm: Norm
+    width: int
+    upsampling: Upsampling
+    output: Output
+    content_layer: str
+
+
+_PRESETS: dict[str, _Choice] = {
+    "zoo": {
+        "norm": "instance",
+        "width": 16,
+        "upsampling": "nearest",
+        "output": "tanh",
+        "content_layer": "relu3_3",
+    },
+    # jcjohnson/fast-neural-style: train.lua's defaults, width of its instance_norm models.
+    "code": {
+        "norm": "instance",
+        "width": 16,
+        "upsampling": "transposed",
+        "output": "tanh",
+        "content_layer": "relu3_3",
+    },
+    "paper": {"norm": "batch", "width": 32, "upsampling": "transposed", "output": "tanh", "content_layer": "relu2_2"},
+}
+
+
+class JohnsonTask(TrainingTask):
+    """One network for one style, by the loss of section 3.2: content, style and total variation."""
+
+    Config: ClassVar[type[JohnsonTaskConfig]] = JohnsonTaskConfig
+    method: ClassVar[str] = "johnson"
+    paper: ClassVar[str] = "Johnson et al., Perceptual Losses for Real-Time Style Transfer, ECCV 2016"
+    sets: ClassVar[tuple[str, ...]] = ("content",)
+    defaults: ClassVar[TrainConfig] = TrainConfig(
+        steps=2000, batch_size=2, crop=256, lr=2e-3, schedule="cosine", warmup=20, beta2=0.99, preview_every=250
+    )
+
+    def __init__(self, config: JohnsonTaskConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or JohnsonTaskConfig()
+        chosen = {key: getattr(config, key) or value for key, value in _PRESETS[config.preset].items()}
+        self.record, style = load_style(config.style, config.style_size, config.records)
+        self.network: JohnsonNet = JohnsonNet(chosen["norm"], chosen["width"], chosen["upsampling"], chosen["output"])
+        self.criterion = PerceptualLoss(
+            encoder=config.encoder,
+            content_layer=chosen["content_layer"],
+            style_layers=config.style_layers,
+            content_weight=config.content_weight,
+            style_weight=config.style_weight,
+            tv_weight=config.tv_weight,
+        )
+        self.teacher = self.criterion.teacher
+        self.described = {**config.to_dict(), **chosen, "style": self.record.name, "styles": [self.record.to_dict()]}
+        self.described.pop("records")
+        for index, target in enumerate(self.criterion.style_targets(style).values()):
+            self.register_buffer(f"gram{index}", target, persistent=False)
+
+    def style_targets(self) -> dict[str, Tensor]:
+        """Gram matrices of the style by layer, on the task's device."""
+        return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        content = batch["content"]
+        return self.criterion(self.network(content), content, self.style_targets())
+
+    @torch.no_grad()
+    def evaluate(self, held_out: HeldOut) -> dict[str, float]:
+        """The objective and its terms on held-out photographs, and what the unchanged photographs score."""
+        with evaluating(self.network):
+            return objective(self.criterion, self.style_targets(), self.network, held_out.get("content", ()))
+
+    @torch.no_grad()
+    def preview(self, held_out: HeldOut) -> list[list[Tensor]]:
+        with evaluating(self.network):
+            return [[image, self.network(image).float().clamp(0, 1)] for image in held_out.get("content", ())]
+
+    def describe(self) -> dict[str, Any]:
+        return self.described
+
+
+# -- the checkpoints of others ----------------------------------------------------------------------------------------
+
+
+def import_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint of the PyTorch example fast_neural_style (full width, instance norm) as the weights of JohnsonNet.
+
+    That network takes and gives levels of 255; the first and last convolution absorb the factor. Old files carry
+    running statistics that instance normalisation never used; they are dropped. Raises WeightsError where the keys or
+    shapes are those of another network. Keep the result in float32 where it must reproduce the original.
+    """
+    names = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "deconv1": "up1", "deconv2": "up2", "deconv3": "out"}
+    norms = {"in1": "conv1", "in2": "conv2", "in3": "conv3", "in4": "up1", "in5": "up2"}
+    for block in range(1, RESIDUAL_BLOCKS + 1):
+        for number, part in ((1, "a"), (2, "b")):
+            names[f"res{block}.conv{number}"] = f"res{block}{part}"
+            norms[f"res{block}.in{number}"] = f"res{block}{part}"
+    table = {f"{k}.conv2d.{end}": f"body.{v}.{end}" for k, v in names.items() for end in ("weight", "bias")}
+    table |= {f"{k}.{end}": f"norm.{v}.{end}" for k, v in norms.items() for end in ("weight", "bias")}
+    used = {k: v for k, v in state.items() if not k.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    unknown, missing = sorted(set(used) - set(table)), sorted(set(table) - set(used))
+    if unknown or missing:
+        parts = [f"unknown {', '.join(unknown[:3])}"] * bool(unknown) + [f"missing {', '.join(missing[:3])}"] * bool(
+            missing
+        )
+        raise WeightsError(f"These are no weights of the fast_neural_style example: {'; '.join(parts)}.")
+    ours = {table[key]: value.detach().float().clone() for key, value in used.items()}
+    ours["body.conv1.weight"] *= 255
+    for end in ("weight", "bias"):
+        ours[f"body.out.{end}"] /= 255
+    JohnsonNet.like(ours)
+    return ours
+
+
+__all__ = ["Johnson", "JohnsonConfig", "JohnsonNet", "JohnsonTask", "JohnsonTaskConfig", "import_state"]

@@ -1,0 +1,120 @@
+"""The image transformation network of Johnson et al. 2016 and, with other normalisation, of Dumoulin et al. 2017.
+
+Two convolutions of stride 2 down to a quarter of the side, five residual blocks there, two upsampling convolutions
+back (Johnson et al., supplementary material, table 1)::
+
+    conv1 9x9 w     conv2 3x3 2w /2     conv3 3x3 4w /2     res1 .. res5 (a, b) 3x3 4w     up1 3x3 2w x2
+    up2 3x3 w x2    out 9x9 3
+
+The paper's width w is 32. What follows each convolution (batch, instance or conditional normalisation) is the caller's:
+:meth:`TransformBody.forward` takes it as a function of the layer's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.nn.reflection import reflect, reflected
+
+Normalise = Callable[[str, Tensor], Tensor]
+Upsampling = Literal["nearest", "transposed"]
+
+RESIDUAL_BLOCKS = 5
+# Torch7's and TensorFlow slim's instance normalisation alike (papers.md lists both as 1e-5).
+EPS = 1e-5
+
+
+def instance_norm(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Each image's channels to mean ``shift`` and deviation ``scale``: (B, C, H, W) in, the same shape and format out.
+
+    ``scale`` and ``shift`` are (C,) for all images or (B, C), a row each; float32. The population's variance plus EPS.
+    """
+    # Batch normalisation of one image is instance normalisation, and its channels-last kernel is 3 to 20 times as
+    # fast on a CPU as F.instance_norm, which copies to NCHW and back.
+    images = features.split(1)
+    rows = [(scale, shift)] * len(images) if scale.dim() == 1 else list(zip(scale, shift, strict=True))
+    done = [
+        F.batch_norm(image, None, None, weight, bias, training=True, momentum=0.0, eps=EPS)
+        for image, (weight, bias) in zip(images, rows, strict=True)
+    ]
+    return done[0] if len(done) == 1 else torch.cat(done)
+
+
+class TransformBody(nn.Module):
+    """The convolutions. From images (B, 3, H, W) to (B, 3, H, W) before the last non-linearity, any H and W >= 8.
+
+    ``width``: channels of the first layer (32 in both papers). ``upsampling``: ``nearest`` neighbour then a 3x3
+    convolution (Dumoulin et al., section 2.2; against the checkerboard of the other), or ``transposed`` convolution
+    (Johnson et al.). ``bias``: useless before a normalisation, but the published Johnson checkpoints have it.
+    Convolutions pad by reflection. Sides that four does not divide are rounded up inside and the result is cropped.
+    """
+
+    def __init__(self, width: int = 32, *, upsampling: Upsampling = "nearest", bias: bool = True) -> None:
+        super().__init__()
+        self.width = width
+        w = width
+        self.conv1 = nn.Conv2d(3, w, 9, bias=bias)
+        self.conv2 = nn.Conv2d(w, 2 * w, 3, stride=2, bias=bias)
+        self.conv3 = nn.Conv2d(2 * w, 4 * w, 3, stride=2, bias=bias)
+        for block in range(1, RESIDUAL_BLOCKS + 1):
+            for part in "ab":
+                self.add_module(f"res{block}{part}", nn.Conv2d(4 * w, 4 * w, 3, bias=bias))
+        if upsampling == "transposed":
+            self.up1: nn.Module = nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, padding=1, output_padding=1, bias=bias)
+            self.up2: nn.Module = nn.ConvTranspose2d(2 * w, w, 3, 2, padding=1, output_padding=1, bias=bias)
+        else:
+            self.up1 = nn.Conv2d(4 * w, 2 * w, 3, bias=bias)
+            self.up2 = nn.Conv2d(2 * w, w, 3, bias=bias)
+        self.out = nn.Conv2d(w, 3, 9, bias=bias)
+
+    def channels(self) -> dict[str, int]:
+        """Channels that each convolution gives, by its name, in the order they run."""
+        w = self.width
+        blocks = {f"res{block}{part}": 4 * w for block in range(1, RESIDUAL_BLOCKS + 1) for part in "ab"}
+        return {"conv1": w, "conv2": 2 * w, "conv3": 4 * w, **blocks, "up1": 2 * w, "up2": w, "out": 3}
+
+    def forward(self, images: Tensor, normalise: Normalise) -> Tensor:
+        height, width = images.shape[-2:]
+        x = images.contiguous(memory_format=torch.channels_last)
+        for name, border in (("conv1", 4), ("conv2", 1), ("conv3", 1)):
+            x = F.relu_(normalise(name, self.get_submodule(name)(reflect(x, border))))
+        for block in range(1, RESIDUAL_BLOCKS + 1):
+            y = F.relu_(normalise(f"res{block}a", self._reflected(f"res{block}a", x)))
+            # No ReLU after the sum (Gross and Wilber's variant, as Johnson et al. say).
+            x = x + normalise(f"res{block}b", self._reflected(f"res{block}b", y))
+        for name in ("up1", "up2"):
+            x = F.relu_(normalise(name, self._up(name, x)))
+        return normalise("out", self.out(reflect(x, 4)))[..., :height, :width]
+
+    def _up(self, name: str, x: Tensor) -> Tensor:
+        layer = self.get_submodule(name)
+        if isinstance(layer, nn.ConvTranspose2d):
+            return layer(x)
+        return self._reflected(name, F.interpolate(x, scale_factor=2, mode="nearest"))
+
+    def _reflected(self, name: str, x: Tensor) -> Tensor:
+        conv = self.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        return reflected(conv, x)
+
+
+def initialise(body: nn.Module) -> None:
+    """Kaiming's start values: every layer keeps the deviation of its input, whatever its fan-in."""
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            weight = module.weight
+            fan_in = (weight.shape[1] if isinstance(module, nn.Conv2d) else weight.shape[0] / 4) * math.prod(
+                module.kernel_size
+            )
+            nn.init.normal_(weight, std=math.sqrt(2 / fan_in))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+__all__ = ["EPS", "Normalise", "TransformBody", "Upsampling", "initialise", "instance_norm"]
