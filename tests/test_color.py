@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.color import color_statistics, luminance, match_color, match_luminance, with_luminance
+from zoo.color import (
+    color_statistics,
+    grey,
+    luminance,
+    match_color,
+    match_luminance,
+    recolor_style,
+    with_luminance,
+)
 
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -87,3 +95,17 @@ def test_results_do_not_depend_on_the_batch(photos: Tensor, painting: Tensor) ->
     both = match_color(photos, painting)
     torch.testing.assert_close(both[1:], match_color(photos[1:], painting))
     torch.testing.assert_close(match_luminance(photos, painting)[1:], match_luminance(photos[1:], painting))
+
+
+def test_a_recoloured_style_has_the_contents_colours() -> None:
+    generator = torch.Generator().manual_seed(3)
+    style = 0.3 + 0.2 * torch.rand(1, 3, 20, 20, generator=generator)
+    content = 0.4 + 0.2 * torch.rand(1, 3, 24, 16, generator=generator)
+    assert recolor_style(style, content, "none") is style
+    coral = recolor_style(style, content, "coral")
+    for ours, theirs in zip(color_statistics(coral), color_statistics(content), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    plain = recolor_style(style, content, "luminance")
+    assert torch.equal(plain[:, 0], plain[:, 2])
+    assert luminance(plain).mean().item() == pytest.approx(luminance(content).mean().item(), abs=1e-3)
+    torch.testing.assert_close(luminance(grey(content)), luminance(content))

@@ -48,6 +48,24 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(axes, keepdim=True), values.std(axes, keepdim=True, correction=0)
 
 
+def grey(images: Tensor) -> Tensor:
+    """``images`` (B, 3, H, W) without their colours: the luminance in all three channels."""
+    return luminance(images).expand(-1, 3, -1, -1).contiguous()
+
+
+def recolor_style(style: Tensor, content: Tensor, mode: str) -> Tensor:
+    """The style image (1, 3, H, W) in [0, 1] that a transfer with the content's colours needs, clamped.
+
+    ``coral``: in the colours of ``content`` (section 3); ``luminance``: grey, with the content's mean and deviation of
+    luminance (section 4), for a content made grey too; ``none``: as it is.
+    """
+    if mode == "coral":
+        return match_color(style, content).clamp(0, 1)
+    if mode == "luminance":
+        return match_luminance(style, content).expand(-1, 3, -1, -1).clamp(0, 1)
+    return style
+
+
 def color_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, 3) and covariance (B, 3, 3) of each image's RGB values, in float64."""
     values = images.flatten(2).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -68,6 +69,13 @@ def stylize(
     mask: Annotated[
         list[str] | None, typer.Option(help="One region mask per style (white: this style), in the styles' order.")
     ] = None,
+    preserve_color: Annotated[
+        str,
+        typer.Option(
+            help="Keep the content's colours: none; coral gives the style image the content's colours first; luminance "
+            "transfers lightness alone."
+        ),
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Fixes all noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -82,6 +90,7 @@ def stylize(
     from zoo.registry import load
 
     options = method_options(context.args, method)
+    keep = _preserved_color(preserve_color, method, options)
     contents = expand([*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT], "content")
     styles = expand([*(style or []), *([style_dir] if style_dir else [])] or [DEFAULT_STYLE], "style")
     if (contents + styles).count("-") > 1:
@@ -100,7 +109,7 @@ def stylize(
     loss_rows: list[dict[str, Any]] = []
     pictures = {source: read_image(source, style_size, max_pixels) for source in styles}
     stylizer = load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    session = _Session(stylizer, pictures, strength, seed, blend)
+    session = _Session(stylizer, pictures, strength, seed, blend, keep)
     bar = progress_bar(quiet)
     with stop.listening(), bar or contextlib.nullcontext():
         for job in jobs:
@@ -204,6 +213,19 @@ def _parse_weights(text: str | None, styles: int) -> list[float] | None:
     return values
 
 
+def _preserved_color(wanted: str, method: str, options: dict[str, Any]) -> str:
+    """What the session does about colours; a method with an option of that name does it itself, inside its loss."""
+    from zoo.registry import load_registry
+
+    if wanted not in ("none", "coral", "luminance"):
+        raise ConfigError(f"--preserve-color is none, coral or luminance, not {wanted!r}.")
+    if any(spec.name == "preserve_color" for spec in load_registry().options(method)):
+        if wanted != "none":
+            options["preserve_color"] = wanted
+        return "none"
+    return wanted
+
+
 def _read_masks(sources: list[str] | None, photo: Image) -> Tensor | None:
     if not sources:
         return None
@@ -224,38 +246,49 @@ class _Session:
         strength: float,
         seed: int,
         blend: list[float] | None,
+        keep: str = "none",
     ) -> None:
-        self.stylizer, self.strength, self.seed, self.blend = stylizer, strength, seed, blend
+        self.stylizer, self.strength, self.seed, self.blend, self.keep = stylizer, strength, seed, blend, keep
         self.images = styles
-        self.codes: dict[tuple[str, tuple[int, int]], StyleCode] = {}
+        self.codes: dict[tuple[str, tuple[int, int], str], StyleCode] = {}
 
     def pictures(self, job: _Job) -> list[Tensor]:
         """The style images of a job."""
         return [self.images[source].pixels for source in job.styles]
 
-    def _code(self, source: str, size: tuple[int, int]) -> StyleCode:
-        if (source, size) not in self.codes:
-            self.codes[source, size] = self.stylizer.encode_style(self.images[source].pixels, size)
-        return self.codes[source, size]
+    def _code(self, source: str, photo: Image, job: _Job) -> StyleCode:
+        from zoo import color
+
+        size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
+        # A style in the content's colours is another style for every content.
+        key = (source, size, "" if self.keep == "none" else job.content)
+        if key not in self.codes:
+            style = color.recolor_style(self.images[source].pixels, photo.pixels, self.keep)
+            self.codes[key] = self.stylizer.encode_style(style, size)
+        return self.codes[key]
 
     def run(self, photo: Image, job: _Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
+        from zoo import color
         from zoo.stylizer import Context, Mix
 
-        height, width = photo.pixels.shape[-2:]
-        codes = [self._code(source, (height, width)) for source in job.styles]
+        codes = [self._code(source, photo, job) for source in job.styles]
         style: StyleCode | Mix = codes[0]
         if self.blend or masks is not None:
             shares = self.blend or [1 / len(codes)] * len(codes)
             style = Mix(list(zip(codes, shares, strict=True)))
-        return self.stylizer.stylize(
-            photo.pixels,
+        result = self.stylizer.stylize(
+            color.grey(photo.pixels) if self.keep == "luminance" else photo.pixels,
             style,
             strength=self.strength,
             seed=self.seed,
             context=Context(content_masks=masks),
             progress=reporter,
         )
+        if self.keep != "luminance":
+            return result
+        kept = color.with_luminance(photo.pixels, color.luminance(result.image)).clamp(0, 1)
+        return dataclasses.replace(result, image=kept)
 
 
 def _write(job: _Job, image: Tensor, photo: Image) -> None:
