@@ -1,0 +1,269 @@
+"""What AdaIN and WCT cost beside the convolutions they cannot do without, in half precision, and in memory.
+
+    python benchmarks/feedforward_cost.py --out results/feedforward
+
+AdaIN: encoding content and style and decoding, over the same three stacks of bare convolutions (no padding, ReLU,
+pooling, upsampling or statistics; inputs padded beforehand), in turns within each round. Bar: 1.15.
+WCT: share of its time that the transforms (moments, eigendecompositions, products) take, style encoded. Bar: 15 %.
+Precision: float32's time over bfloat16's and float16's (bar for bfloat16: 2.0), and how far the pictures are apart.
+Memory: peak resident set of a process that stylises once at that size. Bar for WCT at 1024: 2.5 GB.
+
+The machine's ceiling, a 3x3 convolution of 128 channels at 256 x 256, is measured in the same process. Writes
+cost.json and cost.md; exit status 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Set before torch's first allocation, as the command line does: large maps then come in huge pages.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+BARS = {"adain_over_bare": 1.15, "wct_transform_share": 0.15, "bf16_speedup": 2.0, "wct_1024_bytes": 2.5e9}
+METHODS = ("adain", "wct")
+# Convolutions of VGG-19 to relu4_1 as (height divided by, channels in, channels out), and of the mirrored decoder.
+ENCODER = [(1, 3, 64), (1, 64, 64), (2, 64, 128), (2, 128, 128), (4, 128, 256), *[(4, 256, 256)] * 3, (8, 256, 512)]
+DECODER = [(scale, wide, narrow) for scale, narrow, wide in reversed(ENCODER)]
+
+
+def peak_resident() -> int:
+    """Most bytes this process ever had in memory (ru_maxrss is in KiB, on macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def alternating(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every contestant in every round, after two rounds of warm-up."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 2):
+        for name, act in contestants.items():
+            began = time.perf_counter()
+            act()
+            if turn >= 2:
+                taken[name].append(time.perf_counter() - began)
+    return taken
+
+
+def convolutions(size: int, layers: list[tuple[int, int, int]], dtype: Any) -> Callable[[], Any]:
+    """The bare convolutions of ``layers`` for an image of ``size``, on padded random inputs."""
+    import torch
+    from torch.nn import functional as F
+
+    def channels_last(*shape: int) -> Any:
+        return torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    prepared = [
+        (channels_last(1, ins, size // scale + 2, size // scale + 2), channels_last(outs, ins, 3, 3))
+        for scale, ins, outs in layers
+    ]
+
+    def run() -> None:
+        for features, weight in prepared:
+            F.conv2d(features, weight)
+
+    return run
+
+
+def ceiling(dtype: Any) -> float:
+    """Operations per second of a 3x3 convolution 128 to 128 at 256 x 256, channels-last; the best of nine."""
+    run = convolutions(256, [(1, 128, 128)], dtype)
+    return 2 * 9 * 128 * 128 * 256**2 / min(alternating({"x": run}, 9)["x"])
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and extremes."""
+    return {"median_s": statistics.median(seconds), "low_s": min(seconds), "high_s": max(seconds)}
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything but memory, in this process."""
+    import torch
+
+    import zoo
+    from zoo import device as devices
+    from zoo import images
+
+    content, style = (images.read(s, size=f"exact:{args.size}x{args.size}").pixels for s in (args.content, args.style))
+    report: dict[str, Any] = {"ceiling_gflops": {}, "time": {}, "precision": {}}
+    models = {(m, p): zoo.load(m, device="cpu", precision=p) for m in METHODS for p in args.precisions}
+    codes = {key: model.encode_style(style) for key, model in models.items()}
+    with torch.no_grad():
+        for precision in args.precisions:
+            dtype = devices.dtype_of(precision)
+            report["ceiling_gflops"][precision] = ceiling(dtype) / 1e9
+            adain, wct = models["adain", precision], models["wct", precision]
+            spent: list[float] = []
+            transform = wct._transform  # type: ignore[attr-defined]
+
+            def timed(*a: Any, transform: Any = transform, spent: list[float] = spent) -> Any:
+                began = time.perf_counter()
+                result = transform(*a)
+                spent.append(time.perf_counter() - began)
+                return result
+
+            wct._transform = timed  # type: ignore[attr-defined]
+            encoder, decoder = (convolutions(args.size, layers, dtype) for layers in (ENCODER, DECODER))
+            taken = alternating(
+                {
+                    "bare": lambda e=encoder, d=decoder: (e(), e(), d()),
+                    "adain": lambda m=adain: m.stylize(content, m.encode_style(style)),
+                    "wct": lambda m=wct, p=precision: m.stylize(content, codes["wct", p]),
+                },
+                args.rounds,
+            )
+            del wct._transform  # type: ignore[attr-defined]
+            levels = len(wct.config.levels)  # type: ignore[attr-defined]
+            transforms = [sum(spent[i : i + levels]) for i in range(0, len(spent), levels)][-args.rounds :]
+            ratios = [a / b for a, b in zip(taken["adain"], taken["bare"], strict=True)]
+            shares = [t / w for t, w in zip(transforms, taken["wct"], strict=True)]
+            report["time"][precision] = {
+                **{name: summary(seconds) for name, seconds in taken.items()},
+                "adain_over_bare": statistics.median(ratios),
+                "adain_over_bare_range": [min(ratios), max(ratios)],
+                "wct_transform_share": statistics.median(shares),
+                "wct_transform_share_range": [min(shares), max(shares)],
+            }
+        for method in METHODS:
+            taken = alternating(
+                {p: lambda m=method, p=p: models[m, p].stylize(content, codes[m, p]) for p in args.precisions},
+                args.rounds,
+            )
+            exact = models[method, "fp32"].stylize(content, codes[method, "fp32"]).image
+            for precision in args.precisions[1:]:
+                rough = models[method, precision].stylize(content, codes[method, precision]).image
+                difference = (rough - exact).abs()
+                report["precision"][f"{method} {precision}"] = {
+                    "speedup": statistics.median(a / b for a, b in zip(taken["fp32"], taken[precision], strict=True)),
+                    "psnr_db": -10 * math.log10(max(float(difference.square().mean()), 1e-12)),
+                    "mean_levels": 255 * float(difference.mean()),
+                    "largest_levels": 255 * float(difference.max()),
+                }
+    return report
+
+
+def memory(method: str, size: int, precision: str) -> dict[str, int]:
+    """Peak of a process of its own."""
+    worker = f"--worker={method},{size},{precision}"
+    answer = subprocess.run([sys.executable, __file__, worker], check=True, capture_output=True, text=True)
+    return json.loads(answer.stdout)
+
+
+def memory_worker(method: str, size: int, precision: str) -> None:
+    """Stylise once and print the peak; nothing else happens in this process."""
+    import zoo
+    from zoo import images
+
+    idle = peak_resident()
+    pictures = [images.read(f"builtin:{n}", size=f"exact:{size}x{size}").pixels for n in ("astronaut", "swirls")]
+    model = zoo.load(method, device="cpu", precision=precision)
+    model(*pictures)
+    print(json.dumps({"peak_bytes": peak_resident(), "imports_bytes": idle}))
+
+
+def table(report: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"{report['size']} x {report['size']} pixels, {report['machine']}, {report['threads']} threads, "
+        f"torch {report['torch']}, median of {report['rounds']} rounds, {report['date']}",
+        "",
+        "| precision | ceiling (GFLOP/s) | three bare stacks (s) | AdaIN with style (s) | ratio (range) | WCT (s) |"
+        " its transforms (range) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for precision, row in report["time"].items():
+        low, high = row["adain_over_bare_range"]
+        least, most = row["wct_transform_share_range"]
+        lines.append(
+            f"| {precision} | {report['ceiling_gflops'][precision]:.0f} | {row['bare']['median_s']:.3f} | "
+            f"{row['adain']['median_s']:.3f} | {row['adain_over_bare']:.2f} ({low:.2f} to {high:.2f}) | "
+            f"{row['wct']['median_s']:.3f} | {row['wct_transform_share']:.1%} ({least:.1%} to {most:.1%}) |"
+        )
+    lines += [
+        "",
+        "| method, precision | times as fast as fp32 | PSNR against fp32 (dB) | mean, largest difference (of 255) |",
+    ]
+    lines += ["|---|---:|---:|---:|"]
+    for name, row in report["precision"].items():
+        lines.append(
+            f"| {name} | {row['speedup']:.2f} | {row['psnr_db']:.1f} | "
+            f"{row['mean_levels']:.2f}, {row['largest_levels']:.0f} |"
+        )
+    lines += ["", "| peak memory of the process (GB) | 512 | 1024 |", "|---|---:|---:|"]
+    for key in dict.fromkeys(k.rsplit(" ", 1)[0] for k in report["memory"]):
+        cells = [f"{report['memory'][f'{key} {size}']['peak_bytes'] / 1e9:.2f}" for size in (512, 1024)]
+        lines.append(f"| {key} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--content", default="builtin:astronaut")
+    parser.add_argument("--style", default="builtin:swirls")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "fp16"], help="fp32 must be the first")
+    parser.add_argument("--out", type=Path, help="folder for cost.json and cost.md")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        method, size, precision = args.worker.split(",")
+        memory_worker(method, int(size), precision)
+        return 0
+
+    import torch
+
+    from zoo.bench.environment import processor
+
+    report = {
+        "size": args.size,
+        "rounds": args.rounds,
+        "threads": torch.get_num_threads(),
+        "machine": processor(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "load_average": os.getloadavg()[0],
+        **measure(args),
+        "memory": {
+            f"{method} {precision} {size}": memory(method, size, precision)
+            for method in METHODS
+            for precision in ("fp32", "bf16")
+            for size in (512, 1024)
+        },
+    }
+    text = table(report)
+    print(text)
+    if args.out:
+        from zoo.training.trainer import write_atomic
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.out / "cost.json", json.dumps(report, indent=1).encode())
+        write_atomic(args.out / "cost.md", text.encode())
+    measured = {
+        "adain_over_bare": max(row["adain_over_bare"] for row in report["time"].values()),
+        "wct_transform_share": max(row["wct_transform_share"] for row in report["time"].values()),
+        "wct_1024_bytes": max(
+            v["peak_bytes"] for k, v in report["memory"].items() if k.startswith("wct") and "1024" in k
+        ),
+    }
+    missed = [f"{name} {value:.4g}, bar {BARS[name]:g}" for name, value in measured.items() if value > BARS[name]]
+    for name, row in report["precision"].items():
+        if name.endswith("bf16") and row["speedup"] < BARS["bf16_speedup"]:
+            missed.append(f"{name} {row['speedup']:.2f} times as fast, bar {BARS['bf16_speedup']:g}")
+    for line in missed:
+        print(f"missed: {line}")
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

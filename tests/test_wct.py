@@ -1,0 +1,187 @@
+"""WCT against its equations in float64: levels, strengths, mixes, regions, textures; and what its decoders must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.errors import ConfigError, WeightsError
+from zoo.methods.wct import WCT, WCTConfig
+from zoo.nn.decoder import VGGDecoder
+from zoo.stylizer import Context, Mix, Style
+
+
+@pytest.fixture(scope="module")
+def decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoders of levels 1 to 3; any show the arithmetic on features, these are random."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("wct") / "decoders.safetensors"
+    save_file({f"level{k}.{n}": t for k in (1, 2, 3) for n, t in VGGDecoder(k).state_dict().items()}, path)
+    return path
+
+
+def _model(decoders: Path, **options: object) -> WCT:
+    config = WCTConfig.make({"levels": (3, 2, 1), **options})
+    return WCT(config, device="cpu", precision="fp32", checkpoint=decoders)
+
+
+@pytest.fixture(scope="module")
+def model(decoders: Path) -> WCT:
+    return _model(decoders)
+
+
+def _image(seed: int, height: int = 64, width: int = 64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, height // 4, width // 4, generator=generator)
+    fine = torch.rand(1, 3, height, width, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return (0.8 * smooth + 0.2 * fine).clamp(0, 1)
+
+
+def _root(covariance: Tensor, exponent: float) -> Tensor:
+    """Through the singular values, another route than the method's."""
+    left, values, _ = torch.linalg.svd(covariance)
+    powers = torch.where(values > 1e-5, values**exponent, 0.0)
+    return left * powers @ left.T
+
+
+def _transformed(content: Tensor, style: Tensor) -> Tensor:
+    """Equations 3 and 4 in float64 for (C, N) content and (C, M) style features."""
+    content, style = content.double(), style.double()
+    mean, style_mean = content.mean(1, keepdim=True), style.mean(1, keepdim=True)
+    white = _root(torch.cov(content), -0.5) @ (content - mean)
+    return _root(torch.cov(style), 0.5) @ white + style_mean
+
+
+def test_a_level_is_equations_3_and_4(model: WCT) -> None:
+    content, style = _image(1, 96, 96), _image(2, 80, 112)
+    for level in (1, 2, 3):
+        features = model._features(content, level)
+        ours = model._mapped(features, Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
+        wanted = _transformed(features[0].flatten(1), model._features(style, level)[0].flatten(1))
+        torch.testing.assert_close(ours[0].flatten(1).double(), wanted, rtol=1e-3, atol=1e-2)
+
+
+def test_strength_is_linear_in_features(model: WCT) -> None:
+    features, mix = model._features(_image(1), 2), Mix([(model.encode_style(_image(2)), 1.0)])
+    full = model._mapped(features, mix, 2, 1.0, None)
+    half = model._mapped(features, mix, 2, 0.4, None)
+    torch.testing.assert_close(half, features + 0.4 * (full - features), rtol=1e-3, atol=1e-3)
+
+
+def test_strength_zero_is_the_chain_of_reconstructions(model: WCT) -> None:
+    content, code = _image(1), model.encode_style(_image(2))
+    image = content
+    for level in (3, 2, 1):
+        image = model.decoders[level](model.encoders[level](image)[f"relu{level}_1"])
+    torch.testing.assert_close(model.stylize(content, code, strength=0.0).image, image.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_levels_are_run_as_given_and_weighed_one_by_one(decoders: Path) -> None:
+    content, style = _image(1), _image(2)
+    one = _model(decoders, levels=(2,))
+    two = _model(decoders, levels=(3, 2), level_strengths=(0.0, 1.0))
+    first = one.decoders[2](one.encoders[2](content)["relu2_1"])
+    assert first.shape == content.shape
+    step = two.decoders[3](two.encoders[3](content)["relu3_1"])
+    wanted = one._run(step, Mix([(one.encode_style(style), 1.0)]), _call(), 1)
+    ours = two._run(content, Mix([(two.encode_style(style), 1.0)]), _call(), 1)
+    torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-3)
+
+
+def _call() -> object:
+    from zoo.stylizer import Call
+
+    return Call()
+
+
+def test_mixes_of_weights_and_orders(model: WCT) -> None:
+    content, one, two = _image(1), model.encode_style(_image(2)), model.encode_style(_image(3))
+    single = model.stylize(content, one).image
+    assert torch.equal(model.stylize(content, Mix([(one, 1.0), (two, 0.0)])).image, single)
+    ab = model.stylize(content, Mix([(one, 0.3), (two, 0.7)])).image
+    ba = model.stylize(content, Mix([(two, 0.7), (one, 0.3)])).image
+    torch.testing.assert_close(ab, ba, atol=1e-4, rtol=0)
+    assert (ab - single).abs().max() > 0.01
+
+
+def test_a_mix_is_the_mean_of_transformed_features(model: WCT) -> None:
+    one, two = model.encode_style(_image(2)), model.encode_style(_image(3))
+    features = model._features(_image(1), 3)
+    both = model._mapped(features, Mix([(one, 0.25), (two, 0.75)]), 3, 1.0, None)
+    parts = [model._mapped(features, Mix([(code, 1.0)]), 3, 1.0, None) for code in (one, two)]
+    torch.testing.assert_close(both, 0.25 * parts[0] + 0.75 * parts[1], rtol=1e-3, atol=2e-3)
+
+
+def test_masks_of_all_ones_equal_no_mask(model: WCT) -> None:
+    style = _image(2)
+    content, code = _image(1), model.encode_style(style)
+    masked = model.stylize(content, code, context=Context(content_masks=torch.ones(1, 64, 64))).image
+    torch.testing.assert_close(masked, model.stylize(content, code).image, atol=1e-3, rtol=0)
+    whole = model.encode_style(Style(style, mask=torch.ones(1, 1, 64, 64)))
+    for level in (1, 2, 3):
+        torch.testing.assert_close(whole.data[level]["colouring"], code.data[level]["colouring"], rtol=1e-3, atol=1e-4)
+
+
+def test_each_region_is_transformed_by_its_own_features(model: WCT) -> None:
+    styles = [_image(2), _image(3)]
+    codes = [model.encode_style(style) for style in styles]
+    masks = torch.zeros(2, 64, 64)
+    masks[0, :, :32] = 1
+    masks[1, :, 32:] = 1
+    features = model._features(_image(1), 2)
+    ours = model._transform(features, Mix([(c, 0.5) for c in codes]), 2, 1.0, masks)
+    for style, part in zip(styles, (slice(0, 16), slice(16, 32)), strict=True):
+        own = features[0, :, :, part]
+        wanted = _transformed(own.flatten(1), model._features(style, 2)[0].flatten(1)).view_as(own)
+        torch.testing.assert_close(ours[0, :, :, part].double(), wanted, rtol=1e-3, atol=3e-3)
+
+
+@pytest.mark.parametrize("area", [(0, 0), (1, 1), (4, 4)])
+def test_an_empty_or_tiny_region_is_harmless(model: WCT, area: tuple[int, int]) -> None:
+    content, one, two = _image(1), model.encode_style(_image(2)), model.encode_style(_image(3))
+    masks = torch.zeros(2, 64, 64)
+    masks[0] = 1
+    masks[0, : area[0], : area[1]] = 0
+    masks[1, : area[0], : area[1]] = 1
+    image = model.stylize(content, Mix([(one, 0.5), (two, 0.5)]), context=Context(content_masks=masks)).image
+    assert torch.isfinite(image).all()
+    if not any(area):
+        torch.testing.assert_close(image, model.stylize(content, one).image, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_flat_images_give_finite_results(model: WCT, value: float) -> None:
+    flat = torch.full((1, 3, 32, 32), value)
+    for content, style in ((flat, _image(2)), (_image(1), flat), (flat, flat)):
+        assert torch.isfinite(model.stylize(content, model.encode_style(style)).image).all()
+
+
+def test_textures_begin_from_noise_and_repeat(model: WCT) -> None:
+    code = model.encode_style(_image(2))
+    first, again = (model.synthesize(code, (40, 56), seed=s).image for s in (0, 0))
+    other = model.synthesize(code, (40, 56), seed=1).image
+    assert first.shape == (1, 3, 40, 56)
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 0.01
+    steps: list[int] = []
+    model.synthesize(code, (32, 32), progress=lambda step, total, losses, image: steps.append(step) or False)
+    assert steps == list(range(1, 3 * 3 + 1))
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="at most once"):
+        WCTConfig.make({"levels": (3, 3)})
+    with pytest.raises(ConfigError, match="one level strength per level"):
+        WCTConfig.make({"levels": (3, 2), "level_strengths": (1.0,)})
+
+
+def test_it_needs_weights_of_every_level(decoders: Path) -> None:
+    with pytest.raises(WeightsError, match="needs the weights of its decoders"):
+        WCT(device="cpu")
+    with pytest.raises(WeightsError, match="level 4"):
+        WCT(WCTConfig.make({"levels": (4,)}), device="cpu", checkpoint=decoders)

@@ -1,0 +1,250 @@
+"""AdaIN: Huang and Belongie, *Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization*, ICCV 2017.
+
+A fixed encoder (normalised VGG-19 up to relu4_1), one statistical operation, and a decoder trained once for all styles
+(section 5). The operation gives every channel of the content's features the mean and standard deviation that the
+channel has over the style (equation 8)::
+
+    AdaIN(x, y) = sigma(y) (x - mu(x)) / sigma(x) + mu(y)
+
+so a style is no more than 2 x 512 numbers, and strengths (equation 14), blends of styles (equation 15) and regions
+(section 7.3) are arithmetic on features. The decoder is trained by :class:`AdaINTraining`, at the end of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo import device as devices
+from zoo.config import Config, option
+from zoo.encoders import load_encoder
+from zoo.errors import ConfigError, WeightsError
+from zoo.nn.decoder import VGGDecoder
+from zoo.nn.regions import feature_masks
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
+from zoo.weights import read_state
+
+TAP = "relu4_1"
+STYLE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")  # equation 13
+EPS = 1e-5  # added to the variance (AdaIN-style, lib/AdaptiveInstanceNormalization.lua)
+
+
+@dataclass(frozen=True)
+class AdaINConfig(Config):
+    """AdaIN has no options of its own: strength, mixes and masks are arguments of every call."""
+
+
+def mean_std(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, C, 1, 1) over positions, float32, of features (B, C, h, w); ``weight`` (h, w).
+
+    The variance is the population's, plus EPS (equations 5 and 6). An empty region has mean 0 and deviation sqrt(EPS).
+    """
+    # One row per position: over channels-last features this is many times faster than torch.var_mean over (2, 3).
+    rows = features.permute(0, 2, 3, 1).flatten(1, 2).float()
+    shares = torch.full_like(rows[:1, :, :1], 1 / rows.shape[1])
+    if weight is not None:
+        shares = (weight / weight.sum().clamp_min(1e-12)).reshape(1, -1, 1)
+    mean = (rows * shares).sum(dim=1, keepdim=True)
+    variance = ((rows - mean).square() * shares).sum(dim=1, keepdim=True)
+    batch, channels = features.shape[:2]
+    return mean.view(batch, channels, 1, 1), (variance + EPS).sqrt().view(batch, channels, 1, 1)
+
+
+def adain(features: Tensor, mean: Tensor, std: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Equation 8: ``features`` (B, C, h, w) with the style's ``mean`` and ``std`` (B or 1, C, 1, 1) per channel.
+
+    ``weight`` (h, w) says which positions the features' own moments are taken over; the map applies everywhere.
+    Computed in float32: where a channel hardly varies over the content, a large scale and a large shift cancel.
+    """
+    own_mean, own_std = mean_std(features, weight)
+    scale = std / own_std
+    return (features.float() * scale + (mean - scale * own_mean)).to(features.dtype)
+
+
+class AdaIN(Stylizer):
+    """AdaIN (Huang and Belongie 2017). One decoder for every style; ``strength`` is their alpha (equation 14).
+
+    Strength 0 decodes the content's own features: the decoder's reconstruction of the content, not the content itself.
+
+    =============================  ==============================  ==================================================
+    paper / authors' code          here                            why
+    =============================  ==============================  ==================================================
+    VGG-19 as converted by them    the same network with our own   theirs is not on the package index; scales differ
+                                   normalisation scales            by a few percent and the decoder is trained on ours
+    pooling in ceil mode           sides padded to multiples of 8  the same pooling for every content; the result has
+                                   by reflection, cut afterwards   the content's size
+    one mask, two styles           any number of regions           each region uses the moments of its own content
+    (test.lua, -mask)              (Context.content_masks)         positions and of its own style
+    =============================  ==============================  ==================================================
+    """
+
+    traits = Traits(
+        kind="feed-forward",
+        strength="feature",
+        strength_zero="reconstruction",
+        mixes=True,
+        context=frozenset({"content_masks"}),
+        min_size=16,
+        multiple_of=8,
+        cpu_precision="bf16",
+    )
+    Config = AdaINConfig
+
+    def _build(self) -> None:
+        if self.checkpoint is None:
+            raise WeightsError("AdaIN needs the weights of its decoder: load 'adain' or give a checkpoint.")
+        # The weights stay in the working precision: autocast would cast them anew for every image.
+        dtype = devices.dtype_of(self.precision)
+        self.encoder = load_encoder("vgg19.normalised", taps=(TAP,), padding="reflect", device=self.device, dtype=dtype)
+        decoder = VGGDecoder(4)
+        state = read_state(self.checkpoint)
+        require_tensors(state, decoder.state_dict(), str(self.checkpoint))
+        decoder.load_state_dict(state)
+        self.decoder = decoder.to(self.device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.encoder(images.contiguous(memory_format=torch.channels_last))[TAP]
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        assert style.image is not None  # styles="any" takes images only
+        features = self._features(style.image)
+        weight: Tensor | None = None
+        if style.mask is not None:
+            weight = feature_masks(style.mask[0], (features.shape[-2], features.shape[-1]))[0]
+        mean, std = mean_std(features, weight)
+        return {"mean": mean, "std": std}
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        features = self._features(content)
+        masks = call.context.content_masks
+        target = self._mixed(features, style) if masks is None else self._by_region(features, style, masks)
+        if call.strength < 1:
+            target = features + call.strength * (target - features)
+        image = self.decoder(target.contiguous(memory_format=torch.channels_last)).float()
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+    def _mixed(self, features: Tensor, style: Mix) -> Tensor:
+        """Equation 15: the weighted sum of the targets, which is one affine map per channel."""
+        zero = torch.zeros((), device=features.device)
+        mean = sum((weight * code.data["mean"] for code, weight in style), zero)
+        std = sum((weight * code.data["std"] for code, weight in style), zero)
+        return adain(features, mean, std)
+
+    def _by_region(self, features: Tensor, style: Mix, masks: Tensor) -> Tensor:
+        """Section 7.3: each region takes its own style; positions in no region keep their features."""
+        weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
+        target = features * (1 - weights.sum(dim=0)).to(features.dtype)
+        for (code, _), weight in zip(style, weights, strict=True):
+            moved = adain(features, code.data["mean"], code.data["std"], weight)
+            target = target + moved * weight.to(features.dtype)
+        return target
+
+
+@dataclass(frozen=True)
+class AdaINTrainingConfig(Config):
+    """The loss of the decoder (section 5 and 6.1)."""
+
+    style_weight: float = option(0.1, "Weight of the style loss against the content loss (the paper's decoder).", ge=0)
+    start: str | None = option(
+        None, "Safetensors file of a level 4 decoder trained to reconstruct, to begin from; none is random."
+    )
+    whiten: bool = option(False, "Run Adam in the whitened coordinates of each convolution's inputs.")
+
+
+class AdaINTraining(TrainingTask):
+    """Train the decoder: ``L = L_c + lambda L_s`` (equations 11 to 13).
+
+    ``L_c`` is the mean squared error between the output's relu4_1 and the target ``t = AdaIN(f(c), f(s))``; ``L_s``
+    sums, over relu1_1 to relu4_1 and over channels, the squared differences of means and of standard deviations
+    between output and style, averaged over the batch, as in the authors' code. Ports that average over channels too
+    write the same weight 64 to 512 times larger.
+    """
+
+    Config: ClassVar[type[AdaINTrainingConfig]] = AdaINTrainingConfig
+    method: ClassVar[str] = "adain"
+    paper: ClassVar[str] = (
+        "Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization, ICCV 2017"
+    )
+    sets: ClassVar[tuple[str, ...]] = ("content", "style")
+    # train.lua: Adam 1e-4 with 1 / (1 + 5e-5 t), batches of 8, shorter side 512, crops of 256, 160 000 updates.
+    defaults: ClassVar[TrainConfig] = TrainConfig(
+        steps=160_000, batch_size=8, crop=256, store=512, lr=1e-4, schedule="inverse", decay=5e-5
+    )
+
+    def __init__(self, config: AdaINTrainingConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or AdaINTrainingConfig()
+        self.network: VGGDecoder = VGGDecoder(4)
+        self.encoder = load_encoder("vgg19.normalised", taps=STYLE_TAPS, padding="reflect")
+        self.teacher = teacher("vgg19.normalised", TAP, self.encoder.digest)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            style = {tap: mean_std(f) for tap, f in self.encoder(batch["style"]).items()}
+            features = self.encoder(batch["content"])[TAP]
+            target = adain(features, *style[TAP])
+        output = self.encoder(self.network(target).float())
+        content_loss = F.mse_loss(output[TAP].float(), target.float())
+        style_loss = _style_loss(output, style)
+        total = content_loss + self.config.style_weight * style_loss
+        return {"total": total, "content": content_loss, "style": style_loss}
+
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        if self.config.start is None:
+            return
+        state = read_state(Path(self.config.start))
+        if missing := set(self.network.state_dict()) - set(state):
+            raise ConfigError(
+                f"{self.config.start} is no decoder of level 4: it lacks {', '.join(sorted(missing)[:3])}."
+            )
+        self.network.load_lower(state)
+
+    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+        if not self.config.whiten:
+            return super().optimiser(config, batches)
+        from zoo.training.whitened import WhitenedAdam, measure
+
+        whitening = None if batches is None else measure(self.network, self.loss, batches)
+        return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))
+
+    @torch.no_grad()
+    def evaluate(self, held_out: HeldOut) -> dict[str, float]:
+        """Means over pairs of held-out images: both losses, and the style loss as a share of the content copy's."""
+        sums: dict[str, list[float]] = {"content": [], "style": [], "style_of_copy": []}
+        for content, style_image in zip(held_out.get("content", ()), held_out.get("style", ()), strict=False):
+            style = {tap: mean_std(f) for tap, f in self.encoder(style_image).items()}
+            copy = self.encoder(content)
+            target = adain(copy[TAP], *style[TAP])
+            output = self.encoder(self.network(target).float().clamp(0, 1))
+            sums["content"].append(F.mse_loss(output[TAP].float(), target.float()).item())
+            sums["style"].append(_style_loss(output, style).item())
+            sums["style_of_copy"].append(sums["style"][-1] / _style_loss(copy, style).item())
+        return {name: sum(values) / len(values) for name, values in sums.items() if values}
+
+    @torch.no_grad()
+    def preview(self, held_out: HeldOut) -> list[list[Tensor]]:
+        rows = []
+        for content, style_image in zip(held_out.get("content", ()), held_out.get("style", ()), strict=False):
+            target = adain(self.encoder(content)[TAP], *mean_std(self.encoder(style_image)[TAP]))
+            rows.append([content, style_image, self.network(target).float().clamp(0, 1)])
+        return rows
+
+    def describe(self) -> dict[str, Any]:
+        return self.config.to_dict()
+
+
+def _style_loss(output: Mapping[str, Tensor], style: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    """Equation 13, summed over channels and averaged over the batch."""
+    total = torch.zeros((), device=output[TAP].device)
+    for tap, wanted in style.items():
+        for ours, theirs in zip(mean_std(output[tap]), wanted, strict=True):
+            total = total + (ours - theirs).square().sum() / len(ours)
+    return total

@@ -1,0 +1,166 @@
+"""WCT: Li, Fang, Yang, Wang, Lu, Yang, *Universal Style Transfer via Feature Transforms*, NIPS 2017.
+
+No style is ever trained. An encoder (normalised VGG-19) and, for each of its levels relu1_1 to relu5_1, a decoder
+trained only to reconstruct images. Between them the content's features are whitened, then coloured with the style's
+covariance (section 3.2, equations 3 and 4)::
+
+    f_hat = Ec Dc^(-1/2) Ec^T (fc - mc)          f_cs = Es Ds^(1/2) Es^T f_hat + ms
+
+both of which are matrices C x C, so one level is one matrix and one offset. Levels are run coarse to fine: each takes
+the image that the level above decoded (section 3.3, figure 1c). Noise in place of the content gives textures (4.2).
+The decoders are trained by :class:`zoo.training.reconstruction.ReconstructionTask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import device as devices
+from zoo.config import Config, option
+from zoo.encoders import load_encoder
+from zoo.errors import ConfigError, WeightsError
+from zoo.nn.decoder import VGGDecoder
+from zoo.nn.regions import feature_masks
+from zoo.nn.whitening import apply_affine, colouring, moments, whitening
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.weights import read_state
+
+LEVELS = (5, 4, 3, 2, 1)
+
+
+@dataclass(frozen=True)
+class WCTConfig(Config):
+    """Options of WCT."""
+
+    levels: tuple[int, ...] = option((5, 4, 3, 2, 1), "Levels reluK_1, in the order they are run.", ge=1, le=5)
+    level_strengths: tuple[float, ...] | None = option(
+        None, "A strength for each of the levels, multiplied by the call's; none is 1 for all.", ge=0, le=1
+    )
+    texture_passes: int = option(3, "How often a texture runs through all levels (paper, section 4.2: 3).", ge=1)
+
+    def validate(self) -> None:
+        if len(set(self.levels)) != len(self.levels) or not self.levels:
+            raise ConfigError(f"Option 'levels' takes each level at most once, got {self.levels}.")
+        if self.level_strengths is not None and len(self.level_strengths) != len(self.levels):
+            raise ConfigError(
+                f"Give one level strength per level: {len(self.levels)}, not {len(self.level_strengths)}."
+            )
+
+
+class WCT(Stylizer):
+    """Whitening and colouring transforms (Li et al. 2017).
+
+    ``strength`` is their alpha, applied at every level (section 3.2, last equation). Strength 0 is the content passed
+    through the encoder and decoder of every level: a reconstruction.
+
+    ==========================  =================================  ================================================
+    paper / authors' code       here                               why
+    ==========================  =================================  ================================================
+    SVD of the feature map      eigendecomposition of the C x C    the same subspaces; independent of the image's
+    (code)                      covariance in float64              size, and safe where the covariance is singular
+    alpha 0.6                   strength 1 unless asked otherwise  one meaning of strength for all methods
+    two styles by averaging     weighted average of the styles'    any number of styles; one matrix product
+    their coloured features     maps, applied once
+    ==========================  =================================  ================================================
+    """
+
+    traits = Traits(
+        kind="feed-forward",
+        strength="feature",
+        strength_zero="reconstruction",
+        mixes=True,
+        texture=True,
+        context=frozenset({"content_masks"}),
+        min_size=32,
+        multiple_of=16,
+        cpu_precision="bf16",
+    )
+    Config = WCTConfig
+    config: WCTConfig
+
+    def _build(self) -> None:
+        if self.checkpoint is None:
+            raise WeightsError("WCT needs the weights of its decoders: load 'wct' or give a checkpoint.")
+        state = read_state(self.checkpoint)
+        # The weights stay in the working precision: autocast would cast them anew for every image.
+        dtype = devices.dtype_of(self.precision)
+        self.encoders, self.decoders = {}, {}
+        for level in self.config.levels:
+            decoder = VGGDecoder(level)
+            prefix = f"level{level}."
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            require_tensors(own, decoder.state_dict(), f"{self.checkpoint}, level {level}")
+            decoder.load_state_dict(own)
+            decoder.eval().requires_grad_(False)
+            self.decoders[level] = decoder.to(self.device, dtype, memory_format=torch.channels_last)
+            self.encoders[level] = load_encoder(
+                "vgg19.normalised", taps=(f"relu{level}_1",), padding="reflect", device=self.device, dtype=dtype
+            )
+
+    def _features(self, images: Tensor, level: int) -> Tensor:
+        return self.encoders[level](images.contiguous(memory_format=torch.channels_last))[f"relu{level}_1"]
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        assert style.image is not None  # styles="any" takes images only
+        code = {}
+        for level in self.config.levels:
+            features = self._features(style.image, level)
+            weight = None
+            if style.mask is not None:
+                weight = feature_masks(style.mask[0], (features.shape[-2], features.shape[-1]))[0]
+            statistics = moments(features, weight)
+            code[level] = {"mean": statistics.mean, "colouring": colouring(statistics.covariance)}
+        return code
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        return Stylized(self._run(content, style, call, 1))
+
+    def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
+        """Section 4.2: the same transforms, begun from uniform noise and repeated."""
+        noise = torch.rand((1, 3, *(-(-side // 16) * 16 for side in size)), generator=call.generator()).to(self.device)
+        image = self._run(noise, style, call, self.config.texture_passes)
+        return Stylized(image[..., : size[0], : size[1]])
+
+    def _run(self, image: Tensor, style: Mix, call: Call, passes: int) -> Tensor:
+        strengths = self.config.level_strengths or (1.0,) * len(self.config.levels)
+        total = passes * len(self.config.levels)
+        for step in range(total):
+            index = step % len(self.config.levels)
+            level = self.config.levels[index]
+            features = self._features(image, level)
+            moved = self._transform(
+                features, style, level, call.strength * strengths[index], call.context.content_masks
+            )
+            image = self.decoders[level](moved.contiguous(memory_format=torch.channels_last)).float()
+            call.report(step + 1, total, {}, lambda image=image: image.clamp(0, 1))
+        return image
+
+    def _transform(self, features: Tensor, style: Mix, level: int, strength: float, masks: Tensor | None) -> Tensor:
+        if strength == 0:
+            return features
+        if masks is None:
+            return torch.cat([self._mapped(one, style, level, strength, None) for one in features.split(1)])
+        weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
+        result = []
+        for one in features.split(1):
+            out = one * (1 - weights.sum(dim=0)).to(one.dtype)
+            for part, weight in zip(style, weights, strict=True):
+                mapped = self._mapped(one, Mix([(part[0], 1.0)]), level, strength, weight)
+                out = out + mapped * weight.to(one.dtype)
+            result.append(out)
+        return torch.cat(result)
+
+    def _mapped(self, features: Tensor, style: Mix, level: int, strength: float, region: Tensor | None) -> Tensor:
+        """``strength`` of the way to the whitened and coloured features: one matrix and one offset."""
+        statistics = moments(features, region)
+        matrix = sum(weight * code.data[level]["colouring"] for code, weight in style)
+        matrix = matrix @ whitening(statistics.covariance)
+        mean = sum(weight * code.data[level]["mean"] for code, weight in style)
+        offset = strength * (mean - matrix @ statistics.mean)
+        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        return apply_affine(features, strength * matrix + (1 - strength) * identity, offset)
