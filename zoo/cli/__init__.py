@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from zoo.cli.list import list_names
 from zoo.cli.reconstruct import reconstruct
 from zoo.cli.stylize import stylize
 from zoo.cli.texture import texture
+from zoo.cli.train import train
 from zoo.cli.weights import weights
 from zoo.errors import ZooError
 
@@ -33,6 +35,7 @@ _WITH_METHOD_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True
 
 app.command("stylize", context_settings=_WITH_METHOD_OPTIONS)(stylize)
 app.command("texture", context_settings=_WITH_METHOD_OPTIONS)(texture)
+app.command("train", context_settings=_WITH_METHOD_OPTIONS)(train)
 app.command("bench")(bench)
 app.command("list")(list_names)
 app.command("info")(info)
@@ -59,10 +62,14 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the ``zoo`` script: a user's mistake is one line on stderr and exit code 2, never a traceback."""
+    # torch then asks the system for large blocks in huge pages (Linux): feature maps above 32 MiB are mapped anew for
+    # every layer, and page by page that costs as much as a sixth of a forward pass. Read at torch's first allocation.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # Not list(): importing zoo.cli.list has bound that name to the module here.
     arguments = _repeat_lists([*(sys.argv[1:] if argv is None else argv)])
     try:
-        app(arguments, prog_name="zoo")
+        # A training run records its command, and names the one that goes on with it.
+        app(arguments, prog_name="zoo", obj=arguments)
     except ZooError as error:
         print(f"zoo: {error}", file=sys.stderr)
         raise SystemExit(2) from None

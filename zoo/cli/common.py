@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 
 from zoo.errors import ConfigError, ImageError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zoo.config import OptionSpec
     from zoo.images import Image
 
 # Results go to stdout, everything said about them to stderr, so that a pipe carries only the result.
@@ -33,10 +36,16 @@ def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:
 
     ConfigError for a stray word, for a value missing, or an unknown option (with the nearest known one).
     """
-    from zoo.errors import UnknownNameError
     from zoo.registry import load_registry
 
-    known = {spec.name: spec for spec in load_registry().options(name)}
+    return parse_flags(extra, load_registry().options(name), f"Run 'zoo info {name}' for all.")
+
+
+def parse_flags(extra: Sequence[str], specs: Sequence[OptionSpec], hint: str) -> dict[str, Any]:
+    """The same for any list of options; ``hint`` ends the message about an unknown one."""
+    from zoo.errors import UnknownNameError
+
+    known = {spec.name: spec for spec in specs}
     options: dict[str, Any] = {}
     rest = list(extra)
     while rest:
@@ -50,7 +59,7 @@ def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:
             key = key.removeprefix("no_")
         if key not in known:
             flags = [spec.flag for spec in known.values()]
-            raise UnknownNameError("option", f"--{flag}", flags, f"Run 'zoo info {name}' for all.")
+            raise UnknownNameError("option", f"--{flag}", flags, hint)
         if known[key].type == "bool" and not equals:
             value = "false" if negated else "true"
         elif not equals:
@@ -59,6 +68,24 @@ def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:
             value = rest.pop(0)
         options[key] = value
     return options
+
+
+def options_table(title: str, specs: Sequence[OptionSpec]) -> Table:
+    """Options as people read them: flag, type, value, bounds, meaning."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("flag", no_wrap=True)
+    for heading in ("type", "value", "bounds", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for spec in specs:
+        value = ",".join(map(str, spec.default)) if isinstance(spec.default, list | tuple) else str(spec.default)
+        table.add_row(spec.flag, _readable(spec.type), value, spec.bounds, spec.help)
+    return table
+
+
+def _readable(annotation: str) -> str:
+    """``Literal['a', 'b']`` as ``a | b``, ``tuple[str, ...]`` as ``list of str``."""
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda m: " | ".join(p.strip(" '\"") for p in m[1].split(",")), annotation)
+    return re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", text)
 
 
 def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:

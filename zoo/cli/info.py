@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from zoo.cli.common import out
+from zoo.cli.common import options_table, out
 from zoo.errors import UnknownNameError
 from zoo.registry import Registry, Resolved, load_registry
 
@@ -80,17 +79,4 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
             weights = f"{other.checkpoint.bytes / 1e6:.1f} MB, {other.checkpoint.licence}"
         tags.add_row(other.label + star, other.summary, weights)
     out.print(tags)
-    options = Table(title=f"Options of {resolved.label}", title_justify="left")
-    options.add_column("flag", no_wrap=True)
-    for heading in ("type", "value", "bounds", "meaning"):
-        options.add_column(heading, overflow="fold")
-    for spec in registry.options(resolved.label):
-        value = ",".join(map(str, spec.default)) if isinstance(spec.default, list | tuple) else str(spec.default)
-        options.add_row(spec.flag, _readable(spec.type), value, spec.bounds, spec.help)
-    out.print(options)
-
-
-def _readable(annotation: str) -> str:
-    """``Literal['a', 'b']`` as ``a | b``, ``tuple[str, ...]`` as ``list of str``."""
-    text = re.sub(r"Literal\[([^\]]*)\]", lambda m: " | ".join(p.strip(" '\"") for p in m[1].split(",")), annotation)
-    return re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", text)
+    out.print(options_table(f"Options of {resolved.label}", registry.options(resolved.label)))

@@ -1,17 +1,24 @@
-"""``zoo weights``: which pretrained files are here, whether they are whole, and fetching the ones that are not."""
+"""``zoo weights``: which pretrained files are here and whole; fetching, importing and joining them."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from zoo.cli.common import console, out
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 
-weights = typer.Typer(help="List, verify and fetch pretrained weights.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from zoo.importers import ImportReport
+
+weights = typer.Typer(help="List, verify, fetch, import and join weights.", no_args_is_help=True)
 
 
 @weights.command("list")
@@ -77,9 +84,121 @@ def verify() -> None:
 
 
 @weights.command()
-def fetch(name: Annotated[str, typer.Argument(help="An encoder, such as vgg19.torchvision.")]) -> None:
-    """Download an encoder's weights into its library's own cache. The only command that contacts another host."""
-    from zoo.encoders import fetch as fetch_encoder
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="A method, a checkpoint (method.tag) or an encoder, such as vgg19.torchvision.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every checkpoint that is registered.")] = False,
+) -> None:
+    """Download weights; what was broken off goes on. The only command that contacts another host.
 
-    path = fetch_encoder(name)
-    out.print(f"{name}: {path}")
+    ZOO_HOME is the folder of checkpoints, ZOO_MIRROR a base URL in place of their host, ZOO_OFFLINE=1 forbids fetching.
+    Encoders go into their library's own cache.
+    """
+    from zoo.registry import load_registry
+
+    registry = load_registry()
+    if (name is None) == (not everything):
+        raise ConfigError("Name what to fetch, or give --all.")
+    if name is None:
+        names = [f"{method}.{tag}" for method, entry in registry.methods.items() for tag in entry.checkpoints]
+    else:
+        names = [name]
+    for one in names:
+        out.print(f"{one}: {_fetch(one)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _fetch(name: str) -> Path:
+    from zoo.errors import DownloadRequiredError, UnknownNameError
+    from zoo.registry import load_registry
+    from zoo.weights import fetch_checkpoint, offline
+
+    registry = load_registry()
+    if name in registry.encoders:
+        from zoo.encoders import availability, encoder_file
+        from zoo.encoders import fetch as fetch_encoder
+
+        if offline() and availability(name) != "ready":
+            raise DownloadRequiredError(
+                f"The weights of {name} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it."
+            )
+        return encoder_file(name) if availability(name) == "ready" else fetch_encoder(name)
+    if name.partition(".")[0] not in registry.methods:
+        known = [f"{m}.{tag}" for m, entry in registry.methods.items() for tag in entry.checkpoints]
+        raise UnknownNameError("weights", name, [*known, *registry.encoders], "Run 'zoo weights list' for all.")
+    resolved = registry.resolve(name)
+    if resolved.checkpoint is None:
+        raise ConfigError(f"{resolved.label} needs no weights of its own: there is nothing to fetch.")
+    tag = next(t for t, checkpoint in resolved.entry.checkpoints.items() if checkpoint is resolved.checkpoint)
+    label = f"{resolved.method}.{tag}"
+    if not console.is_terminal:
+        return fetch_checkpoint(label, resolved.checkpoint)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(label, total=resolved.checkpoint.bytes)
+        return fetch_checkpoint(
+            label, resolved.checkpoint, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+@weights.command()
+def join(
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
+    parts: Annotated[list[str], typer.Argument(metavar="NAME=FILE", help="Prefix of the keys, and the part's file.")],
+) -> None:
+    """Write several trained checkpoints into one, each part's keys under its name, with a card for all.
+
+    zoo weights join wct.safetensors level1=wct-1/model.safetensors level2=wct-2/model.safetensors ...
+    """
+    from zoo.training.join import join_checkpoints
+
+    named: dict[str, Path] = {}
+    for part in parts:
+        name, _, file = part.partition("=")
+        if not file or name in named:
+            raise ConfigError(f"Parts are given as NAME=FILE, each name once; got {part!r}.")
+        named[name] = Path(file)
+    _require_safetensors(target)
+    for path in join_checkpoints(target, named):
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+@weights.command("import")
+def import_files(
+    method: Annotated[str, typer.Argument(help="The method whose weights these are.")],
+    files: Annotated[list[Path], typer.Argument(help="The authors' files (torch pickles or safetensors).")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The file to write, .safetensors.")],
+    encoder: Annotated[
+        Path | None, typer.Option(help="The authors' encoder: the weights are rescaled to read ours.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No report where everything fits.")] = False,
+) -> None:
+    """Turn weights that a method's authors published into a checkpoint of ours; nothing is written unless they fit.
+
+    The result is used with 'zoo stylize --method METHOD --checkpoint FILE'.
+    """
+    from zoo.importers import import_weights
+
+    _require_safetensors(target)
+    result = import_weights(
+        method, files, target, encoder=encoder, report=lambda r: None if quiet and r.fits else _print_report(r)
+    )
+    for note in result.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    out.print(str(target), markup=False, highlight=False, soft_wrap=True)
+
+
+def _require_safetensors(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"{path} must end in .safetensors.")
+
+
+def _print_report(report: ImportReport) -> None:
+    table = Table()
+    for heading in ("in the file", "here", "shape", ""):
+        table.add_column(heading, overflow="fold")
+    for row in report.rows:
+        table.add_row(*map(escape, row), style=None if row[-1] == "mapped" else "red")
+    # A pipe has no width of its own, and folded keys cannot be searched for.
+    wide = console if console.is_terminal else Console(stderr=True, width=140)
+    wide.print(table)

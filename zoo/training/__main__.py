@@ -1,14 +1,12 @@
-"""``python -m zoo.training MODULE:TASK --set content=FOLDER ... --out RUN``: train any task by its import path.
+"""``python -m zoo.training MODULE:TASK --set content=FOLDER ... --out RUN``: train any task, on sets of any name.
 
-The bare trainer behind ``zoo train``, for tasks that no registered method exposes (the decoders of single levels).
-Options of the task and of the run are given alike as ``--name value``. SIGINT and SIGTERM end it at a checkpoint.
+The developer's entry behind ``zoo train``: every set is named, output is plain lines. Options of the task and of the
+run are given alike as ``--name value``. SIGINT and SIGTERM end it at a checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import importlib
 import shlex
 import signal
 import sys
@@ -16,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from zoo import images
 from zoo.errors import ConfigError, ZooError
-from zoo.training import ImageSet, TrainState, train
+from zoo.training.launch import Material, launch, portable, task_class
+from zoo.training.trainer import TrainState
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m zoo.training", description=__doc__, allow_abbrev=False)
-    parser.add_argument("task", help="MODULE:CLASS of a TrainingTask whose constructor takes its config")
+    parser.add_argument("task", help="a method, or MODULE:CLASS of a TrainingTask whose constructor takes its config")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH", help="training images of a set")
     parser.add_argument("--held-out", action="append", default=[], metavar="NAME=PATH", help="images to evaluate on")
     parser.add_argument("--held-out-size", default="long:512")
@@ -37,14 +35,6 @@ def main(arguments: list[str]) -> int:
     known, rest = parser.parse_known_args(arguments)
     if known.threads:
         torch.set_num_threads(known.threads)
-    module, _, name = known.task.partition(":")
-    task_class = getattr(importlib.import_module(module), name)
-    options = _pairs(rest)
-    task_config = task_class.Config
-    own = {f.name for f in dataclasses.fields(task_config)}
-    task = task_class(task_config.make({k: v for k, v in options.items() if k in own}))
-    defaults = dataclasses.asdict(task.defaults)
-    config = type(task.defaults).make(defaults | {k: v for k, v in options.items() if k not in own})
 
     stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -57,40 +47,31 @@ def main(arguments: list[str]) -> int:
         print(f"{place} loading {state.loading:.1%} {losses}", flush=True)
         return bool(stop)
 
-    data = {n: ImageSet.open(p, store=config.store, cache_dir=known.cache_dir) for n, p in _sets(known.set).items()}
-    held_out = {
-        n: [images.read(p, size=known.held_out_size).pixels for p in images.list_images(s)][
-            : known.held_out_count or None
-        ]
-        for n, s in _sets(known.held_out).items()
-    }
-    result = train(
-        task,
-        config,
-        data,
+    result = launch(
+        known.task,
+        task_class(known.task),
+        _pairs(rest),
+        Material(_sets(known.set), _sets(known.held_out), known.held_out_size, known.held_out_count, known.cache_dir),
         known.out,
-        held_out=held_out,
         resume=known.resume,
         init_from=known.init_from,
-        command=shlex.join(["python", "-m", "zoo.training", *map(_portable, arguments)]),
+        command=shlex.join(["python", "-m", "zoo.training", *map(portable, arguments)]),
         notes=known.notes,
+        say=lambda text: print(text, flush=True),
         progress=progress,
     )
     print(f"ended by {result.ended} at step {result.state.step}: {result.state.figures}", flush=True)
     return 0
 
 
-def _portable(argument: str) -> str:
-    """An argument as a card shows it: paths by their last name, since a folder of this machine means nothing there."""
-    key, equals, value = argument.rpartition("=")
-    return f"{key}{equals}{Path(value).name}" if "/" in value and " " not in value else argument
-
-
-def _sets(values: list[str]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    if any(not path for _, _, path in pairs):
-        raise ConfigError("A set is given as NAME=PATH, such as content=photographs.")
-    return {name: path for name, _, path in pairs}
+def _sets(values: list[str]) -> dict[str, list[str]]:
+    sets: dict[str, list[str]] = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not path:
+            raise ConfigError("A set is given as NAME=PATH, such as content=photographs.")
+        sets.setdefault(name, []).append(path)
+    return sets
 
 
 def _pairs(rest: list[str]) -> dict[str, str]:

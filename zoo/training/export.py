@@ -127,10 +127,20 @@ def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = ()) -> Pa
     facts = read_metadata(checkpoint)
     with safe_open(checkpoint, "pt") as file:
         count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118  # not a mapping
+    lines = [f"# {facts['method']}: {checkpoint.name}", "", *table_lines(facts_rows(facts, count)), ""]
+    lines += ["## Data", "", *data_lines(facts), ""]
+    lines += ["## Options", "", "| option | value |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts["config"].items()]
+    lines += ["", *(f"![{Path(picture).stem}]({picture})\n" for picture in pictures)]
+    write_atomic(path, "\n".join(lines).rstrip().encode() + b"\n")
+    return path
+
+
+def facts_rows(facts: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
+    """The card's table from a run's record, method and paper first; ``count`` is the number of parameters."""
     machine, config = facts["machine"], facts["config"]
     images = config["batch_size"] * config["accumulate"] * machine["processes"]
-    lines = [f"# {facts['method']}: {checkpoint.name}", ""]
-    rows = [
+    return [
         ("Method", facts["method"]),
         ("Paper", facts["paper"]),
         ("Parameters", f"{count:,} (fp16)"),
@@ -148,18 +158,21 @@ def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = ()) -> Pa
         ("Last losses", _listed(facts["losses"])),
         ("Held-out figures", _listed(facts["figures"])),
     ]
-    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value), ""]
-    lines += ["## Data", ""]
+
+
+def table_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A Markdown table without heading, empty values left out."""
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)]
+
+
+def data_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What a run was trained on, and what was noted of it."""
+    lines = []
     for name, data in facts["data"].items():
         folders = ", ".join(f"{folder} ({n})" for folder, n in data["folders"].items())
         skipped = f"; unreadable and skipped: {', '.join(data['skipped'])}" if data["skipped"] else ""
         lines.append(f"- {name}: {data['images']:,} images from {folders}{skipped}")
-    lines += ["", facts["notes"] or "Licences of the training images: not recorded; see their sources.", ""]
-    lines += ["## Options", "", "| option | value |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in config.items()]
-    lines += ["", *(f"![{Path(picture).stem}]({picture})\n" for picture in pictures)]
-    write_atomic(path, "\n".join(lines).rstrip().encode() + b"\n")
-    return path
+    return [*lines, "", facts["notes"] or "Licences of the training images: not recorded; see their sources."]
 
 
 def _listed(values: Mapping[str, Any]) -> str:

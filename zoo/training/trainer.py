@@ -48,13 +48,15 @@ from zoo.weights import read_state
 # Fabric announces its precision at level INFO on a handler of its own.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
+_PATIENCE = 5.0  # seconds between two readings of the losses
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
 class TrainState:
     """Where a run stands. ``seconds`` of training (pauses of the process left out), ``loading`` the share of them
-    spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest evaluation."""
+    spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest evaluation, ``minutes``
+    the time limit."""
 
     step: int
     steps: int
@@ -63,10 +65,12 @@ class TrainState:
     losses: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     lr: float = 0.0
+    minutes: float | None = None
 
 
 class TrainProgress(Protocol):
-    """Told every ``log_every`` updates; returning True ends the run cleanly at a checkpoint."""
+    """Told every ``log_every`` updates, and of slow ones sooner where one process works alone; returning True ends the
+    run cleanly at a checkpoint."""
 
     def __call__(self, state: TrainState, /) -> bool | None: ...
 
@@ -212,7 +216,7 @@ class _Run:
 
     def _loop(self, loader: Loader) -> str:
         config = self.config
-        saved = time.monotonic()
+        saved = heard = time.monotonic()
         ended = ""
         self.clock.start(loader)
         while not ended:
@@ -221,7 +225,10 @@ class _Run:
                 break
             self._update(loader)
             self.clock.tick()
-            if self.step % config.log_every == 0 or self.step == config.steps:
+            # Slow steps must not keep a request to stop waiting; several processes have to read at the same step.
+            slow = self.fabric.world_size == 1 and time.monotonic() - heard >= _PATIENCE
+            if self.step % config.log_every == 0 or self.step == config.steps or slow:
+                heard = time.monotonic()
                 self._drain()
                 asked = self.progress is not None and self.fabric.is_global_zero and self.progress(self._state())
                 late = config.time_limit is not None and self.clock.seconds >= 60 * config.time_limit
@@ -238,6 +245,9 @@ class _Run:
                 self._preview()
             self.clock.skip()
         self._drain()
+        if ended == "asked":
+            # Whoever asked may not wait for the evaluation.
+            self._save()
         self._evaluate()
         self._preview()
         self._save()
@@ -329,6 +339,7 @@ class _Run:
             dict(self.losses),
             dict(self.figures),
             self._lr(),
+            self.config.time_limit,
         )
 
     @contextlib.contextmanager
@@ -383,7 +394,7 @@ class _Run:
         config = self.config
         return {
             "method": self.task.method,
-            "task": self.task.describe(),
+            "task": without_folders(self.task.describe()),
             "data": {name: self.data[name].digest for name in self.task.sets},
             "batch_size": config.batch_size,
             "accumulate": config.accumulate,
@@ -427,6 +438,7 @@ class _Run:
             ) from error
         before, now = json.loads(state["identity"]), self._identity()
         now = json.loads(json.dumps(now))  # tuples are lists in the file
+        before["task"] = without_folders(before["task"])
         changed = [key for key in now if before.get(key) != now[key]]
         if changed:
             raise ConfigError(
@@ -456,7 +468,7 @@ class _Run:
             "method": self.task.method,
             "paper": self.task.paper,
             "teacher": self.task.teacher,
-            "task": self.task.describe(),
+            "task": without_folders(self.task.describe()),
             "config": self.config.to_dict(),
             "started_from": self.origin,
             **self.words,
@@ -469,6 +481,15 @@ class _Run:
             "figures": self.figures,
         }
         write_atomic(self.folder / "run.json", json.dumps(record, indent=1).encode())
+
+
+def without_folders(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with every path cut to its last two names: where a folder stood on this machine says nothing on a card,
+    and a run may go on elsewhere."""
+    return {
+        key: "/".join(Path(value).parts[-2:]) if isinstance(value, str) and os.sep in value else value
+        for key, value in options.items()
+    }
 
 
 class _Clock:

@@ -1,0 +1,343 @@
+"""``zoo train`` as a user meets it, on a network of a few weights that a plugin registers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from zoo.cli import main
+from zoo.registry import load_registry
+from zoo.training import read_metadata
+from zoo.training.pack import pack
+
+PLUGIN = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+from zoo.config import Config, option
+from zoo.stylizer import Stylized, Stylizer, Traits
+from zoo.training.task import TrainConfig, TrainingTask
+from zoo.weights import read_state
+
+@dataclass(frozen=True)
+class TintTaskConfig(Config):
+    width: int = option(4, "Channels of the network.", ge=1)
+    start: str | None = option(None, "Weights to begin from.")
+    slow: float = option(0.0, "Seconds that every step takes besides.", ge=0)
+
+class TintTask(TrainingTask):
+    method, paper, sets = "tint-net", "none", ("content", "style")
+    defaults = TrainConfig(steps=12, batch_size=2, crop=16, lr=1e-2, log_every=1, preview_every=0, precision="fp32")
+    Config = TintTaskConfig
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.config = config or TintTaskConfig()
+        generator = torch.Generator().manual_seed(3)
+        self.network = nn.Sequential(nn.Conv2d(3, self.config.width, 1), nn.Conv2d(self.config.width, 3, 1))
+        for parameter in self.network.parameters():
+            nn.init.normal_(parameter, std=0.2, generator=generator)
+
+    def prepare(self, batches):
+        if self.config.start is not None:
+            self.network.load_state_dict(read_state(self.config.start))
+
+    def loss(self, batch):
+        if self.config.slow:
+            import time
+            time.sleep(self.config.slow)
+        target = batch["content"] * 0.5 + 0.1 * batch["style"].mean((2, 3), keepdim=True)
+        noisy = batch["content"] + 0.01 * torch.randn_like(batch["content"])
+        return {"total": (self.network(noisy).float() - target).pow(2).mean()}
+
+    def evaluate(self, held_out):
+        return {"seen": float(sum(image.shape[-1] for image in held_out["content"]))}
+
+    def describe(self):
+        return {k: v for k, v in self.config.to_dict().items() if k != "slow"}
+
+class TintNet(Stylizer):
+    ENTRY = {
+        "title": "Tint", "authors": "None", "year": 2020, "paper": "https://example.org", "bibtex": "@misc{tint}",
+        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "default": "plain", "presets": {"plain": {"summary": "Plain"}}, "training": "zoo_tint_net:TintTask",
+    }
+    traits = Traits(kind="feed-forward", strength="none", min_size=2)
+
+    def _encode_style(self, style, content_size):
+        return {}
+
+    def _stylize(self, content, style, call):
+        return Stylized(content)
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """A folder to put on the path, where the method tint-net is registered."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "zoo_tint_net.py").write_text(PLUGIN)
+    info = folder / "zoo_tint_net-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-tint-net\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[zoo.methods]\ntint-net = zoo_tint_net:TintNet\n")
+    sys.path.insert(0, str(folder))
+    load_registry.cache_clear()
+    yield folder
+    sys.path.remove(str(folder))
+    sys.modules.pop("zoo_tint_net", None)
+    load_registry.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six small pictures in each of two folders."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name in ("content", "style"):
+        (root / name).mkdir()
+        for index in range(6):
+            small = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+            small.resize((40 + index, 48), Image.Resampling.BICUBIC).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _no_plot(monkeypatch):
+    """Drawing takes longer than all of a tiny run."""
+    monkeypatch.setattr("zoo.training.export.plot_losses", lambda folder: None)
+
+
+@pytest.fixture
+def run(plugin, photos, monkeypatch):
+    """Exit code of a command in this process, with the two folders and a cache given."""
+    monkeypatch.setenv("ZOO_HOME", str(photos / "home"))
+
+    def call(*arguments: str) -> int:
+        try:
+            main(["train", *map(str, arguments)])
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call
+
+
+@pytest.fixture
+def both(photos):
+    return ["--content-dir", str(photos / "content"), "--style-dir", str(photos / "style"), "--device", "cpu"]
+
+
+def spawn(plugin: Path, photos: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parent.parent}", "OMP_NUM_THREADS": "1",
+        "ZOO_HOME": str(photos / "home"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "zoo", "train", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def losses(folder: Path) -> list[list[str]]:
+    with (folder / "losses.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_leaves_weights_a_card_and_its_configuration(run, both, photos, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("tint-net", *both, "--out", out, "--width", "5", "--steps=7", "--lr", "0.02", "--notes", "Made here.",
+               "--held-out-content", photos / "content", "--held-out-size", "long:32", "--held-out-count", "2") == 0  # fmt: skip
+    said = capsys.readouterr().err
+    assert "content: 6 images" in said
+    assert "all steps done at step 7" in said
+    record = json.loads((out / "run.json").read_text())
+    assert (record["config"]["steps"], record["config"]["lr"], record["config"]["batch_size"]) == (7, 0.02, 2)
+    assert record["task"]["width"] == 5
+    facts = read_metadata(out / "model.safetensors")
+    assert facts["command"].startswith("zoo train tint-net --content-dir content --style-dir style")
+    assert 48 <= facts["figures"]["seen"] <= 64
+    assert "Made here." in (out / "card.md").read_text()
+
+
+def test_several_folders_and_lists_are_one_set(run, photos, tmp_path, capsys):
+    listing = tmp_path / "some.txt"
+    listing.write_text(f"{photos / 'style/0.png'}\n{photos / 'style/1.png'}\n")
+    assert run("tint-net", "--content-dir", f"{photos / 'content'},{listing}", "--content-dir", photos / "style/2.png",
+               "--style-dir", listing, "--out", tmp_path / "r", "--steps", "1", "--device", "cpu") == 0  # fmt: skip
+    assert "content: 9 images" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_read_are_named(run, photos, tmp_path, capsys):
+    broken = tmp_path / "content"
+    broken.mkdir()
+    (broken / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    assert run("tint-net", "--content-dir", f"{photos / 'content'},{broken}", "--style-dir", photos / "style",
+               "--out", tmp_path / "r", "--steps", "1", "--device", "cpu") == 0  # fmt: skip
+    said = capsys.readouterr().err
+    assert "6 images; 1 cannot be read and are left out: torn.jpg" in said
+
+
+MISTAKES = {
+    "no method": (["--steps", "3"], "Give one of: a method"),
+    "unknown method": (["tint-nat"], "did you mean tint-net"),
+    "not trained": (["gatys"], "tint-net"),
+    "unknown option": (["tint-net", "--widht", "3"], "--width"),
+    "out of range": (["tint-net", "--width", "0"], ">= 1"),
+    "no value": (["tint-net", "--lr"], "needs a value"),
+    "not a number": (["tint-net", "--steps", "many"], "steps"),
+    "no style": (["tint-net", "--style-dir", ""], "needs style images"),
+    "absent folder": (["tint-net", "--content-dir", "nowhere"], "'nowhere' does not exist"),
+    "absent weights": (["tint-net", "--init-from", "none.safetensors"], "none.safetensors"),
+    "device": (["tint-net", "--device", "cuda:7"], "not available"),
+    "not a task": (["zoo.config:Config"], "not a TrainingTask"),
+    "no module": (["zoo.nothing:Task"], "cannot be imported"),
+    "two things": (["tint-net", "--recipe", "zoo"], "Give one of"),
+}
+
+
+@pytest.mark.parametrize("case", list(MISTAKES))
+def test_a_mistake_is_one_sentence_and_exit_2(case, run, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    extra, expected = MISTAKES[case]
+    given = [] if "--content-dir" in extra else ["--content-dir", str(photos / "content")]
+    given += [] if "--style-dir" in extra else ["--style-dir", str(photos / "style")]
+    assert run(*extra, *given, "--out", "run") == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert said.splitlines()[-1].startswith("zoo: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(run, both, tmp_path, capsys):
+    assert run("tint-net", *both, "--out", tmp_path / "r", "--steps", "2") == 0
+    before = (tmp_path / "r/model.safetensors").read_bytes()
+    assert run("tint-net", *both, "--out", tmp_path / "r", "--steps", "3") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "r/model.safetensors").read_bytes() == before
+
+
+def test_options_are_listed_with_the_tasks_defaults(run, capsys):
+    assert run("tint-net", "--options") == 0
+    said = capsys.readouterr().out
+    for part in ("--width", "Channels of the network.", "--time-limit", "--crop", "16"):
+        assert part in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_killed_and_resumed_equals_unbroken(run, plugin, photos, both, tmp_path):
+    arguments = ["tint-net", *both, "--checkpoint-minutes", "0", "--threads", "1"]
+    process = spawn(plugin, photos, *arguments, "--out", tmp_path / "killed", "--steps", "100000", "--slow", "0.01")
+    wait_for(tmp_path / "killed/checkpoint.pt", process)
+    time.sleep(np.random.default_rng().uniform(0.05, 0.4))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    reached = torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["step"]
+    steps = str(reached + 15)
+    threads = torch.get_num_threads()
+    try:
+        assert run(*arguments, "--out", tmp_path / "killed", "--steps", steps, "--resume") == 0
+        assert run(*arguments, "--out", tmp_path / "whole", "--steps", steps) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert len(losses(tmp_path / "whole")) == reached + 16
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_signal_ends_at_a_checkpoint_and_says_how_to_go_on(plugin, photos, both, tmp_path):
+    out = tmp_path / "run"
+    process = spawn(plugin, photos, "tint-net", *both, "--out", out, "--steps", "100000", "--slow", "0.005")
+    wait_for(out / "losses.csv", process)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "Traceback" not in errors
+    line = next(line for line in errors.splitlines() if line.startswith("To go on: "))
+    assert line.endswith("--resume")
+    assert str(out) in line
+    assert read_metadata(out / "model.safetensors")["step"] == torch.load(out / "checkpoint.pt")["step"]
+
+
+def test_time_limit_and_going_on_with_more(run, both, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("tint-net", *both, "--out", out, "--steps", "1000000", "--time-limit", "0.01") == 0
+    said = capsys.readouterr().err
+    assert "the time is used up" in said
+    assert "larger --time-limit" in said
+    reached = read_metadata(out / "model.safetensors")["step"]
+    assert run("tint-net", *both, "--out", out, "--steps", str(reached + 3), "--resume") == 0
+    assert len(losses(out)) == reached + 4
+
+
+def test_init_from_fp16_weights(run, both, tmp_path, capsys):
+    assert run("tint-net", *both, "--out", tmp_path / "a", "--steps", "40") == 0
+    weights = tmp_path / "a/model.safetensors"
+    assert {value.dtype for value in load_file(weights).values()} == {torch.float16}
+    assert run("tint-net", *both, "--out", tmp_path / "b", "--steps", "1", "--init-from", weights, "--lr", "1e-9") == 0
+    ours, theirs = load_file(tmp_path / "b/model.safetensors"), load_file(weights)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert "model.safetensors" in json.loads((tmp_path / "b/run.json").read_text())["started_from"]
+    save_file({"0.weight": torch.zeros(4, 3, 1, 1)}, tmp_path / "other.safetensors")
+    assert run("tint-net", *both, "--out", tmp_path / "c", "--init-from", tmp_path / "other.safetensors") == 2
+    assert "missing" in capsys.readouterr().err
+
+
+def test_a_pack_is_small_enough_and_can_be_trained_on(run, photos, tmp_path, capsys):
+    broken = tmp_path / "more"
+    broken.mkdir()
+    (broken / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    out = tmp_path / "pack"
+    assert run("--pack", out, "--content-dir", f"{photos / 'content'},{broken}", "--style-dir", photos / "style",
+               "--max-mb", "0.05", "--pack-side", "40") == 0  # fmt: skip
+    said = capsys.readouterr()
+    assert "torn.jpg" in said.err
+    assert "6 of 6" in said.out
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    assert size <= 50_000
+    assert run("tint-net", "--content-dir", out / "content", "--style-dir", out / "style", "--steps", "2",
+               "--out", tmp_path / "r", "--device", "cpu") == 0  # fmt: skip
+    assert len(losses(tmp_path / "r")) == 3
+    assert run("--pack", out, "--content-dir", photos / "content") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_pack_gives_way_by_quality_then_size_then_number(photos, tmp_path):
+    sets = {"content": [str(photos / "content")], "style": [str(photos / "style")]}
+    roomy = pack(tmp_path / "roomy", sets, max_mb=1, side=40)
+    assert (roomy.quality, roomy.side, roomy.kept["content"]) == (95, 40, (6, 6))
+    for path in (tmp_path / "roomy/content").iterdir():
+        with Image.open(path) as image:
+            assert min(image.size) <= 40
+    limits = [roomy.bytes * share / 1e6 for share in (0.8, 0.45, 0.2)]
+    tight, tighter, tightest = (pack(tmp_path / str(m), sets, max_mb=m, side=40) for m in limits)
+    for report, limit in zip((tight, tighter, tightest), limits, strict=True):
+        assert report.bytes <= limit * 1e6
+        assert report.bytes == sum(p.stat().st_size for p in report.folder.rglob("*") if p.is_file())
+    assert tight.quality < 95
+    assert tight.side == 40
+    assert tighter.side < 40
+    assert 1 <= tightest.kept["content"][0] < 6
+    with pytest.raises(Exception, match="Not even one image"):
+        pack(tmp_path / "none", sets, max_mb=0.0001, side=40)
+    assert not (tmp_path / "none").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
