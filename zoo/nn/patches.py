@@ -9,6 +9,7 @@ patch is then only the row of its top left pixel, and unfolding, pasting and dif
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -128,12 +129,21 @@ def match(
     long as a single patch fits; the result does not depend on it otherwise than by rounding, or among equals.
     """
     dtype = query.pixels.dtype if dtype is None else dtype
-    lines = _strip_lines(query, style, chunk_bytes) if query.stride == style.stride == 1 else 0
+    if dtype == torch.float16:
+        query, style = _within_half(query), _within_half(style)
+    blocks = _blocks(query, style, dtype, chunk_bytes) if query.stride == style.stride == 1 else None
     # Autocast would choose another format than the one asked for.
     with torch.autocast(query.pixels.device.type, enabled=False):
-        if lines > 0:
-            return _match_by_pixels(query, style, dtype, lines)
+        if blocks is not None:
+            return _match_by_pixels(query, style, dtype, blocks)
         return _match_by_patches(query, style, dtype, chunk_bytes)
+
+
+def _within_half(bank: PatchBank) -> PatchBank:
+    """The bank with its longest pixel scaled to length 1: products of features in the thousands overflow float16."""
+    longest = _squares(bank.pixels).max().sqrt().clamp_min(1e-12).item()
+    pixels = torch.cat([(block.float() / longest).half() for block in bank.pixels.split(4096)])
+    return dataclasses.replace(bank, pixels=pixels, scale=bank.scale * longest)
 
 
 def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes: int) -> Matches:
@@ -173,60 +183,118 @@ def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, ch
     return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
 
 
-def _strip_lines(query: PatchBank, style: PatchBank, chunk_bytes: int) -> int:
-    """Lines of patches per strip for which the products of two strips' pixels fit; 0 if not even one line does."""
-    widest = query.shapes[0][1] * max(width for _, width in style.shapes)
-    return math.isqrt(chunk_bytes // (4 * widest)) - (query.size - 1)
+# Bytes of the sums formed at a time on a CPU. Smaller blocks stay in nearer caches through the passes that follow, but
+# share more pixels with their neighbours: between 1 and 24 MiB this was fastest, by some percent.
+_BLOCK_BYTES = 8 << 20
+_VECTOR = 16  # float32 numbers in the widest registers of a CPU
 
 
-def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, lines: int) -> Matches:
+@dataclass(frozen=True)
+class _Blocks:
+    """How the products of pixels are cut: ``columns`` of patches along a line of the query, against ``lines`` of patches
+    of the style."""
+
+    columns: int
+    lines: int
+
+
+def _blocks(query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes: int) -> _Blocks | None:
+    """The cut for ``chunk_bytes``; None where not even single patches against one line of them fit."""
+    reach = query.size - 1
+    longest = max(width for _, width in style.shapes)
+    width = query.shapes[0][1]
+    small = chunk_bytes if query.pixels.device.type == "cuda" else min(_BLOCK_BYTES, chunk_bytes)
+    accurate = style.scale.element_size()
+    # The style's pixels are converted, a block at a time.
+    rows = chunk_bytes // (query.pixels.shape[1] * dtype.itemsize)
+    for allowed in (small, chunk_bytes):
+        # Of equal blocks the square one wastes least on the pixels that neighbours share.
+        for segment in (min(width, max(128, query.size)), min(width, 2 * query.size), query.size):
+            lines = min(rows, allowed // (accurate * segment)) // longest - reach
+            if lines >= min(query.size, max(height for height, _ in style.shapes) - reach):
+                return _Blocks(segment - reach, lines)
+    return None
+
+
+def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, blocks: _Blocks) -> Matches:
     """Where patches lie at every pixel: products of pixels, then sums over the window, 9 times less work for 3 x 3.
 
-    The product of patches at p and q is the sum over d in the window of <p + d, q + d>. In the table of all products
-    of pixels, p + d and q + d lie a fixed distance further on, so that each sum is one of shifted flat vectors.
+    The product of patches at p and q is the sum over d in the window of <p + d, q + d>. Line after line of the query is
+    multiplied with a block of the style; sums along lines are kept for as many lines as a patch is high, and their sum
+    is the patches'. Every pass runs over whole rows of a block.
     """
     reach = query.size - 1
     height, width = query.shapes[0]
-    found: list[Matches] = []
-    for top in range(0, height - reach, lines):
-        n = min(lines, height - reach - top)
-        ours = query.pixels[top * width : (top + n + reach) * width].to(dtype)
-        best = torch.full((n * (width - reach),), -math.inf, dtype=style.scale.dtype, device=ours.device)
-        index = torch.zeros_like(best, dtype=torch.int64)
-        pixel = patch = 0
-        for theirs_height, theirs_width in style.shapes:
-            columns = theirs_width - reach
-            for line in range(0, theirs_height - reach, lines):
-                m = min(lines, theirs_height - reach - line)
-                begin = pixel + line * theirs_width
-                theirs = style.pixels[begin : begin + (m + reach) * theirs_width].to(dtype)
-                products = (ours @ theirs.T).to(style.scale.dtype)
-                pitch = products.shape[1]
-                sums = _shifted_sum(products.flatten(), pitch + 1, query.size)
-                sums = _shifted_sum(sums, width * pitch + theirs_width, query.size)
-                # Patches that would wrap around a border stay behind in the gaps of this view.
-                sums = sums.as_strided(
-                    (n, width - reach, m, columns), (width * pitch, pitch, theirs_width, 1), sums.storage_offset()
-                )
-                start = patch + line * columns
-                scores = sums * style.scale[start : start + m * columns].view(m, columns)
-                score, winner = scores.view(n * (width - reach), m * columns).max(dim=1)
-                better = score > best
-                best, index = torch.where(better, score, best), torch.where(better, winner + start, index)
-            pixel += theirs_height * theirs_width
-            patch += (theirs_height - reach) * columns
-        own = query.scale[top * (width - reach) : (top + n) * (width - reach)]
-        found.append(Matches(index, best * own))
-    return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
+    accurate = style.scale.dtype
+    device = query.pixels.device
+    shape = (height - reach, width - reach)
+    best = torch.full(shape, -math.inf, dtype=accurate, device=device)
+    index = torch.zeros(shape, dtype=torch.int64, device=device)
+    pixel = patch = 0
+    for theirs_height, theirs_width in style.shapes:
+        columns = theirs_width - reach
+        for line in range(0, theirs_height - reach, blocks.lines):
+            lines = min(blocks.lines, theirs_height - reach - line)
+            begin = pixel + line * theirs_width
+            theirs = style.pixels[begin : begin + (lines + reach) * theirs_width].to(dtype)
+            start = patch + line * columns
+            scale = style.scale[start : start + lines * columns].view(lines, columns)
+            for left in range(0, width - reach, blocks.columns):
+                part = slice(left, min(left + blocks.columns, width - reach))
+                ours = query.pixels.view(height, width, -1)[:, part.start : part.stop + reach]
+                _match_block(ours, theirs, scale, query.size, start, best[:, part], index[:, part])
+        pixel += theirs_height * theirs_width
+        patch += (theirs_height - reach) * columns
+    return Matches(index.flatten(), best.flatten() * query.scale)
 
 
-def _shifted_sum(flat: Tensor, shift: int, count: int) -> Tensor:
-    """Sum over k < count of ``flat`` moved forward by k · shift, as far as all of them reach."""
-    length = len(flat) - (count - 1) * shift
-    total = flat[:length].clone()
-    for k in range(1, count):
-        total += flat[k * shift : k * shift + length]
-    return total
+def _match_block(
+    ours: Tensor, theirs: Tensor, scale: Tensor, size: int, start: int, best: Tensor, index: Tensor
+) -> None:
+    """Matches of the patches of ``ours`` (height, n + reach, C) among those of a block of the style: ``theirs``, the
+    pixels of (lines + reach) lines, and ``scale`` (lines, columns). Where they beat ``best`` (height - reach, n), that
+    and ``index`` are overwritten; the block's first patch has number ``start``."""
+    reach = size - 1
+    lines, columns = scale.shape
+    pitch = columns + reach
+    n = ours.shape[1] - reach
+    length = len(theirs)
+    products = theirs.new_empty(n + reach, length)
+    exact = products if products.dtype == scale.dtype else scale.new_empty(products.shape)
+    along = [scale.new_empty(n, length - reach) for _ in range(size)]
+    sums = scale.new_empty(n, lines * pitch)
+    # Whole vectors: a maximum over lines of an odd length takes several times as long.
+    padded = scale.new_full((n, lines, -(-columns // _VECTOR) * _VECTOR), -math.inf)
+    scores = padded[..., :columns]
+    reached = lines * pitch - reach
+    everyone = torch.arange(n, device=scale.device)
+    for y in range(len(ours)):
+        torch.mm(ours[y].to(theirs.dtype), theirs.T, out=products)
+        if exact is not products:
+            exact.copy_(products)
+        _shifted_sum([exact[k : k + n, k : length - reach + k] for k in range(size)], along[y % size])
+        if y < reach:
+            continue
+        top = y - reach
+        window = [along[(top + k) % size][:, k * pitch : k * pitch + reached] for k in range(size)]
+        _shifted_sum(window, sums[:, :reached])
+        torch.mul(sums.view(n, lines, pitch)[..., :columns], scale, out=scores)
+        # A maximum without its place is many times faster than one with it: find the line first, then the place in it.
+        score, winner = padded.amax(dim=2).max(dim=1)
+        place = padded[everyone, winner].argmax(dim=1)
+        better = score > best[top]
+        best[top] = torch.where(better, score, best[top])
+        index[top] = torch.where(better, start + winner * columns + place, index[top])
+
+
+def _shifted_sum(parts: Sequence[Tensor], out: Tensor) -> Tensor:
+    """The sum of equally large ``parts``, into ``out``."""
+    if len(parts) == 1:
+        return out.copy_(parts[0])
+    torch.add(parts[0], parts[1], out=out)
+    for part in parts[2:]:
+        out += part
+    return out
 
 
 def _correlation(query: PatchBank, chunk: slice, style: PatchBank, index: Tensor) -> Tensor:
