@@ -174,6 +174,7 @@ def _method(
             progress=display,
         )
         display.ended(result)
+        display.going_on(result)
     if result.ended == "asked":
         raise typer.Exit(128 + display.signal)
 
@@ -289,12 +290,15 @@ class Display(contextlib.AbstractContextManager["Display"]):
         return ", ".join(parts)
 
     def ended(self, result: TrainResult) -> None:
-        """What a run left, why it ended, and how to go on."""
+        """What a run left, and why it ended."""
         state = result.state
         why = {"steps": "all steps done", "time": "the time is used up", "asked": "stopped"}[result.ended]
         figures = "".join(f", {name} {value:.4g}" for name, value in state.figures.items())
         self.say(f"{self.label}: {why} at step {state.step:,} after {_duration(state.seconds)}{figures}.")
         self.say(f"Weights and card: {result.folder / 'model.safetensors'}, {result.folder / 'card.md'}")
+
+    def going_on(self, result: TrainResult) -> None:
+        """How a run that did not do all its steps is gone on with."""
         if result.ended != "steps":
             longer = " with a larger --time-limit" if result.ended == "time" else ""
             self.say(f"To go on{longer}: {_resuming(self.arguments)}")

@@ -275,7 +275,9 @@ def _state(run: Run, folder: Path, settings: Mapping[str, Any]) -> State:
     if state != "done":
         return state
     before = json.loads((folder / run.name / "done.json").read_text(encoding="utf-8"))
-    keys = [key for key in {**before, **settings} if key not in _FREE and before.get(key) != settings.get(key)]
+    # "ended" is what happened, the rest what was asked for.
+    asked = {key: value for key, value in before.items() if key != "ended"}
+    keys = [key for key in {**asked, **settings} if key not in _FREE and before.get(key) != settings.get(key)]
     if keys:
         raise ConfigError(
             f"{folder / run.name} was trained with another {', '.join(sorted(keys))}: give another folder or delete it."
