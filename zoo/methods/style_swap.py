@@ -109,6 +109,9 @@ class StyleSwap(Stylizer):
     result of the last step        evaluated image of lowest loss  Adam's last step is not its best
     =============================  ==============================  ==================================================
 
+    In bf16, on the pair that ``benchmarks/style_swap_cost.py`` compares at 256 pixels, 98.7 % of the patches find the same
+    match as in float32, the swapped features differ by 4.4 % and the images by 40.8 dB.
+
     A mask of the style keeps the patches that lie inside it whole, or, where none does, those that hold most of it.
     """
 
@@ -121,6 +124,7 @@ class StyleSwap(Stylizer):
         context=frozenset({"content_masks"}),
         min_size=16,
         multiple_of=CELL,
+        cpu_precision="bf16",
     )
     Config = StyleSwapConfig
     config: StyleSwapConfig

@@ -75,7 +75,7 @@ class PatchBank:
     @classmethod
     def over(cls, pixels: Tensor, shapes: Sequence[tuple[int, int]], size: int, stride: int) -> Self:
         """The same from the maps' pixels and their heights and widths, without a copy."""
-        energy = torch.linalg.vecdot(pixels, pixels) if pixels.dtype.itemsize >= 4 else _squares(pixels)
+        energy = _squares(pixels)
         first: list[Tensor] = []
         pitch: list[Tensor] = []
         scale: list[Tensor] = []
@@ -426,7 +426,9 @@ def swap(features: Tensor, style: PatchBank, *, stride: int = 1, chunk_bytes: in
 
 
 def _squares(pixels: Tensor) -> Tensor:
-    """|pixel|² of half precision rows in float32, by blocks: a copy of all of them would double the bank."""
+    """|pixel|² in float32 or better; of half precision rows by blocks, a copy of all of them would double the bank."""
+    if pixels.dtype.itemsize >= 4:
+        return torch.linalg.vecdot(pixels, pixels)
     return torch.cat([block.float().square_().sum(1) for block in pixels.split(4096)])
 
 
