@@ -28,7 +28,7 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
     and each part's own under ``parts``. Returns the file and the card (``out`` with the ending .md). WeightsError
     where a part cannot be read or belongs to another method, NumericalError where a weight does not fit fp16.
     """
-    if not parts or any(re.fullmatch(r"\w+", prefix) is None for prefix in parts):
+    if not parts or any(re.fullmatch(r"[\w-]+", prefix) is None for prefix in parts):
         raise WeightsError(
             "Parts are given as name=FILE, the name of letters and digits, such as level1=a.safetensors."
         )
