@@ -220,8 +220,8 @@ def main() -> int:
     for precision, found in report["cost"].items():
         row = found["cpu_s"]
         print(
-            f"{precision} matching: {row['share_done']:.2f} of the ceiling by work done, {row['share_plain']:.2f} by the "
-            f"plain formulation's, bar 0.6; rest {row['rest_over_matching']:.2f} of it, bar 0.2"
+            f"{precision} matching: {row['share_done']:.2f} of the ceiling by work done, {row['share_plain']:.2f} by "
+            f"the plain formulation's, bar 0.6; rest {row['rest_over_matching']:.2f} of it, bar 0.2"
         )
         missed |= row["share_plain"] < 0.6 or row["rest_over_matching"] > 0.2
     if {"fp32", "bf16"} <= set(args.precisions):

@@ -1,4 +1,4 @@
-"""Style swap against brute force in float64: the swap, its mixes and regions, both inversions, and the training loss."""
+"""Style swap against brute force in float64: the swap, mixes and regions, both inversions, and the training loss."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _features(model: StyleSwap, image: Tensor) -> Tensor:
     return model._features(image)
 
 
-# -- the swap -------------------------------------------------------------------------------------------------------------
+# -- the swap ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2), (3, 3), (5, 1), (5, 4)])
@@ -151,7 +151,7 @@ def test_options_that_cannot_be_are_refused(model: StyleSwap, checkpoint: Path) 
         large.encode_style(_image(1, 32, 32))
 
 
-# -- strength, mixes and regions -------------------------------------------------------------------------------------------
+# -- strength, mixes and regions --------------------------------------------------------------------------------------
 
 
 def test_strength_is_linear_in_features(model: StyleSwap) -> None:
@@ -260,7 +260,7 @@ def test_a_batch_equals_single_images(model: StyleSwap) -> None:
     torch.testing.assert_close(both, torch.cat([model.stylize(_image(k), code).image for k in (1, 2)]))
 
 
-# -- inversion by optimisation ----------------------------------------------------------------------------------------------
+# -- inversion by optimisation ----------------------------------------------------------------------------------------
 
 
 def test_optimisation_lowers_its_loss_and_needs_no_weights() -> None:
@@ -300,7 +300,7 @@ def test_the_network_needs_weights(tmp_path: Path) -> None:
         StyleSwap(device="cpu", checkpoint=tmp_path / "other.safetensors")
 
 
-# -- training ---------------------------------------------------------------------------------------------------------------
+# -- training ---------------------------------------------------------------------------------------------------------
 
 
 def _batch(count: int = 2, side: int = 32) -> dict[str, Tensor]:

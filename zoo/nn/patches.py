@@ -191,8 +191,8 @@ _VECTOR = 16  # float32 numbers in the widest registers of a CPU
 
 @dataclass(frozen=True)
 class _Blocks:
-    """How the products of pixels are cut: ``columns`` of patches along a line of the query, against ``lines`` of patches
-    of the style."""
+    """How the products of pixels are cut: ``columns`` of patches along a line of the query, against ``lines`` of
+    patches of the style."""
 
     columns: int
     lines: int
