@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from zoo.config import describe
 from zoo.encoders import load_encoder
 from zoo.errors import ConfigError, UnknownNameError, UnsupportedError, WeightsError
 from zoo.methods.johnson import Johnson, JohnsonNet, JohnsonTask, JohnsonTaskConfig, import_state
+from zoo.nn.gram import gram
 from zoo.nn.losses import total_variation
 from zoo.nn.perceptual import PerceptualLoss
 from zoo.nn.transformer import TransformBody, instance_norm
@@ -174,7 +176,7 @@ def test_perceptual_loss_against_its_equations() -> None:
     found = loss(output, content, loss.style_targets(style))
     network = load_encoder("vgg19", taps=("relu1_2", "relu2_2"))
 
-    def gram(f: Tensor) -> Tensor:
+    def product(f: Tensor) -> Tensor:
         flat = f.flatten(2).double()
         return flat @ flat.mT / flat[0].numel()
 
@@ -182,13 +184,42 @@ def test_perceptual_loss_against_its_equations() -> None:
     wanted = {
         "content": 2 * (a["relu2_2"] - b["relu2_2"]).square().mean(),
         "style": 3
-        * sum(w * (gram(a[k]) - gram(s[k])).square().mean() for k, w in (("relu1_2", 1.0), ("relu2_2", 0.5))),
+        * sum(w * (product(a[k]) - product(s[k])).square().mean() for k, w in (("relu1_2", 1.0), ("relu2_2", 0.5))),
         "tv": 1e-6 * total_variation(output) / 2,
     }
     for name, value in wanted.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-3)
     assert float(found["total"]) == pytest.approx(sum(float(v) for v in wanted.values()), rel=1e-3)
     assert loss.teacher.startswith("vgg19 to relu2_2; CC-BY-4.0")
+
+
+def test_relative_terms_do_not_depend_on_the_features_scale() -> None:
+    torch.manual_seed(0)
+    output, content, style = torch.rand(2, 3, 24, 24), torch.rand(2, 3, 24, 24), torch.rand(1, 3, 32, 24)
+    layers = ("relu1_2", "relu2_2")
+    given: dict[str, Any] = {"style_layers": layers, "style_weight": 3.0, "tv_weight": 0.5, "relative": True}
+    loss = PerceptualLoss(**given)
+    targets = loss.style_targets(style)
+    found = loss(output, content, targets)
+    a, b = loss.network(output), loss.network(content)
+    wanted_content = [
+        ((x - y).square().sum() / y.square().sum()).item() for x, y in zip(a["relu2_2"], b["relu2_2"], strict=True)
+    ]
+    assert found["content"].item() == pytest.approx(sum(wanted_content) / 2, rel=1e-3)
+    differences = [(output[..., :-1, 1:] - output[..., :-1, :-1]), (output[..., 1:, :-1] - output[..., :-1, :-1])]
+    wanted_tv = sum(d.square().sum() for d in differences) / output.numel()
+    assert found["tv"].item() == pytest.approx(0.5 * float(wanted_tv), rel=1e-4)
+    # Whatever Gram matrices are divided by.
+    divisors: tuple[Literal["chw", "hw"], ...] = ("chw", "hw")
+    for divide_by in divisors:
+        loss = PerceptualLoss(**given, divide_by=divide_by)
+        assert loss(output, content, loss.style_targets(style))["style"].item() == pytest.approx(
+            found["style"].item(), rel=1e-4
+        )
+    ratio = sum(
+        ((gram(f, "chw") - targets[k]).square().sum((1, 2)) / targets[k].square().sum()).mean() for k, f in a.items()
+    )
+    assert found["style"].item() == pytest.approx(3 * float(ratio) / len(layers), rel=1e-3)
 
 
 def test_perceptual_loss_of_a_style_to_itself_is_its_distance_to_the_content() -> None:

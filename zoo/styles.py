@@ -196,9 +196,10 @@ def trained_name(style: Style, styles: Mapping[str, TrainedStyle], method: str, 
     if style.mask is not None:
         raise UnsupportedError(f"{method} has learned whole styles: leave the style's mask out.")
     if style.image is None:
-        if style.name not in styles:
-            raise UnknownNameError("style", style.name or "", styles, f"{method} knows the styles it was trained on.")
-        return style.name
+        wanted = style.name or ""
+        if wanted not in styles:
+            raise UnknownNameError("style", wanted, styles, f"{method} knows the styles it was trained on.")
+        return wanted
     name = recognise(style.image, styles)
     if name is None:
         seconds, steps = measured_seconds(task)

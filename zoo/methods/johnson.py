@@ -107,7 +107,8 @@ class Johnson(Stylizer):
     | | | and the same result as the published PyTorch checkpoints |
     | VGG-16 | VGG-19 (original weights), layers of the same names | it installs with pip |
     | content at relu2_2 | relu2_2 (preset paper), relu3_3 (presets code, zoo) | as the authors' code |
-    | TV weight found per style, 1e-6 to 1e-4 | 1e-6, per image | as the authors' code at batch size 1 |
+    | loss weights 1, 5, 1e-6 (authors' code) | the same (presets code, paper), or 1, 3, 0.1 of terms relative to the |
+    | | images' own features (zoo) | one set of weights for styles of any contrast |
     | 40,000 updates of 4 images, Adam 1e-3 | 2,000 of 2, Adam 2e-3, cosine to zero | an hour on a CPU |
     | median filter on the result (authors' code) | none | nearest upsampling leaves nothing to filter |
     """
@@ -163,7 +164,7 @@ class JohnsonTaskConfig(Config):
     style: str = option("builtin:swirls", "The style image: a file or builtin:NAME.")
     style_size: int = option(256, "Long side of the style image in pixels (fast-neural-style: 256).", ge=32)
     records: str | None = option(None, "JSON file with title, artist, year, source, licence of styles by file stem.")
-    preset: Literal["zoo", "code", "paper"] = option("zoo", "Network and content layer: ours, the code's, the paper's.")
+    preset: Literal["zoo", "code", "paper"] = option("zoo", "Network and loss: ours, the code's, the paper's.")
     norm: Literal["instance", "batch"] | None = option(None, "Normalisation after every convolution but the last.")
     width: int | None = option(None, "Channels of the first layer.", ge=4)
     upsampling: Literal["nearest", "transposed"] | None = option(None, "How the network upsamples.")
@@ -172,9 +173,9 @@ class JohnsonTaskConfig(Config):
     style_layers: tuple[str, ...] = option(
         ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), "Layers whose Gram matrices are the style (section 4.1)."
     )
-    content_weight: float = option(1.0, "Weight of the content term (fast-neural-style: 1).", ge=0)
-    style_weight: float = option(5.0, "Weight of the style term (fast-neural-style: 5).", gt=0)
-    tv_weight: float = option(1e-6, "Weight of the total variation (fast-neural-style: 1e-6).", ge=0)
+    content_weight: float = option(1.0, "Weight of the content term.", ge=0)
+    style_weight: float | None = option(None, "Weight of the style term.", gt=0)
+    tv_weight: float | None = option(None, "Weight of the total variation.", ge=0)
     encoder: str = option("vgg19", "Network behind the loss.")
 
 
@@ -184,6 +185,9 @@ class _Choice(TypedDict):
     upsampling: Upsampling
     output: Output
     content_layer: str
+    relative: bool
+    style_weight: float
+    tv_weight: float
 
 
 _PRESETS: dict[str, _Choice] = {
@@ -193,6 +197,9 @@ _PRESETS: dict[str, _Choice] = {
         "upsampling": "nearest",
         "output": "tanh",
         "content_layer": "relu3_3",
+        "relative": True,
+        "style_weight": 3.0,
+        "tv_weight": 0.1,
     },
     # jcjohnson/fast-neural-style: train.lua's defaults, width of its instance_norm models.
     "code": {
@@ -201,15 +208,27 @@ _PRESETS: dict[str, _Choice] = {
         "upsampling": "transposed",
         "output": "tanh",
         "content_layer": "relu3_3",
+        "relative": False,
+        "style_weight": 5.0,
+        "tv_weight": 1e-6,
     },
-    "paper": {"norm": "batch", "width": 32, "upsampling": "transposed", "output": "tanh", "content_layer": "relu2_2"},
+    "paper": {
+        "norm": "batch",
+        "width": 32,
+        "upsampling": "transposed",
+        "output": "tanh",
+        "content_layer": "relu2_2",
+        "relative": False,
+        "style_weight": 5.0,
+        "tv_weight": 1e-6,
+    },
 }
 
 
 class JohnsonTask(TrainingTask):
     """One network for one style, by the loss of section 3.2: content, style and total variation."""
 
-    Config: ClassVar[type[JohnsonTaskConfig]] = JohnsonTaskConfig
+    Config = JohnsonTaskConfig
     method: ClassVar[str] = "johnson"
     paper: ClassVar[str] = "Johnson et al., Perceptual Losses for Real-Time Style Transfer, ECCV 2016"
     sets: ClassVar[tuple[str, ...]] = ("content",)
@@ -220,7 +239,8 @@ class JohnsonTask(TrainingTask):
     def __init__(self, config: JohnsonTaskConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or JohnsonTaskConfig()
-        chosen = {key: getattr(config, key) or value for key, value in _PRESETS[config.preset].items()}
+        given = {key: value for key, value in config.to_dict().items() if value is not None}
+        chosen: _Choice = {**_PRESETS[config.preset], **{k: given[k] for k in _PRESETS[config.preset] if k in given}}  # type: ignore[typeddict-item]
         self.record, style = load_style(config.style, config.style_size, config.records)
         self.network: JohnsonNet = JohnsonNet(chosen["norm"], chosen["width"], chosen["upsampling"], chosen["output"])
         self.criterion = PerceptualLoss(
@@ -228,8 +248,9 @@ class JohnsonTask(TrainingTask):
             content_layer=chosen["content_layer"],
             style_layers=config.style_layers,
             content_weight=config.content_weight,
-            style_weight=config.style_weight,
-            tv_weight=config.tv_weight,
+            style_weight=chosen["style_weight"],
+            tv_weight=chosen["tv_weight"],
+            relative=chosen["relative"],
         )
         self.teacher = self.criterion.teacher
         self.described = {**config.to_dict(), **chosen, "style": self.record.name, "styles": [self.record.to_dict()]}

@@ -6,6 +6,11 @@ Johnson, Alahi and Fei-Fei, *Perceptual Losses for Real-Time Style Transfer and 
 - content: mean squared difference of features (eq. 2) at one layer of a network that sees levels of 255;
 - style: for each layer the mean squared difference of Gram matrices F F^T / (C H W) (eqs. 3, 4), summed over layers;
 - total variation: half the sum of squared differences of neighbouring pixels in levels of 255, per image.
+
+In these units a style term can be ten thousand or ten million, as the style image has it. With ``relative`` each is a
+fraction instead, so that one set of weights suits every style: the content's squared error over the mean square of the
+content's own features; each layer's over the mean square of the style's own Gram matrix, averaged over layers; and the
+total variation as the mean of squared differences of pixels in [0, 1].
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ class PerceptualLoss(nn.Module):
 
     ``style_layers`` with one ``layer_weights`` for all or one each. ``divide_by``: of Gram matrices (see
     :func:`zoo.nn.gram.gram`). ``content_layer`` None leaves content out (texture synthesis). ConfigError for weights
-    that do not match the layers; UnknownNameError for an unknown layer.
+    that do not match the layers; UnknownNameError for an unknown layer. ``relative``: see the module's docstring.
     """
 
     def __init__(
@@ -44,11 +49,14 @@ class PerceptualLoss(nn.Module):
         layer_weights: Sequence[float] = (1.0,),
         divide_by: Divisor = "chw",
         pool: Pool = "max",
+        relative: bool = False,
     ) -> None:
         super().__init__()
         if len(layer_weights) not in (1, len(style_layers)):
             raise ConfigError(f"Give one style layer weight for all, or one for each of {', '.join(style_layers)}.")
-        self.content_layer, self.style_layers, self.divide_by = content_layer, tuple(style_layers), divide_by
+        self.content_layer, self.style_layers = content_layer, tuple(style_layers)
+        self.divide_by: Divisor = divide_by
+        self.relative = relative
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         weights = tuple(layer_weights) * (len(style_layers) if len(layer_weights) == 1 else 1)
         self.layer_weights = dict(zip(style_layers, weights, strict=True))
@@ -83,15 +91,23 @@ class PerceptualLoss(nn.Module):
             assert self.content_layer is not None  # there is a shallow network only with it
             with torch.no_grad():
                 wanted = self.shallow(content)[self.content_layer]
-            squares = (features[self.content_layer].float() - wanted.float()).square()
-            terms["content"] = self.content_weight * squares.mean((1, 2, 3))
-        layers = [
-            weight * (gram(features[layer], self.divide_by) - style[layer]).square().mean((1, 2))
-            for layer, weight in self.layer_weights.items()
-        ]
+            wanted = wanted.float()
+            content_term = (features[self.content_layer].float() - wanted).square().mean((1, 2, 3))
+            if self.relative:
+                content_term = content_term / wanted.square().mean((1, 2, 3))
+            terms["content"] = self.content_weight * content_term
+        layers = []
+        for layer, weight in self.layer_weights.items():
+            term = (gram(features[layer], self.divide_by) - style[layer]).square().mean((1, 2))
+            if self.relative:
+                term = term / style[layer].square().mean((1, 2)) / len(self.layer_weights)
+            layers.append(weight * term)
         terms["style"] = self.style_weight * torch.stack(layers).sum(0)
         if self.tv_weight:
-            terms["tv"] = self.tv_weight * torch.stack([total_variation(image) for image in images.split(1)])
+            variation = torch.stack([total_variation(image) for image in images.split(1)])
+            if self.relative:
+                variation = variation * (2 / 255**2 / images[0].numel())
+            terms["tv"] = self.tv_weight * variation
         return terms
 
 
