@@ -1,0 +1,437 @@
+"""Texture networks: a small pyramid of convolutions turns noise into a texture, or noise and a photograph into a style.
+
+Ulyanov, Lebedev, Vedaldi, Lempitsky, *Texture Networks: Feed-forward Synthesis of Textures and Stylized Images*, ICML
+2016 (v1 below). Ulyanov, Vedaldi, Lempitsky, *Improved Texture Networks: Maximizing Quality and Diversity in
+Feed-forward Stylization and Texture Synthesis*, CVPR 2017 (v2): instance normalisation, and an entropy term against
+generators that give the same sample for every seed.
+
+Figure 2 of the first paper, for K scales, each half as large as the one before::
+
+    z_K ─ block ─ up ─ norm ┐
+    z_K-1 ─ block ──── norm ┴ join ─ block ─ up ─ norm ┐
+    z_K-2 ─ block ──────────────────────────────  norm ┴ join ─ block ─ ... ─ 1x1 ─ image
+
+A block is 3x3, 3x3, 1x1, each with normalisation and (leaky) ReLU; every scale brings 8 channels, so the join of i
+scales has 8 i. With circular padding a texture tiles without a seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.config import Config, option
+from zoo.errors import ConfigError, UnsupportedError, WeightsError
+from zoo.nn.perceptual import PerceptualLoss, evaluating, objective
+from zoo.nn.transformer import instance_norm
+from zoo.styles import find_styles, load_style, read_metadata, split_styles, trained_name
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
+from zoo.weights import read_state
+
+Norm = Literal["batch", "instance"]
+Mode = Literal["texture", "stylise"]
+
+CHANNELS = 8  # per scale (section 4.1 of the first paper; pyramid.lua)
+NOISE = 3  # channels of noise per scale
+_LEAK = 0.01  # of v1's ReLU (Torch7's default, as pyramid.lua leaves it)
+
+
+@dataclass(frozen=True)
+class TextureNetsConfig(Config):
+    """Texture networks have no options: the checkpoint's tensors say which pyramid each style has."""
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+
+
+class Normalisation(nn.Module):
+    """Batch (v1) or instance (v2) normalisation with a scale and shift per channel."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        if norm == "batch":
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "running_mean"):
+            return instance_norm(x, self.weight, self.bias)
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training)  # type: ignore[arg-type]  # buffers
+
+
+class Block(nn.Module):
+    """3x3, 3x3, 1x1 convolutions, each with normalisation and ReLU (leaky by ``leak``)."""
+
+    def __init__(self, inputs: int, channels: int, norm: Norm, leak: float, circular: bool) -> None:
+        super().__init__()
+        self.leak, self.circular = leak, circular
+        widths = ((inputs, 3), (channels, 3), (channels, 1))
+        self.conv = nn.ModuleList(nn.Conv2d(wide, channels, side) for wide, side in widths)
+        self.norm = nn.ModuleList(Normalisation(channels, norm) for _ in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.conv, self.norm, strict=True):
+            if conv.kernel_size == (3, 3):
+                x = pad(x, self.circular)
+            x = F.leaky_relu_(norm(conv(x)), self.leak)
+        return x
+
+
+class Pyramid(nn.Module):
+    """The generator. ``scales`` K, coarsest 2^(K-1) times smaller than the image.
+
+    ``inputs``: channels at every scale: 3 of noise (``texture``), 3 of image (``stylise`` in v2), or both (v1).
+    ``norm`` ``batch`` goes with leaky ReLU and no bound on the output (v1), ``instance`` with ReLU (v2). ``circular``
+    padding, or replication.
+    """
+
+    def __init__(self, scales: int, inputs: int, norm: Norm, circular: bool) -> None:
+        super().__init__()
+        self.scales, self.inputs = scales, inputs
+        leak = _LEAK if norm == "batch" else 0.0
+        # Level 1 is the coarsest. Normalisation before every join evens out the two sides (section 4.1).
+        self.enter = nn.ModuleList(Block(inputs, CHANNELS, norm, leak, circular) for _ in range(scales))
+        self.below = nn.ModuleList(Normalisation(CHANNELS * i, norm) for i in range(1, scales))
+        self.beside = nn.ModuleList(Normalisation(CHANNELS, norm) for _ in range(1, scales))
+        self.join = nn.ModuleList(
+            Block(CHANNELS * (i + 1), CHANNELS * (i + 1), norm, leak, circular) for i in range(1, scales)
+        )
+        self.out = nn.Conv2d(CHANNELS * scales, 3, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # made with a bias
+        # Faint structure on mid grey: from saturated pixels the first updates go astray.
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+            nn.init.constant_(self.out.bias, 0.5)  # type: ignore[arg-type]  # made with a bias
+        # Empty, in the weights' own list, so that a checkpoint says by itself how it pads.
+        self.register_buffer("circular" if circular else "replicated", torch.zeros(0))
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """The image (B, 3, H, W), linear and near [0, 1], from one input per scale, coarsest first; the finest is
+        (B, inputs, H, W), and each scale has exactly half the side of the next."""
+        x = self.enter[0](levels[0])
+        for i in range(1, self.scales):
+            up = F.interpolate(x, scale_factor=2, mode="nearest")
+            side = self.enter[i](levels[i])
+            x = self.join[i - 1](torch.cat([self.below[i - 1](up), self.beside[i - 1](side)], 1))
+        return self.out(x)
+
+    @property
+    def cell(self) -> int:
+        """Sides must be multiples of this."""
+        return 2 ** (self.scales - 1)
+
+    @classmethod
+    def like(cls, state: Mapping[str, Tensor]) -> Pyramid:
+        """The network whose weights ``state`` holds, loaded; WeightsError where no such network fits."""
+        first, out = state.get("enter.0.conv.0.weight"), state.get("out.weight")
+        if first is None or out is None or first.dim() != 4 or out.dim() != 4:
+            raise WeightsError("These weights are of no texture network: enter.0.conv.0.weight and out.weight lack.")
+        norm: Norm = "batch" if "enter.0.norm.0.running_mean" in state else "instance"
+        network = cls(out.shape[1] // CHANNELS, first.shape[1], norm, "circular" in state)
+        require_tensors(state, network.state_dict(), "The checkpoint")
+        network.load_state_dict(state)
+        return network
+
+
+def pad(x: Tensor, circular: bool) -> Tensor:
+    """One pixel around (B, C, H, W), from the other side or repeated, in the features' own number format."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.pad(x, (1, 1, 1, 1), mode="circular" if circular else "replicate")
+
+
+def draw(network: Pyramid, batch: int, size: tuple[int, int], generator: torch.Generator | None) -> list[Tensor]:
+    """Noise U(0, 1) for every scale, coarsest first, (batch, 3, h, w) on the CPU; ``size`` in multiples of the cell."""
+    sides = [(size[0] >> k, size[1] >> k) for k in range(network.scales - 1, -1, -1)]
+    return [torch.rand(batch, NOISE, h, w, generator=generator) for h, w in sides]
+
+
+def with_image(network: Pyramid, image: Tensor, noise: Sequence[Tensor] | None) -> list[Tensor]:
+    """The image, average-pooled to every scale, beside the noise where the network takes some."""
+    levels = [F.avg_pool2d(image, 2**k) if k else image for k in range(network.scales - 1, -1, -1)]
+    if network.inputs == NOISE or noise is None:
+        return levels
+    return [
+        torch.cat([level, z.to(level).expand(len(level), -1, -1, -1)], 1)
+        for level, z in zip(levels, noise, strict=True)
+    ]
+
+
+# -- the method -------------------------------------------------------------------------------------------------------
+
+
+class TextureNets(Stylizer):
+    """Ulyanov et al. 2016 and 2017: a pyramid per style, for textures (``synthesize``) and for photographs.
+
+    A checkpoint holds ``{name}.{tensor}``; a network trained for textures is named ``{style}-texture``, so that one
+    style can have both. :meth:`encode_style` finds whichever there is; asking for the other is an UnsupportedError.
+    ``strength`` blends pixels with the content. Textures of any size: the noise is drawn in whole cells of the
+    coarsest scale and the result is cropped; a size of whole cells tiles without a seam.
+
+    | paper | v1 | v2 | why |
+    |---|---|---|---|
+    | normalisation | batch | instance (2017) | |
+    | non-linearity | leaky ReLU | ReLU | as the authors' two versions |
+    | scales: textures, stylisation | 5, 6 | 6, 6 | v1 the paper's; v2 the code's |
+    | input when stylising | image and noise | image | the improved paper drops the noise |
+    | padding | circular | circular for textures, replication for photographs | a photograph has no opposite edge |
+    | start | Xavier's, the last layer a tenth of it | the same | the first updates stay in range |
+    | descriptor | relu1_1 to relu5_1 | relu1_2, 2_2, 3_2, 4_2 | README of each version |
+    | content | relu4_2 | relu4_2 | |
+    | Adam, textures | 0.1, x 0.7 per 200 from 1000, 2,000 x 16 | 1e-2, cosine, 2,000 x 4 | v1: by --lr and so on |
+    | style : content weight (v2's README 10 : 1) | 3 : 1 of relative terms | the same | suits any style's contrast |
+    | entropy | none | with weight ``diversity`` (textures) | eq. 8 of the improved paper, on pixels |
+    """
+
+    traits = Traits(
+        kind="feed-forward",
+        styles="trained",
+        strength="blend",
+        texture=True,
+        # 64 pixels are two by two positions at the coarsest of six scales; one alone has no variance to normalise.
+        min_size=64,
+        multiple_of=32,
+        cpu_precision="fp32",
+    )
+    Config = TextureNetsConfig
+    config: TextureNetsConfig
+
+    def _build(self) -> None:
+        if self.checkpoint is None:
+            raise WeightsError("Texture networks need trained weights: load 'texture-nets' or give a checkpoint.")
+        states = split_styles(read_state(self.checkpoint), "enter.0.conv.0.weight")
+        metadata = read_metadata(self.checkpoint)
+        if set(states) == {""}:
+            # A single run's file: its style is named in its metadata.
+            states = {next(iter(find_styles(metadata)), self.checkpoint.stem): states[""]}
+        records = find_styles(metadata, list(states))
+        self._networks: dict[tuple[str, Mode], Pyramid] = {}
+        self._styles = {}
+        for name, state in states.items():
+            network = Pyramid.like(state).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            mode: Mode = "texture" if name.endswith(_SUFFIX) else "stylise"
+            style = name.removesuffix(_SUFFIX)
+            self._networks[style, mode] = network.eval().requires_grad_(False)
+            self._styles[style] = records[name]
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        # Those that can do both first, then those for photographs.
+        def order(name: str) -> tuple[bool, bool, str]:
+            able = [(name, mode) in self._networks for mode in ("stylise", "texture")]
+            return not all(able), not able[0], name
+
+        return tuple(sorted(self._styles, key=order))
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        return {"name": trained_name(style, self._styles, self.name, TextureNetsTask)}
+
+    def _pyramid(self, style: Mix, mode: Mode) -> Pyramid:
+        ((code, _),) = style
+        name = code.data["name"]
+        if (name, mode) not in self._networks:
+            able = sorted(style for style, other in self._networks if other == mode)
+            verb = "synthesise textures" if mode == "texture" else "stylise photographs"
+            raise UnsupportedError(
+                f"{self.name} was not trained to {verb} in the style {name!r}"
+                + (f", only in {', '.join(able)}." if able else ", nor in any other: train it for that.")
+            )
+        return self._networks[name, mode]
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        network = self._pyramid(style, "stylise")
+        noise = None
+        if network.inputs > NOISE:
+            noise = draw(network, 1, (content.shape[-2], content.shape[-1]), call.generator())
+        with self.autocast():
+            image = network(with_image(network, content, noise)).float()
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+    def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
+        network = self._pyramid(style, "texture")
+        cell = network.cell
+        whole = (-(-size[0] // cell) * cell, -(-size[1] // cell) * cell)
+        noise = [z.to(self.device) for z in draw(network, 1, whole, call.generator())]
+        with self.autocast():
+            image = network(noise).float()[..., : size[0], : size[1]]
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+
+_SUFFIX = "-texture"
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextureNetsTaskConfig(Config):
+    """What is trained. Options left out (none) are those of the preset and the mode."""
+
+    style: str = option("builtin:swirls", "The style image: a file or builtin:NAME.")
+    mode: Literal["texture", "stylise"] = option("stylise", "Textures from noise, or stylised photographs.")
+    preset: Literal["v1", "v2"] = option("v2", "The first paper's network, or the improved one's.")
+    style_size: int = option(256, "Long side of the style image in pixels.", ge=32)
+    records: str | None = option(None, "JSON file with title, artist, year, source, licence of styles by file stem.")
+    scales: int | None = option(None, "Scales of the pyramid.", ge=2, le=6)
+    style_layers: tuple[str, ...] = option((), "Layers whose Gram matrices are the style; none: the preset's.")
+    content_layer: str = option("relu4_2", "Layer whose features are the content.")
+    relative: bool = option(True, "Terms relative to the images' own features; false: in the authors' units.")
+    content_weight: float = option(1.0, "Weight of the content term.", ge=0)
+    style_weight: float = option(3.0, "Weight of the style term (texture_nets, not relative: 10).", gt=0)
+    tv_weight: float = option(0.0, "Weight of the total variation (texture_nets: 0).", ge=0)
+    diversity: float | None = option(None, "Weight of the entropy term.", ge=0)
+    encoder: str = option("vgg19", "Network behind the loss.")
+
+
+class _Choice(TypedDict):
+    norm: Norm
+    scales: dict[str, int]
+    layers: tuple[str, ...]
+    diversity: float
+
+
+_PRESETS: dict[str, _Choice] = {
+    "v1": {
+        "norm": "batch",
+        "scales": {"texture": 5, "stylise": 6},
+        "layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        "diversity": 0.0,
+    },
+    "v2": {
+        "norm": "instance",
+        "scales": {"texture": 6, "stylise": 6},
+        "layers": ("relu1_2", "relu2_2", "relu3_2", "relu4_2"),
+        "diversity": 0.05,
+    },
+}
+
+
+class TextureNetsTask(TrainingTask):
+    """One pyramid for one style: the texture loss, with the content loss when stylising, with entropy for textures.
+
+    In texture mode the photographs give nothing but the size of the crop and of the batch.
+    """
+
+    Config = TextureNetsTaskConfig
+    method: ClassVar[str] = "texture-nets"
+    paper: ClassVar[str] = "Ulyanov et al., Texture Networks, ICML 2016; Improved Texture Networks, CVPR 2017"
+    sets: ClassVar[tuple[str, ...]] = ("content",)
+    defaults: ClassVar[TrainConfig] = TrainConfig(
+        steps=2000, batch_size=4, crop=256, lr=1e-2, schedule="cosine", warmup=20, beta2=0.99, preview_every=250
+    )
+
+    def __init__(self, config: TextureNetsTaskConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TextureNetsTaskConfig()
+        chosen = _PRESETS[config.preset]
+        texture = config.mode == "texture"
+        self.record, style = load_style(config.style, config.style_size, config.records)
+        inputs = NOISE if texture or config.preset == "v2" else 3 + NOISE
+        self.network: Pyramid = Pyramid(
+            config.scales or chosen["scales"][config.mode], inputs, chosen["norm"], texture or config.preset == "v1"
+        )
+        self.criterion = PerceptualLoss(
+            encoder=config.encoder,
+            content_layer=None if texture else config.content_layer,
+            style_layers=config.style_layers or chosen["layers"],
+            content_weight=config.content_weight,
+            style_weight=config.style_weight,
+            tv_weight=config.tv_weight,
+            relative=config.relative,
+        )
+        self.teacher = self.criterion.teacher
+        for index, target in enumerate(self.criterion.style_targets(style).values()):
+            self.register_buffer(f"gram{index}", target, persistent=False)
+        self.diversity = (chosen["diversity"] if config.diversity is None else config.diversity) if texture else 0.0
+
+    def style_targets(self) -> dict[str, Tensor]:
+        """Gram matrices of the style by layer, on the task's device."""
+        return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}
+
+    def generate(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A texture for each of a batch, of its size, or the batch stylised; sides are multiples of the cell."""
+        batch, size = len(image), (image.shape[-2], image.shape[-1])
+        if any(side % self.network.cell for side in size):
+            raise ConfigError(f"Crops must be multiples of {self.network.cell} pixels, not {size}: set --crop.")
+        noise = [z.to(image.device) for z in draw(self.network, batch, size, generator)]
+        if self.config.mode == "texture":
+            return self.network(noise)
+        return self.network(with_image(self.network, image, noise))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        content = batch["content"]
+        output = self.generate(content)
+        terms = self.criterion(output, None if self.config.mode == "texture" else content, self.style_targets())
+        if self.diversity and len(output) > 1:
+            terms["entropy"] = -self.diversity * log_spacing(output)
+            terms["total"] = terms["total"] + terms["entropy"]
+        return terms
+
+    @torch.no_grad()
+    def evaluate(self, held_out: HeldOut) -> dict[str, float]:
+        """The objective on held-out photographs and what the unchanged ones score; for textures the style term of
+        samples of the style's size, and the root mean square difference of nearest samples' pixels."""
+        contents = held_out.get("content", ())
+        with evaluating(self.network):
+            if self.config.mode == "stylise":
+                return objective(self.criterion, self.style_targets(), self._any_size, contents)
+            if not contents:
+                return {}
+            found = self._samples(4, contents[0].device).clamp(0, 1)
+            each = self.criterion.each(found, None, self.style_targets())["style"]
+            return {"style": float(each.mean()), "spacing": float(log_spacing(found).exp())}
+
+    @torch.no_grad()
+    def preview(self, held_out: HeldOut) -> list[list[Tensor]]:
+        contents = held_out.get("content", ())
+        with evaluating(self.network):
+            if self.config.mode == "texture":
+                return [list(self._samples(4, contents[0].device).clamp(0, 1).split(1))] if contents else []
+            return [[image, self._any_size(image).float().clamp(0, 1)] for image in contents]
+
+    def _samples(self, count: int, device: torch.device) -> Tensor:
+        side = max(2, self.config.style_size // self.network.cell) * self.network.cell
+        noise = draw(self.network, count, (side, side), torch.Generator().manual_seed(0))
+        return self.network([z.to(device) for z in noise]).float()
+
+    def _any_size(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        cell = self.network.cell
+        padded = F.pad(image, (0, -width % cell, 0, -height % cell), mode="reflect")
+        return self.generate(padded, torch.Generator().manual_seed(0))[..., :height, :width]
+
+    def describe(self) -> dict[str, Any]:
+        own = {key: value for key, value in self.config.to_dict().items() if key != "records"}
+        name = self.record.name + (_SUFFIX if self.config.mode == "texture" else "")
+        record = {**self.record.to_dict(), "name": name}
+        return {**own, "style": self.record.name, "diversity": self.diversity, "styles": [record]}
+
+
+def log_spacing(images: Tensor) -> Tensor:
+    """Mean over a batch of the logarithm of the distance (root mean square of pixels) to the nearest other image.
+
+    The estimate of the entropy by Kozachenko and Leonenko up to a constant and a factor (Improved Texture Networks,
+    section 3.2): a generator that ignores its noise has distances of 0 and is pushed away from that without bound.
+    """
+    flat = images.float().flatten(1)
+    squares = (flat[:, None] - flat[None]).square().mean(2)
+    own = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
+    # One level of 255 is added: closer than that, the logarithm's slope would be steeper than any texture is worth.
+    nearest = squares.masked_fill(own, torch.inf).amin(1) + 1 / 255**2
+    return nearest.log().mean() / 2
+
+
+__all__ = ["Pyramid", "TextureNets", "TextureNetsConfig", "TextureNetsTask", "TextureNetsTaskConfig", "log_spacing"]
