@@ -277,7 +277,7 @@ def test_optimisation_lowers_its_loss_and_needs_no_weights() -> None:
     assert steps == list(range(1, 13)) == [row["step"] for row in result.losses]
     assert min(row["total"] for row in result.losses) < 0.7 * result.losses[0]["total"]
     features = _features(model, content)
-    wanted = F.mse_loss(features, model._swapped(features, code)) + 1e-7 * total_variation(content)
+    wanted = F.mse_loss(features, model._swapped(features, code)) + 1e-4 * total_variation(content)
     assert result.losses[0]["total"] == pytest.approx(wanted.item(), rel=1e-4)
     stopped = model.stylize(content, code, progress=lambda step, *_: step == 3)
     assert stopped.stopped

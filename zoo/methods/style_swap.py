@@ -61,7 +61,7 @@ class StyleSwapConfig(Config):
     )
     num_steps: int = option(100, "Evaluations of loss and gradient; only for the optimisation.", ge=1)
     learning_rate: float = option(12.75, "Adam's, in levels of 255 (0.05 of the range); only there too.", gt=0)
-    tv_weight: float = option(1e-7, "Weight of the total variation against the features' mean error.", ge=0)
+    tv_weight: float = option(1e-4, "Weight of the total variation against the features' mean error.", ge=0)
     time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
 
     def validate(self) -> None:
@@ -95,9 +95,9 @@ class StyleSwap(Stylizer):
     with all style patches         patches, in blocks              memory
     overlaps averaged by a second  sums of slices, divided by      the same numbers; the count depends on the size
     deconvolution                  the known count                 alone
-    zero padding in VGG-19         reflection                      zeros mark a frame in content and style alike: on four
-                                                                   pairs at 192 pixels 76 to 87 % of the patches along
-                                                                   the border matched patches along the style's, with
+    zero padding in VGG-19         reflection                      zeros mark a frame in content and style: on 4 pairs
+                                                                   at 192 pixels 76 to 87 % of the patches along the
+                                                                   border matched patches along the style's, with
                                                                    reflection as many as elsewhere (6 to 47 %)
     inverse network with zero      VGGDecoder(3): reflection, no   same widths and upsampling (figure 6); statistics of
     padding and batch or instance  normalisation, channels scaled  the whole image in the way of single patches; the
@@ -106,8 +106,8 @@ class StyleSwap(Stylizer):
     before the last stride         always taken
     style of one image             mixes, masks of content and     blends of swapped features, region by region
                                    style, strength
-    TV of unstated pixel scale     half the squared differences    the zoo's one definition (zoo.nn.losses)
-                                   in levels of 255
+    TV weight 1e-7 (authors'       1e-4 on half the squared        the zoo's one definition (zoo.nn.losses); with 1e-7
+    code), pixel scale unstated    differences in levels of 255    grain of single pixels is left all over the image
     result of the last step        evaluated image of lowest loss  Adam's last step is not its best
     =============================  ==============================  ==================================================
 
