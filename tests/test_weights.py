@@ -253,7 +253,7 @@ def trained(path: Path, method: str = "wct", **tensors: torch.Tensor) -> Path:
     """A file as the trainer writes it."""
     facts = {
         "method": method, "paper": "a paper", "teacher": "", "task": {"level": 1},
-        "config": {"batch_size": 2, "accumulate": 1}, "started_from": "its own start values", "command": "zoo train wct",
+        "config": {"batch_size": 2, "accumulate": 1}, "started_from": "its own start values", "command": "zoo train",
         "notes": "Made by a test.", "step": 7,
         "data": {"content": {"images": 3, "folders": {"a": 3}, "digest": "0", "skipped": []}}, "hours": 0.5,
         "machine": {"name": "a computer", "threads": 1, "processes": 1, "precision": "fp32", "torch": "2"},

@@ -206,7 +206,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
         self._previous: list[tuple[int, Any]] = []
         self._recent: deque[tuple[int, float]] = deque(maxlen=20)
         self._said = 0.0
-        self._built = 0.0
+        self._built = time.monotonic()
         if not self.quiet and console.is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),

@@ -5,8 +5,9 @@ nothing has to be unpacked or understood, and ``tar`` makes one file of it where
 re-encoded as JPEG without chroma subsampling (reduced pictures have colour at full resolution, and decoders are
 trained on it).
 
-What gives way when they do not fit, in this order: quality from 95 to 80, then the side to 0.6 of what was asked for
-(training crops are enlarged from what is stored), then the number of images, spread evenly over each set.
+What gives way when they do not fit, in this order: quality from 95 to 80, then the side to 0.85 of what was asked for,
+then the number of images, spread evenly over each set. Not the side much further: a crop must hold texture at the scale
+of a photograph, and a larger image gives several different crops for the bytes of several small ones.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from zoo.training.data import find_images
 
 Packing = Callable[[str, int, int], None]
 _QUALITIES = (95, 90, 85, 80)
-_SIDES = (1.0, 0.85, 0.72, 0.6)
+_SIDES = (1.0, 0.85)
 _SAMPLES = 48  # images encoded to foretell the size of all
 _MARGIN = 0.97  # of the limit is aimed at: the sample is no more than a sample
 
