@@ -291,10 +291,12 @@ class StyleSwapTraining(TrainingTask):
     Adam                           ``whiten``, default off         as in zoo.training.reconstruction
     =============================  ==============================  ==================================================
 
-    On a CPU (the recipe of the weights that ship)::
+    For a CPU, in place of the paper's::
 
-        --start least-squares --whiten true --lr 2e-4 --beta2 0.99 --schedule cosine --warmup 20 --ema 0.995
-        --batch-size 4 --crop 160 --swaps 4 --pixel-weight 1
+        --decoder LEVEL3.safetensors --whiten true --lr 1.5e-4 --beta2 0.99 --schedule cosine --warmup 20 --ema 0.995
+        --batch-size 4 --crop 160 --zoom 0.75,1.5 --swaps 2 --pixel-weight 1 --steps 3000
+
+    or with ``--start least-squares`` where there is no decoder to begin from.
     """
 
     Config: ClassVar[type[StyleSwapTrainingConfig]] = StyleSwapTrainingConfig
