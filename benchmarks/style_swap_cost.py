@@ -1,6 +1,7 @@
 """What the style swap costs: its matching against the machine's matrix products, the rest of it, memory, precision.
 
-    python benchmarks/style_swap_cost.py --size 512 --threads 1 --out results/peers/style_swap_cost.json
+    python benchmarks/style_swap_cost.py --checkpoint zoo/checkpoints/style_swap.safetensors \\
+        --out results/feedforward/style_swap.json
 
 Ceiling: a 2048 x 2048 x 2048 product in the same number format, in the same process, taking turns with the rest. By
 processor time of the process, and by the wall clock: on a machine that does other things only the first is a figure of
@@ -179,6 +180,34 @@ def memory_worker(args: argparse.Namespace, folder: Path) -> None:
     print(json.dumps({"peak_bytes": peak_resident(), "built_bytes": idle, "style_bytes": code.nbytes}))
 
 
+def table(report: dict[str, Any]) -> str:
+    """The figures as Markdown, by the wall clock."""
+    lines = [
+        f"{report['size']} x {report['size']} pixels, {report['threads']} threads, torch {report['torch']}, "
+        f"load {report['load_average']:.1f} when it ended",
+        "",
+        "| precision | ceiling of products (GFLOP/s) | matching (s) | its rate over the ceiling, by work done | by the "
+        "plain formulation's work | rest of the swap over matching | whole method (s) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for precision, found in report["cost"].items():
+        row, times = found["wall_s"], found["times"]
+        lines.append(
+            f"| {precision} | {row['ceiling_gflops']:.0f} | {times['matching']['wall_s']:.2f} | "
+            f"{row['share_done']:.2f} | {row['share_plain']:.2f} | {row['rest_over_matching']:.2f} | "
+            f"{times['stylize']['wall_s']:.2f} |"
+        )
+    if report["agreement"]:
+        lines += ["", "| against fp32 | same matches | difference of features | PSNR of images (dB) |"]
+        lines += ["|---|---:|---:|---:|"]
+    for precision, row in report["agreement"].items():
+        decibel = f"{row['psnr_db']:.1f}" if "psnr_db" in row else "–"
+        lines.append(f"| {precision} | {row['same_matches']:.1%} | {row['feature_difference']:.1%} | {decibel} |")
+    lines += ["", "| precision, size | peak memory of the process (GB) |", "|---|---:|"]
+    lines += [f"| {label} | {row['peak_bytes'] / 1e9:.2f} |" for label, row in report["memory"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512, help="side of both images, in pixels")
@@ -191,7 +220,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write, with a Markdown table beside it")
     parser.add_argument("--memory-worker", metavar="PRECISION", help=argparse.SUPPRESS)
     args = parser.parse_args()
 
@@ -235,11 +264,11 @@ def main() -> int:
         print(f"{label}: peak {row['peak_bytes'] / 1e9:.2f} GB" + (f", bar {bar / 1e9:g} GB" if bar else ""))
         missed |= bar is not None and row["peak_bytes"] >= bar
     if args.out:
+        from zoo.training.trainer import write_atomic
+
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=args.out.parent, delete=False, encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, args.out)
+        write_atomic(args.out, json.dumps(report, indent=1).encode())
+        write_atomic(args.out.with_suffix(".md"), table(report).encode())
     return int(missed)
 
 

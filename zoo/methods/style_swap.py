@@ -300,7 +300,7 @@ class StyleSwapTraining(TrainingTask):
     """
 
     Config: ClassVar[type[StyleSwapTrainingConfig]] = StyleSwapTrainingConfig
-    method: ClassVar[str] = "style_swap"
+    method: ClassVar[str] = "style-swap"
     paper: ClassVar[str] = (
         "Chen and Schmidt, Fast Patch-based Style Transfer of Arbitrary Style, arXiv:1612.04337, 2016"
     )
