@@ -28,6 +28,7 @@ from zoo.nn.transformer import TransformBody, instance_norm
 from zoo.styles import TrainedStyle, find_styles, load_style, perceptual_hash, recognise, split_styles
 from zoo.stylizer import Style
 from zoo.training import ImageSet, train
+from zoo.training.join import join_checkpoints
 from zoo.weights import read_state
 
 # -- the published architecture, as straightforwardly as it can be written --------------------------------------------
@@ -352,6 +353,17 @@ def test_a_table_of_styles_by_name_and_by_image(table: Path, trained: Path) -> N
     assert not torch.equal(by_name, model(content, "hatching"))
     copy = images.read("builtin:swirls", size="long:150").pixels
     assert torch.equal(model(content, copy), by_name)
+
+
+def test_joined_runs_are_a_table(trained: Path, tmp_path: Path) -> None:
+    out, _ = join_checkpoints(tmp_path / "johnson.safetensors", {"swirls": trained, "other": trained})
+    model = Johnson(checkpoint=out, device="cpu", precision="fp32")
+    assert model.style_names == ("other", "swirls")
+    content = images.read("builtin:chelsea", size="long:64").pixels
+    alone = Johnson(checkpoint=trained, device="cpu", precision="fp32")(content, "swirls")
+    assert torch.equal(model(content, "other"), alone)
+    # Each record is found under its part's name.
+    assert model.encode_style(images.read("builtin:swirls").pixels).data["name"] in model.style_names
 
 
 def test_another_image_is_refused_with_the_way_to_train_it(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,7 @@ class CIN(Stylizer):
     | zero padding ("SAME"); the released code reflects | reflection | no frame |
     | weights from N(0, 0.01) | Kaiming's | the same behind a normalisation, and Adam's steps suit them |
     | 40,000 updates of 16 images, Adam 1e-3 | 8,000 of 4, Adam 2e-3, cosine to zero | hours on a CPU |
-    | loss weights 1 and 1e-4 (released code) | 1 and 3 of terms relative to the images' own features | one weight for |
-    | | | styles of any contrast |
+    | loss weights 1, 1e-4 (released code) | 1, 10 of relative terms | one weight suits styles of any contrast |
     | ImageNet | any photographs | |
     """
 
@@ -151,7 +150,7 @@ class CINTaskConfig(Config):
     relative: bool = option(True, "Terms relative to the images' own features; false: in magenta's units.")
     content_weight: float = option(1.0, "Weight of the content term.", ge=0)
     style_weight: float | None = option(
-        None, "Weight of the style term; none: 3 if relative, else magenta's 1e-4.", gt=0
+        None, "Weight of the style term; none: 10 if relative, else magenta's 1e-4.", gt=0
     )
     coefficients: tuple[float, ...] = option((), "Factors of the style weight, one per style; none: 1 each.", gt=0)
     tv_weight: float = option(0.0, "Weight of the total variation (the paper has none).", ge=0)
@@ -193,7 +192,7 @@ class CINTask(TrainingTask):
             content_layer=config.content_layer,
             style_layers=config.style_layers,
             content_weight=config.content_weight,
-            style_weight=config.style_weight or (3.0 if config.relative else 1e-4),
+            style_weight=config.style_weight or (10.0 if config.relative else 1e-4),
             tv_weight=config.tv_weight,
             relative=config.relative,
             divide_by="hw",

@@ -190,7 +190,7 @@ class TextureNets(Stylizer):
     | descriptor | relu1_1 to relu5_1 | relu1_2, 2_2, 3_2, 4_2 | README of each version |
     | content | relu4_2 | relu4_2 | |
     | Adam, textures | 0.1, x 0.7 per 200 from 1000, 2,000 x 16 | 1e-2, cosine, 2,000 x 4 | v1: by --lr and so on |
-    | style : content weight (v2's README 10 : 1) | 3 : 1 of relative terms | the same | suits any style's contrast |
+    | style : content weight (v2's README 10 : 1) | 10 : 1 of relative terms | the same | suits any style's contrast |
     | entropy | none | with weight ``diversity`` (textures) | eq. 8 of the improved paper, on pixels |
     """
 
@@ -290,7 +290,7 @@ class TextureNetsTaskConfig(Config):
     content_layer: str = option("relu4_2", "Layer whose features are the content.")
     relative: bool = option(True, "Terms relative to the images' own features; false: in the authors' units.")
     content_weight: float = option(1.0, "Weight of the content term.", ge=0)
-    style_weight: float = option(3.0, "Weight of the style term (texture_nets, not relative: 10).", gt=0)
+    style_weight: float = option(10.0, "Weight of the style term (README of texture_nets: 10, not relative).", gt=0)
     tv_weight: float = option(0.0, "Weight of the total variation (texture_nets: 0).", ge=0)
     diversity: float | None = option(None, "Weight of the entropy term.", ge=0)
     encoder: str = option("vgg19", "Network behind the loss.")
@@ -314,7 +314,7 @@ _PRESETS: dict[str, _Choice] = {
         "norm": "instance",
         "scales": {"texture": 6, "stylise": 6},
         "layers": ("relu1_2", "relu2_2", "relu3_2", "relu4_2"),
-        "diversity": 0.05,
+        "diversity": 0.2,
     },
 }
 
