@@ -254,7 +254,7 @@ def _modules(entries: Any) -> set[str]:
 OWN = {name: entry for name, entry in REGISTRY.methods.items() if name not in REGISTRY.plugins}
 
 
-# Trainable (`zoo train zoo.methods.johnson:JohnsonTraining`), but not in the registry before weights of theirs ship.
+# Trainable (`zoo train zoo.methods.johnson:JohnsonTask`), but not in the registry before weights of theirs ship.
 AWAITING_WEIGHTS = {"zoo.methods.johnson", "zoo.methods.cin", "zoo.methods.texture_nets"}
 
 

@@ -107,14 +107,14 @@ class WCT(Stylizer):
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
-        code = {}
+        code: dict[str, dict[str, Tensor]] = {}
         for level in self.config.levels:
             features = self._features(style.image, level)
             weight = None
             if style.mask is not None:
                 weight = feature_masks(style.mask[0], (features.shape[-2], features.shape[-1]))[0]
             statistics = moments(features, weight)
-            code[level] = {"mean": statistics.mean, "colouring": colouring(statistics.covariance)}
+            code[f"relu{level}_1"] = {"mean": statistics.mean, "colouring": colouring(statistics.covariance)}
         return code
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
@@ -158,9 +158,10 @@ class WCT(Stylizer):
     def _mapped(self, features: Tensor, style: Mix, level: int, strength: float, region: Tensor | None) -> Tensor:
         """``strength`` of the way to the whitened and coloured features: one matrix and one offset."""
         statistics = moments(features, region)
-        matrix = sum(weight * code.data[level]["colouring"] for code, weight in style)
+        tap, zero = f"relu{level}_1", torch.zeros((), dtype=torch.float64, device=features.device)
+        matrix = sum((weight * code.data[tap]["colouring"] for code, weight in style), zero)
         matrix = matrix @ whitening(statistics.covariance)
-        mean = sum(weight * code.data[level]["mean"] for code, weight in style)
+        mean = sum((weight * code.data[tap]["mean"] for code, weight in style), zero)
         offset = strength * (mean - matrix @ statistics.mean)
         identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
         return apply_affine(features, strength * matrix + (1 - strength) * identity, offset)
