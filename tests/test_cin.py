@@ -159,8 +159,11 @@ def test_styles_by_name_and_by_image(model: CIN, monkeypatch: pytest.MonkeyPatch
         assert all(torch.equal(by_name[k], by_copy[k]) for k in ("scale", "shift"))
     with pytest.raises(UnknownNameError, match="did you mean hatching"):
         model.encode_style("hatchin")
-    monkeypatch.setattr(styles, "measured_seconds", lambda task: (7200.0, task.defaults.steps))
-    with pytest.raises(UnsupportedError, match=r"hatching, swirls.*zoo train cin --style FILE.*about 2\.0 hours"):
+    monkeypatch.setattr(styles, "measured_seconds", lambda task: 7.2)
+    with pytest.raises(
+        UnsupportedError,
+        match=r"hatching, swirls.*zoo train cin --add-style FILE --steps 1000 .*1,000 steps take about 2\.0 hours",
+    ):
         model.encode_style(images.read("builtin:mosaic").pixels)
 
 

@@ -186,11 +186,20 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
 # -- what a method does with the style it is given --------------------------------------------------------------------
 
 
-def trained_name(style: Style, styles: Mapping[str, TrainedStyle], method: str, task: type[TrainingTask]) -> str:
+def trained_name(
+    style: Style,
+    styles: Mapping[str, TrainedStyle],
+    method: str,
+    task: type[TrainingTask],
+    *,
+    flags: str = "--style FILE",
+    steps: int | None = None,
+) -> str:
     """The trained style that ``style`` names or shows.
 
     UnknownNameError for another name; UnsupportedError for a mask, and for another image: it lists the styles and the
-    command of ``zoo train`` with the time that ``task`` takes by default on this machine.
+    command of ``zoo train`` that learns this one, with the time that its ``steps`` (none: the default of ``task``)
+    take on this machine. ``flags`` are the options of ``task`` that name the image.
     """
     method = method.partition(".")[0]
     if style.mask is not None:
@@ -202,10 +211,11 @@ def trained_name(style: Style, styles: Mapping[str, TrainedStyle], method: str, 
         return wanted
     name = recognise(style.image, styles)
     if name is None:
-        seconds, steps = measured_seconds(task)
+        steps = steps or task.defaults.steps
+        seconds = steps * measured_seconds(task)
         raise UnsupportedError(
             f"{method} was not trained on this style image, only on {', '.join(sorted(styles))}: take one of these, "
-            f"or run 'zoo train {method} --style FILE --content-dir PHOTOGRAPHS --out RUN', whose {steps:,} steps "
+            f"or run 'zoo train {method} {flags} --content-dir PHOTOGRAPHS --out RUN', whose {steps:,} steps "
             f"take about {_duration(seconds)} on this machine (from one step timed just now)."
         )
     return name
@@ -219,8 +229,8 @@ def _duration(seconds: float) -> str:
 
 
 @functools.cache
-def measured_seconds(task: type[TrainingTask]) -> tuple[float, int]:
-    """Seconds that training ``task`` with its defaults takes on this machine, and its number of steps.
+def measured_seconds(task: type[TrainingTask]) -> float:
+    """Seconds that an update of ``task`` with its default batch takes on this machine.
 
     One update on one image of the default crop is timed after another to warm up, once per process.
     """
@@ -242,7 +252,7 @@ def measured_seconds(task: type[TrainingTask]) -> tuple[float, int]:
             optimiser.zero_grad()
             devices.synchronize(device)
             seconds = time.perf_counter() - start
-    return seconds * config.batch_size * config.accumulate * config.steps, config.steps
+    return seconds * config.batch_size * config.accumulate
 
 
 __all__ = [

@@ -27,6 +27,9 @@ from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_t
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state, resolve_checkpoint
 
+# Updates offered for a new style: an eighth of a whole run, as only its scales and shifts are learned.
+_ADDING = 1000
+
 
 @dataclass(frozen=True)
 class CINConfig(Config):
@@ -118,7 +121,8 @@ class CIN(Stylizer):
         return tuple(self._styles)
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
-        row = self._rows[trained_name(style, self._styles, self.name, CINTask)]
+        flags = f"--add-style FILE --steps {_ADDING}"
+        row = self._rows[trained_name(style, self._styles, self.name, CINTask, flags=flags, steps=_ADDING)]
         return {"scale": self._network.scale[row].clone(), "shift": self._network.shift[row].clone()}
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
