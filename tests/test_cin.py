@@ -56,7 +56,7 @@ def run(task: CINTask, data: ImageSet, folder: Path, **options) -> Path:  # type
 def trained(photographs: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     task = CINTask(CINTaskConfig(styles=("builtin:swirls", "builtin:hatching"), **SMALL))
-    return run(task, photographs, tmp_path_factory.mktemp("runs") / "two", steps=20, lr=1e-2)
+    return run(task, photographs, tmp_path_factory.mktemp("runs") / "two", steps=20, lr=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +206,20 @@ def test_a_batch_learns_the_rows_it_uses_and_no_others() -> None:
     assert len(moved) < 3
 
 
+def test_rows_have_a_learning_rate_of_their_own() -> None:
+    task = CINTask(CINTaskConfig(styles=("builtin:swirls",), row_rate=7.0, **SMALL))
+    optimiser = task.optimiser(type(task.defaults)(lr=1e-3), None)
+    before = {name: p.detach().clone() for name, p in task.network.named_parameters()}
+    task.loss({"content": torch.rand(2, 3, 32, 32)})["total"].backward()
+    optimiser.step()
+    moved = {name: (p - before[name]).abs().max().item() for name, p in task.network.named_parameters()}
+    # Adam's first step is the learning rate itself wherever there is a gradient.
+    assert moved["scale"] == pytest.approx(7e-3, rel=0.01)
+    assert moved["shift"] == pytest.approx(7e-3, rel=0.01)
+    assert moved["body.res3a.weight"] == pytest.approx(1e-3, rel=0.01)
+    assert {group["lr"] for group in optimiser.param_groups} == {1e-3}
+
+
 def test_coefficients_scale_the_style_term() -> None:
     content = {"content": torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))}
     found = []
@@ -223,7 +237,7 @@ def test_an_added_style_leaves_the_others_bit_identical(
     trained: Path, model: CIN, photographs: ImageSet, tmp_path: Path
 ) -> None:
     task = CINTask(CINTaskConfig(add_style=("builtin:mosaic",), base=str(trained), style_size=48))
-    added = run(task, photographs, tmp_path / "three", steps=6, lr=3e-2)
+    added = run(task, photographs, tmp_path / "three", steps=6, lr=3e-3)
     before, after = load_file(trained), load_file(added)
     for key, value in before.items():
         assert torch.equal(after[key][: len(value)] if key in ("scale", "shift") else after[key], value), key
