@@ -17,7 +17,7 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,18 +136,37 @@ class EncoderEntry(_Entry):
     bytes: int
 
 
+class NetworkEntry(_Entry):
+    """A pretrained network that only metrics read: its file and, where known, its sha256 (whole or first digits)."""
+
+    title: str
+    url: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
+    bytes: int | None = None
+    licence: str
+
+
 class MetricEntry(_Entry):
-    """A metric: its class, what it measures, which direction is better, its unit and the version of its definition."""
+    """A metric: its class, what it measures, which direction is better, its unit and the version of its definition.
+
+    ``scope``: a value of one picture (``pair``), or of all pictures of a method together (``set``). ``needs`` are the
+    networks or encoders whose weights it reads with its default settings, ``optional`` those of other settings;
+    ``package`` is a module of the extra ``metrics`` that it imports.
+    """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
     title: str
-    measures: Literal["content", "style"]
+    measures: Literal["content", "style", "both"]
+    scope: Literal["pair", "set"] = "pair"
     direction: Literal["higher", "lower"]
     range: str
     unit: str
     version: int
     reference: str
     encoder: str | None = None
+    needs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    package: str | None = None
 
 
 class RegistryFile(_Entry):
@@ -157,6 +176,15 @@ class RegistryFile(_Entry):
     methods: dict[str, MethodEntry]
     encoders: dict[str, EncoderEntry]
     metrics: dict[str, MetricEntry]
+    networks: dict[str, NetworkEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _networks(self) -> RegistryFile:
+        for name, metric in self.metrics.items():
+            for network in (*metric.needs, *metric.optional):
+                if network not in self.networks and network not in self.encoders:
+                    raise ValueError(f"metrics.{name}: unknown network {network!r}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -190,6 +218,7 @@ class Registry:
     metrics: dict[str, MetricEntry]
     plugins: frozenset[str] = frozenset()
     broken: tuple[tuple[str, str], ...] = ()
+    networks: dict[str, NetworkEntry] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Resolved:
         """``gatys`` or ``gatys.paper`` as a :class:`Resolved`; UnknownNameError with suggestions otherwise."""
@@ -373,7 +402,9 @@ def build_registry(path: Path, points: Sequence[importlib.metadata.EntryPoint]) 
             plugins.add(point.name)
         except (ZooError, SyntaxError, ValueError, OSError) as error:
             broken.append((point.name, str(error)))
-    return Registry(methods, dict(parsed.encoders), dict(parsed.metrics), frozenset(plugins), tuple(broken))
+    return Registry(
+        methods, dict(parsed.encoders), dict(parsed.metrics), frozenset(plugins), tuple(broken), dict(parsed.networks)
+    )
 
 
 @functools.cache

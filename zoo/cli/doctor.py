@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -35,7 +36,7 @@ def _examine() -> dict[str, dict[str, Any]]:
     import psutil
     import torch
 
-    from zoo import __version__, weights
+    from zoo import __version__, networks, weights
     from zoo.device import fast_bf16, resolve_device
     from zoo.encoders import availability
     from zoo.errors import ZooError
@@ -79,9 +80,13 @@ def _examine() -> dict[str, dict[str, Any]]:
                     needs.append(str(error))
             methods[resolved.label] = "; ".join(needs) or "ready"
     methods |= {name: f"plugin cannot be read: {reason}" for name, reason in registry.broken}
-    metrics = {
-        name: availability(entry.encoder) if entry.encoder else "ready" for name, entry in registry.metrics.items()
-    }
+    metrics = {}
+    for name, entry in registry.metrics.items():
+        wanted = [entry.encoder] if entry.encoder else []
+        missing = [why for need in (*wanted, *entry.needs) if (why := networks.availability(need)) != "ready"]
+        if entry.package and importlib.util.find_spec(entry.package) is None:
+            missing.append("not installed: pip install 'style-transfer-zoo[metrics]'")
+        metrics[name] = "; ".join(missing) or "ready"
     return {
         "machine": machine,
         "versions": versions,

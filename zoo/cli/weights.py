@@ -23,7 +23,8 @@ weights = typer.Typer(help="List, verify, fetch, import and join weights.", no_a
 
 @weights.command("list")
 def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List encoders and checkpoints with their state on this machine."""
+    """List encoders, networks of metrics and checkpoints with their state on this machine."""
+    from zoo import networks
     from zoo.encoders import availability
     from zoo.registry import load_registry
     from zoo.weights import resolve_checkpoint
@@ -33,6 +34,11 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         {"name": name, "kind": "encoder", "bytes": entry.bytes, "licence": entry.licence, "state": availability(name)}
         for name, entry in registry.encoders.items()
     ]
+    for name, network in registry.networks.items():
+        state = networks.availability(name)
+        rows.append(
+            {"name": name, "kind": "metric", "bytes": network.bytes, "licence": network.licence, "state": state}
+        )
     for method, entry in registry.methods.items():
         for tag, checkpoint in entry.checkpoints.items():
             label = f"{method}.{tag}"
@@ -50,7 +56,8 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
     for heading in ("name", "kind", "MB", "licence", "state"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(row["name"], row["kind"], f"{row['bytes'] / 1e6:.1f}", row["licence"], row["state"])
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        table.add_row(row["name"], row["kind"], size, row["licence"], row["state"])
     out.print(table)
 
 
@@ -59,6 +66,7 @@ def verify() -> None:
     """Check every file that is here against its sha256; exit 1 if one is damaged."""
     from zoo.encoders import encoder_file
     from zoo.errors import DownloadRequiredError
+    from zoo.networks import network_file
     from zoo.registry import load_registry
     from zoo.weights import resolve_checkpoint
 
@@ -66,6 +74,7 @@ def verify() -> None:
     checks: list[tuple[str, Any]] = [
         (name, lambda name=name: encoder_file(name)) for name, entry in registry.encoders.items() if entry.bundled
     ]
+    checks += [(name, lambda name=name: network_file(name)) for name in registry.networks]
     for method, entry in registry.methods.items():
         for tag, checkpoint in entry.checkpoints.items():
             label = f"{method}.{tag}"
@@ -86,14 +95,15 @@ def verify() -> None:
 @weights.command()
 def fetch(
     name: Annotated[
-        str | None, typer.Argument(help="A method, a checkpoint (method.tag) or an encoder, such as vgg19.torchvision.")
+        str | None,
+        typer.Argument(help="A method, a checkpoint (method.tag), an encoder, a metric, or a network of one."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every checkpoint that is registered.")] = False,
 ) -> None:
     """Download weights; what was broken off goes on. The only command that contacts another host.
 
     ZOO_HOME is the folder of checkpoints, ZOO_MIRROR a base URL in place of their host, ZOO_OFFLINE=1 forbids fetching.
-    Encoders go into their library's own cache.
+    Encoders and networks of metrics go into their library's own cache; a metric's name stands for all it reads.
     """
     from zoo.registry import load_registry
 
@@ -104,6 +114,11 @@ def fetch(
         names = [f"{method}.{tag}" for method, entry in registry.methods.items() for tag in entry.checkpoints]
     else:
         names = [name]
+    if name in registry.metrics:
+        entry = registry.metrics[name]
+        names = [*([entry.encoder] if entry.encoder else []), *entry.needs]
+        if not names:
+            raise ConfigError(f"The metric {name} reads no weights: there is nothing to fetch.")
     for one in names:
         out.print(f"{one}: {_fetch(one)}", markup=False, highlight=False, soft_wrap=True)
 
@@ -123,9 +138,14 @@ def _fetch(name: str) -> Path:
                 f"The weights of {name} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it."
             )
         return encoder_file(name) if availability(name) == "ready" else fetch_encoder(name)
+    if name in registry.networks:
+        from zoo.networks import network_file
+
+        return network_file(name, allow_download=True)
     if name.partition(".")[0] not in registry.methods:
         known = [f"{m}.{tag}" for m, entry in registry.methods.items() for tag in entry.checkpoints]
-        raise UnknownNameError("weights", name, [*known, *registry.encoders], "Run 'zoo weights list' for all.")
+        known += [*registry.encoders, *registry.networks]
+        raise UnknownNameError("weights", name, known, "Run 'zoo weights list' for all.")
     resolved = registry.resolve(name)
     if resolved.checkpoint is None:
         raise ConfigError(f"{resolved.label} needs no weights of its own: there is nothing to fetch.")

@@ -9,18 +9,20 @@ style (:meth:`Metric.remember`), because those recur with every method.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.config import Config
 from zoo.device import resolve_device
-from zoo.errors import InputError, NumericalError
+from zoo.errors import InputError, NumericalError, UnsupportedError
 from zoo.stylizer import check_images
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ _REMEMBERED = 16
 class Metric(ABC):
     """Base class of metrics that score one picture at a time."""
 
+    scope: ClassVar[Literal["pair", "set"]] = "pair"
     Config: ClassVar[type[Config]] = Config
 
     def __init__(self, config: Config | None = None, *, device: str | torch.device = "cpu") -> None:
@@ -83,3 +86,26 @@ class Metric(ABC):
                 self._memory.popitem(last=False)
         self._memory.move_to_end(key)
         return self._memory[key]  # type: ignore[return-value]
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of two tensors as vectors, a scalar of their type; 1 for two zeros, 0 for one."""
+    scale = first.norm() * second.norm()
+    if scale == 0:
+        return scale.new_tensor(float(bool(first.norm() == second.norm())))
+    return ((first * second).sum() / scale).clamp(-1, 1)
+
+
+def import_package(name: str) -> Any:
+    """A package of the extra ``metrics``; UnsupportedError, with the command that installs it, where it is missing.
+
+    What it warns of when it is imported, and the warning filters that it sets, stay inside.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise UnsupportedError(
+                f"This metric needs the package {name}: run \"pip install 'style-transfer-zoo[metrics]'\"."
+            ) from error

@@ -1,0 +1,60 @@
+"""What the tests of metrics share: pictures, growing noise and blur, seeded networks in place of fetched ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.metrics.base import Metric
+
+AMOUNTS = (0.05, 0.1, 0.2, 0.4)
+
+
+def noisy(image: Tensor, amount: float, seed: int = 0) -> Tensor:
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
+    return (image + amount * noise).clamp(0, 1)
+
+
+def blurred(image: Tensor, radius: int) -> Tensor:
+    """A box blur of 2 radius + 1 pixels, reflected at the border."""
+    padded = F.pad(image, (radius,) * 4, mode="reflect")
+    return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
+
+
+def require_growing(values: Sequence[float], direction: str) -> None:
+    """From best to worst, strictly."""
+    steps = [b - a for a, b in itertools.pairwise(values)]
+    assert all(step < 0 if direction == "higher" else step > 0 for step in steps), values
+
+
+def require_independent(name: str, make: Callable[[], Metric], content: Tensor, style: Tensor) -> None:
+    """One value per picture, whatever the batch, the order and what the metric saw before."""
+    outputs = torch.cat([noisy(content, 0.1, seed) for seed in range(3)])
+    contents, styles = torch.cat([content, content.flip(-1), content]), torch.cat([style, style, style.flip(-2)])
+    together = make().many(outputs, contents, styles)
+    fresh = make()
+    alone = [fresh(*(t[i : i + 1] for t in (outputs, contents, styles))) for i in reversed(range(3))]
+    assert together == list(reversed(alone)), name
+    assert len(set(together)) > 1, f"{name} does not see its input"
+
+
+def seeded_state(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """A state of the network's names and shapes, drawn so that signals keep their size from layer to layer."""
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        if not value.is_floating_point():
+            state[name] = value.clone()
+        elif name.endswith("running_var"):
+            state[name] = torch.ones_like(value)
+        elif value.ndim < 2:  # biases, and a normalisation's scales and means
+            scale = name.endswith("weight") + 0.1 * torch.randn(value.shape, generator=generator)
+            state[name] = scale
+        else:
+            fan = value[0].numel()
+            state[name] = torch.randn(value.shape, generator=generator) * (2 / fan) ** 0.5
+    return state

@@ -1,0 +1,81 @@
+"""CFSD: how much the output changes which places of the content look alike.
+
+Content Feature Structural Distance of Chung, Hyun and Heo, "Style injection in diffusion" (StyleID), CVPR 2024,
+as in evaluation/image_metrics.py (``PatchSimi``) of their repository: features F of relu3_1, one row of C
+channels per position, divided by C; their inner products M = F F^T; every row of M made a distribution by softmax; and
+the Kullback-Leibler divergence of the output's rows from the content's, summed over rows.
+
+Being a sum over positions, it grows with the picture: compare values of one size only.
+
+| reference | here | why |
+|---|---|---|
+| VGG-19 of torchvision | the original VGG-19, features divided by 255 x 0.226 | needs no download; see below |
+| both (H W) x (H W) matrices in memory, 1.1 GB each at 512 | a chunk of rows at a time | the same sum |
+| float32 | products in float32, softmax and sums in float64 | terms of 1e-5 are left of logarithms near -10 |
+
+The softmax makes the value depend on the scale of the features. torchvision's network sees pixels in units of 0.226
+(the mean of its three deviations), the original one levels of 255: dividing by 255 x 0.226 gives its features the unit
+of torchvision's, and rows near the uniform distribution as there. Figures of this default are still no figures of
+another network: published ones need ``encoder="vgg19.torchvision"``, which is the reference in every respect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.config import Config, option
+from zoo.encoders import load_encoder
+from zoo.encoders.sources import IMAGENET_STD
+from zoo.metrics.base import Metric
+
+TAP = "relu3_1"
+LEVELS = 255 * sum(IMAGENET_STD) / 3
+# Elements of a chunk of rows: at 512 pixels 256 rows of 16,384, 32 MiB in float64. Fixed, so that sums are repeatable.
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class CFSDConfig(Config):
+    """Options of :class:`CFSD`."""
+
+    encoder: str = option("vgg19", "Feature network; vgg19.torchvision for the published definition.")
+
+
+class CFSD(Metric):
+    """Summed divergence of self-similarities, 0 for equal pictures; not symmetric."""
+
+    Config = CFSDConfig
+    config: CFSDConfig
+
+    def _build(self) -> None:
+        self.encoder = load_encoder(self.config.encoder, taps=[TAP], device=self.device)
+        self.divisor = LEVELS if self.config.encoder == "vgg19" else 1.0
+
+    def _rows(self, image: Tensor) -> Tensor:
+        """Features as rows (H W, C), divided by C and by the network's unit."""
+        features = self.encoder(image)[TAP][0].flatten(1).T.contiguous()
+        return features / (features.shape[1] * self.divisor)
+
+    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+        values = []
+        for output, content in zip(outputs.split(1), contents.split(1), strict=True):
+            values.append(divergence(self.remember(content, self._rows), self._rows(output)))
+        return torch.stack(values)
+
+
+def divergence(wanted: Tensor, found: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Sum over rows of KL(softmax(W W^T) || softmax(F F^T)), float64, of ``wanted`` W and ``found`` F, both (N, C).
+
+    At most ``chunk`` products of each are kept at a time (at least one row).
+    """
+    total = torch.zeros((), dtype=torch.float64, device=wanted.device)
+    step = max(1, chunk // len(wanted))
+    for at in range(0, len(wanted), step):
+        rows = slice(at, at + step)
+        target = (wanted[rows] @ wanted.T).double().log_softmax(dim=1)
+        difference = target - (found[rows] @ found.T).double().log_softmax(dim=1)
+        total += (target.exp_().mul_(difference)).sum()
+    return total

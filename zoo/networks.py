@@ -1,0 +1,97 @@
+"""Networks that only metrics read: where their files are, fetched only when asked, checked, and read.
+
+registry.yaml lists them under ``networks``. Files lie in torch hub's cache (``TORCH_HOME``) under the names that their
+publishers give them, so that what another library fetched there is found. A publisher's sha256, whole or its first
+digits, is checked where one is known; every reader loads its network strictly besides.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+from zoo.errors import DownloadRequiredError, UnknownNameError, WeightsError, ZooError
+from zoo.registry import NetworkEntry, load_registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def network_file(name: str, *, allow_download: bool = False) -> Path:
+    """The file of a network of the registry, or of an encoder that a metric takes as it is, on this machine.
+
+    With ``allow_download`` it is fetched where it is missing. Raises UnknownNameError, DownloadRequiredError (which
+    says how to fetch it), WeightsError where it is damaged or cannot be fetched.
+    """
+    registry = load_registry()
+    if name in registry.encoders:
+        from zoo.encoders import encoder_file
+
+        return encoder_file(name, allow_download=allow_download)
+    if name not in registry.networks:
+        raise UnknownNameError("network", name, [*registry.networks, *registry.encoders])
+    entry = registry.networks[name]
+    path = _path(entry)
+    if not path.is_file():
+        if not allow_download:
+            much = f" ({entry.bytes / 1e6:.0f} MB)" if entry.bytes else ""
+            raise DownloadRequiredError(
+                f"The weights of {name}{much} are not on this machine: run 'zoo weights fetch {name}'."
+            )
+        _fetch(name, entry, path)
+    if entry.sha256 is not None:
+        from zoo.encoders.sources import file_sha256
+
+        if not file_sha256(path).startswith(entry.sha256):
+            raise WeightsError(f"The weights of {name} at {path} are damaged: delete the file and fetch it again.")
+    return path
+
+
+def read_network(name: str) -> dict[str, Tensor]:
+    """The tensors of a network by the publisher's names, on the CPU; raises as :func:`network_file`."""
+    import pickle
+
+    import torch
+
+    path = network_file(name)
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path} cannot be read as the weights of {name}: {error}.") from error
+    return state
+
+
+def availability(name: str) -> str:
+    """``ready``, or one sentence on what is missing on this machine. Contacts nobody."""
+    try:
+        network_file(name)
+    except ZooError as error:
+        return str(error)
+    return "ready"
+
+
+def _path(entry: NetworkEntry) -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(entry.url).path)
+
+
+def _fetch(name: str, entry: NetworkEntry, path: Path) -> None:
+    import torch
+
+    from zoo.weights import mirrored, offline
+
+    if offline():
+        raise DownloadRequiredError(
+            f"The weights of {name} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it, or copy "
+            f"the file to {path}."
+        )
+    url = mirrored(entry.url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Writes beside the file and moves it there once it is whole.
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=entry.sha256, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"The weights of {name} could not be fetched from {url}: {error}.") from error
