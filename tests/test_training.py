@@ -677,3 +677,26 @@ def test_module_command_trains_a_task(folders, tmp_path, capsys):
     assert record["task"]["level"] == 1
     assert record["figures"]["psnr"] > 20
     assert "--set content=content --cache-dir cache --out run --level 1" in record["command"]
+
+
+def test_the_upper_part_alone_is_trained_against_the_level_below() -> None:
+    from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+
+    task = ReconstructionTask(ReconstructionConfig(level=2, upper_only=True))
+    batch = {"content": torch.rand(2, 3, 32, 32)}
+    losses = task.loss(batch)
+    taps = task.encoder(batch["content"])
+    wanted = taps["relu1_1"]
+    reached = task.network.descend(taps["relu2_1"], 1)[1]
+    expected = (reached - wanted).square().mean() / wanted.square().mean()
+    assert losses["total"].item() == pytest.approx(expected.item(), rel=1e-4)
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    whitening = measure(task.network, task.loss, iter([batch] * 24))
+    assert set(whitening) == {"conv2_1", "conv1_2"}
+    optimiser = WhitenedAdam(task.network, 1e-3, whitening)
+    task.loss(batch)["total"].backward()
+    optimiser.step()
+    changed = {name for name, value in task.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"{conv}.{part}" for conv in ("conv2_1", "conv1_2") for part in ("weight", "bias")}
+    with pytest.raises(ConfigError, match="no level below"):
+        ReconstructionTask(ReconstructionConfig(level=1, upper_only=True))

@@ -145,13 +145,15 @@ def sample_patches(
 
 
 def _convolutions(network: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    """Those that are trained; the others keep their weights."""
+    everything = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    found = [(name, conv) for name, conv in everything if conv.weight.requires_grad]
     plain = all(
         c.stride == (1, 1) and c.padding == (0, 0) and c.dilation == (1, 1) and c.groups == 1 and c.bias is not None
         for _, c in found
     )
     covered = sum(p.numel() for _, c in found for p in c.parameters())
-    if not plain or covered != sum(p.numel() for p in network.parameters()):
+    if not plain or covered != sum(p.numel() for p in network.parameters() if p.requires_grad):
         raise InputError("WhitenedAdam is for networks of plain convolutions with bias and without their own padding.")
     return found
 
