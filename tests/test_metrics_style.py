@@ -1,0 +1,359 @@
+"""Mean/std loss, GE, LP, E, colour histograms and SIFID: identity, order, independence, closed forms, references."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import AMOUNTS, blurred, noisy, require_growing, require_independent, seeded_state
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo import images
+from zoo.encoders import load_encoder
+from zoo.errors import ConfigError, DownloadRequiredError, InputError, NumericalError, WeightsError
+from zoo.metrics import color_histogram, e_statistic, ge, load_metric, sifid
+from zoo.metrics.base import Metric, import_package
+from zoo.nn.whitening import Moments
+from zoo.registry import load_registry
+
+# The shallow layers at a small scale stand for E's five at 512, which cost seconds per picture.
+SMALL_E = {"taps": "relu1_1,relu2_1,relu3_1", "short_side": 96}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mean_std_loss": {},
+    "ge": {},
+    "lp": {},
+    "e_statistic": SMALL_E,
+    "color_histogram": {},
+    "sifid": {},
+}
+BEST = {
+    "mean_std_loss": 0.0,
+    "ge": 1.0,
+    "lp": 1.0,
+    "e_statistic": -math.log(1e-6),
+    "color_histogram": 0.0,
+    "sifid": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def content() -> Tensor:
+    return images.read("builtin:astronaut", size="exact:80x64").pixels
+
+
+@pytest.fixture(scope="module")
+def style() -> Tensor:
+    return images.read("builtin:coffee", size="exact:64x80").pixels
+
+
+@pytest.fixture(scope="module")
+def inception() -> dict[str, Tensor]:
+    """A seeded state by torchvision's names: the path that a value takes is tested, its size means nothing."""
+    from torchvision.models import inception_v3
+
+    with torch.device("meta"):
+        whole = inception_v3(weights=None, init_weights=False)
+    first = torch.nn.ModuleDict({name: whole.get_submodule(name) for name in sifid.LAYERS if name})
+    shapes = first.to_empty(device="cpu")
+    return seeded_state(shapes)
+
+
+@pytest.fixture
+def make(inception: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Metric]:
+    monkeypatch.setattr(sifid, "read_network", lambda name: inception)
+    return lambda name: load_metric(name, **SETTINGS[name])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_identity_and_order(name: str, make: Callable[[str], Metric], content: Tensor, style: Tensor) -> None:
+    metric, entry = make(name), load_registry().metric(name)
+    assert metric(style, style, style) == pytest.approx(BEST[name], abs=1e-6)
+    noise, blur = [noisy(style, a) for a in AMOUNTS], [blurred(style, radius) for radius in (1, 2, 4, 8)]
+    for worse in (noise, blur):
+        values = [metric(output, style, style) for output in worse]
+        if (
+            name == "color_histogram" and worse is blur
+        ):  # a blur moves pixels, but hardly changes what colours there are
+            values = [values[0], values[-1]]
+        require_growing([BEST[name], *values], entry.direction)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_style_metric_ignores_the_content(
+    name: str, make: Callable[[str], Metric], content: Tensor, style: Tensor
+) -> None:
+    metric, output = make(name), noisy(content, 0.1)
+    assert metric(output, content, style) == metric(output, 1 - content, style)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_value_depends_neither_on_the_batch_nor_on_what_came_before(
+    name: str, make: Callable[[str], Metric], content: Tensor, style: Tensor
+) -> None:
+    require_independent(name, lambda: make(name), content, style)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_symmetry(name: str, make: Callable[[str], Metric], content: Tensor, style: Tensor) -> None:
+    metric = make(name)
+    there, back = metric(content, content, style), metric(style, style, content)
+    assert (there == pytest.approx(back, rel=1e-6)) is (name not in ("lp", "e_statistic"))
+
+
+@pytest.mark.parametrize("name", ["mean_std_loss", "ge", "color_histogram"])
+def test_where_things_are_does_not_count(name: str, make: Callable[[str], Metric], style: Tensor) -> None:
+    # Mirroring changes what oriented filters see, but less than any other picture does.
+    mirrored = style.flip(-1)
+    value = make(name)(mirrored, mirrored, style)
+    other = make(name)(1 - style, style, style)
+    assert abs(value - BEST[name]) < 0.2 * abs(other - BEST[name])
+
+
+# -- mean/std loss ---------------------------------------------------------------------------------------------------
+
+
+def test_mean_std_loss_sums_squares_over_channels_and_layers(content: Tensor, style: Tensor) -> None:
+    taps = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    encoder = load_encoder("vgg19.normalised", taps=taps, padding="reflect")
+    ours, theirs = encoder(content), encoder(style)
+    expected = 0.0
+    for tap in taps:
+        a, b = ours[tap][0].flatten(1).double(), theirs[tap][0].flatten(1).double()
+        expected += float((a.mean(1) - b.mean(1)).square().sum())
+        spread = [(x.var(1, correction=0) + 1e-5).sqrt() for x in (a, b)]
+        expected += float((spread[0] - spread[1]).square().sum())
+    assert load_metric("mean_std_loss")(content, content, style) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mean_std_loss_of_flat_features_is_the_distance_of_their_means(style: Tensor) -> None:
+    metric = load_metric("mean_std_loss", taps="relu1_1")
+    metric.encoder = lambda image: {"relu1_1": image}  # type: ignore[attr-defined]
+    a, b = torch.full((1, 3, 32, 32), 0.25), torch.full((1, 3, 32, 32), 0.75)
+    assert metric(a, a, b) == pytest.approx(3 * 0.5**2, rel=1e-6)
+
+
+# -- GE --------------------------------------------------------------------------------------------------------------
+
+
+def test_ge_is_half_gram_and_half_histogram_cosines(content: Tensor, style: Tensor) -> None:
+    taps = ["relu2_1", "relu3_1", "relu4_1", "relu5_1"]
+    encoder = load_encoder("vgg19", taps=taps, pool="avg")
+    ours, theirs = encoder(content), encoder(style)
+    grams, colours = [], []
+    for tap in taps:
+        a, b = (f[tap][0].flatten(1).double() for f in (ours, theirs))
+        grams.append(F.cosine_similarity((a @ a.T).flatten(), (b @ b.T).flatten(), dim=0))
+    for channel in range(3):
+        a, b = (np.histogram(x[0, channel].numpy(), bins=128, range=(0, 1))[0].astype(float) for x in (content, style))
+        colours.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    expected = float(sum(grams)) / 4 / 2 + float(sum(colours)) / 3 / 2
+    assert load_metric("ge")(content, content, style) == pytest.approx(expected, rel=1e-5)
+
+
+def test_histograms_hold_every_8_bit_level_in_pairs() -> None:
+    levels = (torch.arange(256) / 255).view(1, 1, 256).expand(3, 1, 256)
+    assert torch.equal(ge.histograms(levels), torch.full((3, 128), 2 / 256, dtype=torch.float64))
+
+
+# -- LP --------------------------------------------------------------------------------------------------------------
+
+
+def patches(features: Tensor) -> Tensor:
+    return F.normalize(F.unfold(features.double(), 3)[0].T, dim=1)
+
+
+def test_lp_is_half_similarity_and_half_variety(content: Tensor, style: Tensor) -> None:
+    encoder = load_encoder("vgg19", taps=["relu3_1", "relu4_1"], pool="avg")
+    expected = 0.0
+    for tap in ("relu3_1", "relu4_1"):
+        ours, theirs = patches(encoder(content)[tap]), patches(encoder(style)[tap])
+        score, index = (ours @ theirs.T).max(dim=1)
+        different = (theirs @ theirs.T).argmax(dim=1).unique()
+        expected += (float(score.mean()) + len(index.unique()) / len(different)) / 4
+    assert load_metric("lp")(content, content, style) == pytest.approx(expected, rel=1e-5)
+
+
+def test_lp_of_a_single_repeated_patch_has_no_variety(style: Tensor) -> None:
+    metric = load_metric("lp", taps="relu3_1")
+    metric.encoder = lambda image: {"relu3_1": image}  # type: ignore[attr-defined]
+    flat = torch.full((1, 3, 8, 8), 0.5)
+    # A style of two directions, ramps and a plain; a flat output only ever finds the plain.
+    two = torch.cat([flat[..., :4], torch.zeros_like(flat[..., :3]), flat[..., :1]], dim=-1)
+    different = len(F.unfold(two, 3)[0].T.unique(dim=0))
+    assert metric(flat, flat, two) == pytest.approx((1 + 1 / different) / 2, abs=1e-6)
+
+
+def test_lp_needs_room_for_a_patch(style: Tensor) -> None:
+    tiny = style[..., :16, :16].contiguous()
+    with pytest.raises(InputError, match="no room for a patch"):
+        load_metric("lp")(tiny, tiny, style)
+
+
+# -- E ---------------------------------------------------------------------------------------------------------------
+
+
+def random_gaussian(size: int, seed: int) -> e_statistic.Gaussian:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    return torch.randn(size, generator=generator, dtype=torch.float64), root @ root.T + torch.eye(size)
+
+
+def test_divergence_is_torchs_of_two_gaussians() -> None:
+    first, second = (random_gaussian(6, seed) for seed in (1, 2))
+    normals = [torch.distributions.MultivariateNormal(*g) for g in (first, second)]
+    expected = float(torch.distributions.kl_divergence(*normals))
+    assert float(e_statistic.divergence(first, second)) == pytest.approx(expected, rel=1e-9)
+    assert float(e_statistic.divergence(first, first)) == pytest.approx(0, abs=1e-12)
+
+
+def test_divergence_of_one_dimension_has_a_closed_form() -> None:
+    def normal(mean: float, variance: float) -> e_statistic.Gaussian:
+        return torch.tensor([mean]).double(), torch.tensor([[variance]]).double()
+
+    expected = (2 / 8 + (3 - 1) ** 2 / 8 - 1 + math.log(8 / 2)) / 2
+    assert float(e_statistic.divergence(normal(3, 2), normal(1, 8))) == pytest.approx(expected, rel=1e-12)
+
+
+def test_e_is_minus_the_logarithm_along_the_principal_axes(content: Tensor, style: Tensor) -> None:
+    metric = load_metric("e_statistic", taps="relu3_1", short_side=96)
+    encoder = load_encoder("vgg19", taps=["relu3_1"])
+    axes = e_statistic.read_basis()["relu3_1"]
+    normals = []
+    for image in (content, style):
+        shape = (96, 120) if image.shape[-1] > image.shape[-2] else (120, 96)
+        rows = axes.T @ encoder(images.resize(image, shape))["relu3_1"][0].flatten(1).double()
+        normals.append(torch.distributions.MultivariateNormal(rows.mean(1), torch.cov(rows, correction=0)))
+    expected = -math.log(float(torch.distributions.kl_divergence(*normals)))
+    assert metric(content, content, style) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_principal_axes_are_those_of_the_definition() -> None:
+    basis = e_statistic.read_basis()
+    channels = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512}
+    wanted = dict(zip(e_statistic.TAPS, e_statistic.AXES, strict=True))
+    assert {tap: tuple(axes.shape) for tap, axes in basis.items()} == {t: (channels[t], k) for t, k in wanted.items()}
+    for axes in basis.values():
+        torch.testing.assert_close(axes.T @ axes, torch.eye(axes.shape[1]).double(), atol=1e-5, rtol=0)
+
+
+def test_e_as_defined_takes_five_layers_at_512(content: Tensor, style: Tensor) -> None:
+    metric = load_metric("e_statistic")
+    assert metric.config.to_dict() == {"taps": list(e_statistic.TAPS), "short_side": 512}
+    values = [metric(output, style, style) for output in (noisy(style, 0.1), noisy(style, 0.4))]
+    require_growing([BEST["e_statistic"], *values], "higher")
+
+
+def test_e_of_a_flat_picture_is_undefined(style: Tensor) -> None:
+    flat = torch.full_like(style, 0.5)
+    with pytest.raises(NumericalError, match="singular covariance"):
+        load_metric("e_statistic", **SMALL_E)(flat, style, style)
+
+
+def test_e_has_five_layers() -> None:
+    with pytest.raises(ConfigError, match="not relu1_2"):
+        load_metric("e_statistic", taps="relu1_1,relu1_2")
+
+
+# -- colour histograms -----------------------------------------------------------------------------------------------
+
+
+def afifi_2021(image: Tensor) -> Tensor:
+    """Equations 1 and 2 of the paper, pixel by pixel."""
+    centres = np.linspace(-3, 3, 64)
+    total = np.zeros((3, 64, 64))
+    for pixel in image[0].double().flatten(1).T.numpy():
+        logs = np.log(pixel + 1e-6)
+        for plane, (c, a, b) in enumerate(((0, 1, 2), (1, 0, 2), (2, 0, 1))):
+            u, v = (1 / (1 + ((logs[c] - logs[other] - centres) / 0.02) ** 2) for other in (a, b))
+            total[plane] += math.sqrt((pixel**2).sum() + 1e-6) * np.outer(u, v)
+    return torch.from_numpy(total / (total.sum() + 1e-6))
+
+
+def test_color_histogram_follows_its_paper(content: Tensor, style: Tensor) -> None:
+    ours, theirs = content[..., :12, :10].contiguous(), style[..., :10, :12].contiguous()
+    expected = float((afifi_2021(ours).sqrt() - afifi_2021(theirs).sqrt()).norm()) / math.sqrt(2)
+    assert load_metric("color_histogram")(ours, ours, theirs) == pytest.approx(expected, rel=1e-9)
+
+
+def test_color_histogram_sees_neither_places_nor_brightness_order(style: Tensor) -> None:
+    metric = load_metric("color_histogram")
+    turned = style.transpose(-1, -2).contiguous()
+    assert metric(turned, turned, style) == pytest.approx(0, abs=1e-6)
+    # Ratios of channels stay, so a darker picture of the same colours is close; other colours are not.
+    assert metric(0.6 * style, style, style) < 0.5 * metric(style.flip(1), style, style)
+
+
+def test_a_large_picture_is_scaled_to_256(style: Tensor) -> None:
+    large = F.interpolate(style, size=(300, 200), mode="nearest")
+    small = F.interpolate(large.double(), size=(256, 256), mode="bilinear", align_corners=False)
+    assert torch.equal(color_histogram.histogram(large), color_histogram.histogram(small))
+
+
+# -- SIFID -----------------------------------------------------------------------------------------------------------
+
+
+def test_sifid_is_the_distance_of_position_clouds(
+    make: Callable[[str], Metric], inception: dict[str, Tensor], content: Tensor, style: Tensor
+) -> None:
+    """Against torch-fidelity's Fréchet distance, and features computed by hand."""
+    fidelity = import_package("torch_fidelity.metric_fid")
+
+    def unit(x: Tensor, name: str, **how: int) -> Tensor:
+        x = F.conv2d(x, inception[f"{name}.conv.weight"], **how)
+        mean, var, scale, shift = (
+            inception[f"{name}.bn.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.relu(F.batch_norm(x, mean, var, scale, shift, eps=0.001))
+
+    clouds = []
+    for image in (content, style):
+        x = unit(image * 2 - 1, "Conv2d_1a_3x3", stride=2)
+        x = unit(unit(x, "Conv2d_2a_3x3"), "Conv2d_2b_3x3", padding=1)
+        x = unit(unit(F.max_pool2d(x, 3, 2), "Conv2d_3b_1x1"), "Conv2d_4a_3x3")
+        clouds.append(fidelity.fid_features_to_statistics(x[0].flatten(1).T.double()))
+    expected = fidelity.fid_statistics_to_metric(*clouds, verbose=False)["frechet_inception_distance"]
+    assert make("sifid")(content, content, style) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_of_axis_aligned_gaussians_has_a_closed_form() -> None:
+    def gaussian(mean: list[float], deviations: list[float]) -> Moments:
+        return Moments(torch.tensor(mean).double(), torch.tensor(deviations).double().square().diag(), 10.0)
+
+    value = sifid.frechet(gaussian([0, 1], [1, 2]), gaussian([3, 1], [4, 0]))
+    assert float(value) == pytest.approx(3**2 + (1 - 4) ** 2 + (2 - 0) ** 2, rel=1e-12)
+
+
+def test_sifid_without_its_network_says_what_fetches_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(DownloadRequiredError, match=r"'zoo weights fetch inception\.torchvision'"):
+        load_metric("sifid")
+
+
+def test_sifid_refuses_weights_that_do_not_fit_and_pictures_too_small(
+    make: Callable[[str], Metric], inception: dict[str, Tensor], style: Tensor
+) -> None:
+    with pytest.raises(WeightsError, match="do not fit Conv2d_1a_3x3"):
+        sifid.trunk({})
+    assert sifid.trunk(inception)(style[..., :23, :23]).shape[-2:] == (2, 2)
+    small = style[..., :22, :40].contiguous()
+    with pytest.raises(InputError, match="23 pixels"):
+        make("sifid")(small, small, style)
+
+
+def test_importing_torch_fidelity_leaves_the_warning_filters_alone() -> None:
+    filters = list(warnings.filters)
+    import_package("torch_fidelity")
+    assert list(warnings.filters) == filters
+
+
+def test_style_metrics_are_registered_as_they_are() -> None:
+    for name in SETTINGS:
+        entry = load_registry().metric(name)
+        assert (entry.measures, entry.scope) == ("style", "pair")

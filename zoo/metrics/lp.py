@@ -1,0 +1,76 @@
+"""LP: local patterns, how well the output's patches are patches of the style, and how many of the style's it uses.
+
+Wang et al., "Evaluate and improve the quality of neural style transfer", Computer Vision and Image Understanding 207,
+2021: over 3 x 3 patches of relu3_1 and of relu4_1 of VGG-19 with average pooling,
+
+    LP = 1/2 mean over patches of the best match's normalised cross-correlation
+       + 1/2 (number of different style patches that are someone's best match) / (number of different style patches)
+
+each averaged over the two layers. Different style patches are counted as their code counts them: by the matches that
+the style's patches find among themselves, so that patches of one direction count once.
+
+| authors' code (EndyWon/StyleEval) | here | why |
+|---|---|---|
+| all pairs in memory | chunks of both sides (zoo.nn.patches) | 15,876 patches a side at 512 |
+| undefined for a patch of zeros | correlation 0 | it is like no other patch |
+| means of blue, green, red taken from red, green, blue | every channel its own mean | what the network was trained on |
+| a style of another size is resized | it keeps its size | its patches are what they are |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo.config import Config, option
+from zoo.encoders import load_encoder
+from zoo.metrics.base import Metric
+from zoo.nn.patches import PatchBank, match
+
+PATCH = 3
+
+
+@dataclass(frozen=True)
+class LPConfig(Config):
+    """Options of :class:`LP`."""
+
+    encoder: str = option("vgg19", "Feature network.")
+    taps: tuple[str, ...] = option(("relu3_1", "relu4_1"), "Layers of the patches.")
+    pool: Literal["max", "avg"] = option("avg", "Pooling of the feature network.")
+
+
+class LP(Metric):
+    """Similarity and variety of the style's patches in the output, in [0, 1]; 1 for the style itself. Not symmetric.
+
+    Raises InputError for images without room for a patch at the deepest layer (24 pixels a side at relu4_1).
+    """
+
+    Config = LPConfig
+    config: LPConfig
+
+    def _build(self) -> None:
+        self.encoder = load_encoder(
+            self.config.encoder, taps=self.config.taps, pool=self.config.pool, device=self.device
+        )
+
+    def _banks(self, image: Tensor) -> list[PatchBank]:
+        features = self.encoder(image)
+        return [PatchBank.of([features[tap].float()], PATCH, 1) for tap in self.config.taps]
+
+    def _style(self, image: Tensor) -> list[tuple[PatchBank, int]]:
+        """The style's patches at each layer and how many different ones there are."""
+        return [(bank, len(match(bank, bank).index.unique())) for bank in self._banks(image)]
+
+    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+        values = []
+        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
+        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
+            each = []
+            for query, (bank, different) in zip(self._banks(output), self.remember(style, self._style), strict=True):
+                found = match(query, bank)
+                each.append((found.score.double().mean().clamp(-1, 1) + len(found.index.unique()) / different) / 2)
+            values.append(torch.stack(each).mean())
+        return torch.stack(values)
