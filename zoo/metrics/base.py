@@ -90,10 +90,10 @@ class Metric(ABC):
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of two tensors as vectors, a scalar of their type; 1 for two zeros, 0 for one."""
-    scale = first.norm() * second.norm()
-    if scale == 0:
-        return scale.new_tensor(float(bool(first.norm() == second.norm())))
-    return ((first * second).sum() / scale).clamp(-1, 1)
+    lengths = torch.linalg.vector_norm(first), torch.linalg.vector_norm(second)
+    if 0 in (float(lengths[0]), float(lengths[1])):
+        return (lengths[0] == lengths[1]).to(first.dtype)
+    return ((first * second).sum() / (lengths[0] * lengths[1])).clamp(-1, 1)
 
 
 def import_package(name: str) -> Any:

@@ -67,7 +67,7 @@ def assembled(package: Any, net: str, trunk: Mapping[str, Tensor]) -> nn.Module:
     # Its torchvision calls are of an older style, and a random trunk is drawn before ours replaces it.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        model: nn.Module = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
+        model: Any = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
     # slice2.3.weight is torchvision's features.3.weight: slices keep the numbers of the layers.
     state = {}
     for key in model.net.state_dict():
@@ -76,7 +76,7 @@ def assembled(package: Any, net: str, trunk: Mapping[str, Tensor]) -> nn.Module:
             raise WeightsError(f"The weights of {TRUNKS[net]} lack {theirs}: delete the file and fetch it again.")
         state[key] = trunk[theirs].float()
     try:
-        model.net.load_state_dict(state)  # type: ignore[union-attr]
+        model.net.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"The weights of {TRUNKS[net]} do not fit the trunk of LPIPS: {error}.") from error
     return model.eval().requires_grad_(False)

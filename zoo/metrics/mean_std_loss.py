@@ -44,8 +44,8 @@ class MeanStdLoss(Metric):
 
     def _build(self) -> None:
         # A backbone of timm pads as it was trained.
-        how = {} if self.config.encoder.startswith("timm:") else {"padding": "reflect"}
-        self.encoder = load_encoder(self.config.encoder, taps=self.config.taps, device=self.device, **how)
+        padding = "zeros" if self.config.encoder.startswith("timm:") else "reflect"
+        self.encoder = load_encoder(self.config.encoder, taps=self.config.taps, padding=padding, device=self.device)
 
     def _statistics(self, image: Tensor) -> Tensor:
         """Means and deviations of all channels of all layers, one vector."""
