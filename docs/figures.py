@@ -20,7 +20,7 @@ PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic")
 METHODS = {"gatys": {"num_steps": 300}, "cnnmrf": {"num_steps": 240}, "adain": {}, "wct": {}, "style-swap": {}}
 SIZE = "320"
 SHEETS = ("adain", "wct", "style-swap")
-SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble")
+SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
 SHEET_STYLES = ("swirls", "stained-glass", "pointillism", "woodblock", "cubism", "marbling")
 
 
