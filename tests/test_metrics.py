@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zoo import images
 from zoo.errors import ConfigError, InputError, NumericalError, UnknownNameError
 from zoo.metrics import load_metric
-from zoo.metrics.base import Metric
+from zoo.metrics.base import Metric, SetMetric
 from zoo.registry import import_object, load_registry
 
 NAMES = ["ssim", "content_loss", "gram_loss"]
@@ -42,7 +42,8 @@ def noisy(image: Tensor, amount: float, seed: int = 0) -> Tensor:
 def test_registry_and_code_agree():
     for name, entry in load_registry().metrics.items():
         cls = import_object(entry.implementation)
-        assert issubclass(cls, Metric), name
+        assert issubclass(cls, Metric if entry.scope == "pair" else SetMetric), name
+        assert cls.scope == entry.scope
         assert cls.__module__ == f"zoo.metrics.{name}"
 
 

@@ -1,9 +1,10 @@
-"""The interface of a metric of one picture: output, content and style in, one number out.
+"""The interfaces of metrics: of one picture (:class:`Metric`) and of all pictures of a method (:class:`SetMetric`).
 
-A metric implements ``_measure`` on a batch and, where it keeps networks, ``_build``. Direction, unit, range, version
+Output, content and style go in, one number comes out. A metric of a picture implements ``_measure`` on a batch, one of
+a set ``_begin``, ``_add`` and ``_value``; where it keeps networks, ``_build``. Direction, unit, range, scope, version
 and reference live in registry.yaml. A metric always computes in float32 or better, and its value depends on the pixels
-alone: not on the batch they came in, nor on what was measured before. It may keep what it computed of a content or a
-style (:meth:`Metric.remember`), because those recur with every method.
+alone: not on the batch they came in, nor on their order, nor on what was measured before. It may keep what it computed
+of a content or a style (``remember``), because those recur with every method.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ T = TypeVar("T")
 _REMEMBERED = 16
 
 
-class Metric(ABC):
-    """Base class of metrics that score one picture at a time."""
+class SmallSetWarning(UserWarning):
+    """A set metric was computed of so few pictures that its value needs words beside it."""
 
-    scope: ClassVar[Literal["pair", "set"]] = "pair"
+
+class AnyMetric(ABC):
+    """What metrics of pictures and of sets have in common. ``config`` holds the settings."""
+
+    scope: ClassVar[Literal["pair", "set"]]
     Config: ClassVar[type[Config]] = Config
 
     def __init__(self, config: Config | None = None, *, device: str | torch.device = "cpu") -> None:
@@ -46,6 +51,22 @@ class Metric(ABC):
     def _build(self) -> None:
         """Create networks on ``self.device``."""
 
+    def remember(self, image: Tensor, compute: Callable[[Tensor], T]) -> T:
+        """``compute(image)``, kept for the next call with the same pixels."""
+        key = digest(image)
+        if key not in self._memory:
+            self._memory[key] = compute(image)
+            if len(self._memory) > _REMEMBERED:
+                self._memory.popitem(last=False)
+        self._memory.move_to_end(key)
+        return self._memory[key]  # type: ignore[return-value]
+
+
+class Metric(AnyMetric):
+    """Base class of metrics that score one picture at a time."""
+
+    scope = "pair"
+
     @abstractmethod
     def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
         """One number per picture: (B,) from three batches on ``self.device``; runs without gradients."""
@@ -55,14 +76,7 @@ class Metric(ABC):
 
         Raises InputError for a malformed image or sizes that differ, NumericalError for a value that is not finite.
         """
-        for images, role in ((outputs, "output"), (contents, "content"), (styles, "style")):
-            check_images(images, role)
-        if outputs.shape != contents.shape:
-            raise InputError(
-                f"The output {tuple(outputs.shape)} and the content {tuple(contents.shape)} must have one shape."
-            )
-        if styles.shape[0] != outputs.shape[0]:
-            raise InputError(f"There are {outputs.shape[0]} outputs and {styles.shape[0]} styles.")
+        _check(outputs, contents, styles)
         with torch.no_grad():
             moved = [images.to(self.device) for images in (outputs, contents, styles)]
             values = [float(value) for value in self._measure(*moved)]
@@ -77,15 +91,74 @@ class Metric(ABC):
             raise InputError("Score one picture at a time, or use many().")
         return values[0]
 
-    def remember(self, image: Tensor, compute: Callable[[Tensor], T]) -> T:
-        """``compute(image)``, kept for the next call with the same pixels."""
-        key = hashlib.sha256(repr(tuple(image.shape)).encode() + image.cpu().contiguous().numpy().tobytes()).hexdigest()
-        if key not in self._memory:
-            self._memory[key] = compute(image)
-            if len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
-        self._memory.move_to_end(key)
-        return self._memory[key]  # type: ignore[return-value]
+
+class SetMetric(AnyMetric):
+    """Base class of metrics that score all pictures of a method together: begin, add each picture, read the value.
+
+    ``count`` is the number of pictures added since :meth:`begin`; ``note``, after :meth:`value`, what must be said
+    beside it, or nothing.
+    """
+
+    scope = "set"
+
+    def begin(self) -> None:
+        """Start a new set."""
+        self.count, self.note = 0, ""
+        self._begin()
+
+    def add(self, output: Tensor, content: Tensor, style: Tensor) -> None:
+        """Take one picture in: each image (1, 3, H, W), output and content of one size, float32 RGB in [0, 1].
+
+        Raises InputError for a malformed image or sizes that differ.
+        """
+        _check(output, content, style)
+        if len(output) != 1:
+            raise InputError("Add one picture at a time.")
+        with torch.no_grad():
+            self._add(*(image.to(self.device) for image in (output, content, style)))
+        self.count += 1
+
+    def value(self) -> float:
+        """The metric of what was added; warns (:class:`SmallSetWarning`) with ``note`` where there is one.
+
+        Raises InputError for fewer than two pictures, NumericalError for a value that is not finite.
+        """
+        if self.count < 2:
+            raise InputError(f"{type(self).__name__} compares sets of at least two pictures, not {self.count}.")
+        value = self._value()
+        if not math.isfinite(value):
+            raise NumericalError(f"{type(self).__name__} gave a value that is not finite.")
+        if self.note:
+            warnings.warn(self.note, SmallSetWarning, stacklevel=2)
+        return value
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Forget what was added."""
+
+    @abstractmethod
+    def _add(self, output: Tensor, content: Tensor, style: Tensor) -> None:
+        """Take in one picture on ``self.device``; runs without gradients."""
+
+    @abstractmethod
+    def _value(self) -> float:
+        """The value, whatever the order in which pictures were added; sets ``note``."""
+
+
+def digest(image: Tensor) -> str:
+    """Hex digits that identify an image by its pixels and shape."""
+    return hashlib.sha256(repr(tuple(image.shape)).encode() + image.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _check(outputs: Tensor, contents: Tensor, styles: Tensor) -> None:
+    for images, role in ((outputs, "output"), (contents, "content"), (styles, "style")):
+        check_images(images, role)
+    if outputs.shape != contents.shape:
+        raise InputError(
+            f"The output {tuple(outputs.shape)} and the content {tuple(contents.shape)} must have one shape."
+        )
+    if styles.shape[0] != outputs.shape[0]:
+        raise InputError(f"There are {outputs.shape[0]} outputs and {styles.shape[0]} styles.")
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
