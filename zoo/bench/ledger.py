@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
 from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.registry import Registry
@@ -51,7 +51,7 @@ class Ledger:
         """The row that says how measuring a cell went."""
         return self.store.get(cell.key(PRIMARY))
 
-    def scored(self, cell: Cell, metric: int) -> Row | None:
+    def scored(self, cell: Scored, metric: int) -> Row | None:
         """The row of a metric of the protocol, by its position."""
         return self.store.get(cell.key(self.protocol.spec.metrics[metric].label))
 
@@ -77,10 +77,13 @@ class Ledger:
         self._write([self._row(cell, PRIMARY, unit, precision=precision, status=status, reason=reason)])
         self.advance(str(cell), f"{cell}: {status}: {reason}")
 
-    def score(self, cell: Cell, metric: int, value: float | None, status: Status = "ok", reason: str = "") -> None:
-        """A metric's value of a cell, or why there is none; it counts as done."""
+    def score(self, cell: Scored, metric: int, value: float | None, status: Status = "ok", reason: str = "") -> None:
+        """A metric's value of a cell or set, or why there is none; it counts as done.
+
+        Beside a value ``reason`` is what must be said with it.
+        """
         use = self.protocol.spec.metrics[metric]
-        measured = self.measured(cell)
+        measured = self.measured(cell.members[0] if isinstance(cell, SetCell) else cell)
         row = self._row(
             cell,
             use.label,
@@ -92,14 +95,14 @@ class Ledger:
         )
         self._write([row])
         what = f"{use.label} of {cell}"
-        self.advance(what, f"{what}: {status}: {reason}" if reason else "")
+        self.advance(what, f"{what}: {status}: {reason}" if status != "ok" else "")
 
     def _write(self, rows: Iterable[Row]) -> None:
         self.written += len(self.store.append(rows))
 
     def _row(
         self,
-        cell: Cell,
+        cell: Scored,
         metric: str,
         unit: str,
         *,

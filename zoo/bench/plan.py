@@ -40,6 +40,59 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class SetCell:
+    """All pictures of a method at one size, seed and strength, as a metric of sets scores them: ``members``.
+
+    ``missing`` says how many of them could not be made. Its rows have neither content nor style.
+    """
+
+    members: tuple[Cell, ...]
+    missing: int = 0
+
+    @property
+    def method(self) -> str:
+        return self.members[0].method
+
+    @property
+    def size(self) -> int:
+        return self.members[0].size
+
+    @property
+    def seed(self) -> int:
+        return self.members[0].seed
+
+    @property
+    def strength(self) -> float:
+        return self.members[0].strength
+
+    @property
+    def content(self) -> None:
+        return None
+
+    @property
+    def style(self) -> None:
+        return None
+
+    def key(self, metric: str) -> RowKey:
+        """The key of this set's row for a metric."""
+        return (self.method, None, None, self.size, self.seed, self.strength, metric)
+
+    def __str__(self) -> str:
+        return f"{self.method}, all {len(self.members)} pictures at {self.size}"
+
+
+Scored = Cell | SetCell
+
+
+def set_cells(cells: Iterable[Cell]) -> list[tuple[Cell, ...]]:
+    """The cells that belong together in a set: of one method, size, seed and strength, in order of appearance."""
+    groups: dict[tuple[str, int, int, float], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.method, cell.size, cell.seed, cell.strength), []).append(cell)
+    return [tuple(group) for group in groups.values()]
+
+
+@dataclass(frozen=True)
 class MethodPlan:
     """One method as a protocol measures it: options other than its preset's are in the label."""
 

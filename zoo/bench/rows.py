@@ -29,9 +29,11 @@ class Row:
     """One number and everything needed to say what it is.
 
     ``method`` is the full label, such as ``gatys.paper[num_steps=50]``; ``precision`` is what ``auto`` became.
-    ``content`` and ``style`` are None for what belongs to the whole process (loading, first call). ``size`` is the
+    ``content`` and ``style`` are None for what belongs to the whole process (loading, first call) and for a metric of
+    all pictures together. ``size`` is the
     number of the size policy in pixels, 0 where the size is kept. ``samples`` holds the single timings whose median is
-    ``value``. A row that is not ``ok`` has no value and a reason; one that is ``ok`` has a finite value.
+    ``value``. A row that is not ``ok`` has no value and a reason; one that is ``ok`` has a finite value, and as reason
+    what must be said beside it, if anything.
     """
 
     run_id: str

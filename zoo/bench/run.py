@@ -20,7 +20,7 @@ from zoo import images
 from zoo.bench import environment, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
-from zoo.bench.plan import Cell, MethodPlan, baseline_cells, plan_methods
+from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.device import resolve_device, resolve_precision
@@ -108,8 +108,12 @@ class _Work:
         self, folder: Folder, protocol: ResolvedProtocol, plans: Sequence[MethodPlan], ledger: Ledger, retry: bool
     ) -> None:
         self.folder, self.plans, self.ledger, self.retry = folder, plans, ledger, retry
-        self.metrics = range(len(protocol.spec.metrics))
+        scopes = [ledger.registry.metric(use.name).scope for use in protocol.spec.metrics]
+        self.pair_metrics = [i for i, scope in enumerate(scopes) if scope == "pair"]
+        self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set"]
         self.baselines = baseline_cells(protocol)
+        groups = set_cells(self.baselines) + [group for plan in plans for group in set_cells(plan.cells)]
+        self.sets = {cell: SetCell(group) for group in groups for cell in group} if self.set_metrics else {}
         todo = [(plan, [cell for cell in plan.cells if self._to_measure(cell)]) for plan in plans]
         self.missing = [(plan, cells) for plan, cells in todo if cells]
 
@@ -120,14 +124,20 @@ class _Work:
         if row.status != "ok":
             return self.retry
         # Measured, but its picture is gone and still needed.
-        return not self.folder.output(cell).exists() and any(self._to_score(cell, i) for i in self.metrics)
+        return not self.folder.output(cell).exists() and (
+            any(self._to_score(cell, i) for i in self.pair_metrics)
+            or any(self._to_score(self.sets[cell], i) for i in self.set_metrics)
+        )
 
-    def _to_score(self, cell: Cell, metric: int) -> bool:
+    def _to_score(self, cell: Scored, metric: int) -> bool:
         row = self.ledger.scored(cell, metric)
         return row is None or (row.status != "ok" and self.retry)
 
-    def unscored(self) -> list[tuple[int, Cell]]:
-        """(metric, cell) of baselines and of cells measured by now; pictures of one pair stand together."""
+    def unscored(self) -> list[tuple[int, Scored]]:
+        """(metric, cell) of baselines and of cells measured by now; pictures of one pair stand together.
+
+        Then the metrics of sets, with how many pictures of each set are missing.
+        """
         pictures = self.baselines + [
             cell
             for plan in self.plans
@@ -135,7 +145,18 @@ class _Work:
             if (row := self.ledger.measured(cell)) is not None and row.status == "ok"
         ]
         pictures.sort(key=lambda cell: (cell.size, cell.content, cell.style))
-        return [(metric, cell) for metric in self.metrics for cell in pictures if self._to_score(cell, metric)]
+        found: list[tuple[int, Scored]] = [
+            (metric, cell) for metric in self.pair_metrics for cell in pictures if self._to_score(cell, metric)
+        ]
+        made = set(pictures)
+        for group in dict.fromkeys(self.sets.values()):
+            missing = sum(cell not in made for cell in group.members)
+            found += [
+                (metric, SetCell(group.members, missing))
+                for metric in self.set_metrics
+                if self._to_score(group, metric)
+            ]
+        return sorted(found, key=lambda one: one[0])
 
 
 def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: stages.Setting) -> dict[str, Any]:

@@ -1,17 +1,28 @@
 """Quality metrics from saved pictures, in a process of their own: ``python -m zoo.bench.score``.
 
-The job lists metrics and pictures with their prepared content and style. Events sent back carry the positions of both:
+The job lists metrics and pictures with their prepared content and style; a metric of sets takes pictures that are sets,
+``members`` each, and begins anew with every one. Events sent back carry the positions of both:
 
-    start     a metric meets a picture
-    scored    the value
+    start     a metric meets a picture (of a set: every one)
+    scored    the value, and of a set what must be said beside it (``note``)
     refused   the metric's weights are missing and may not be fetched: all its pictures, or one
     failed    the metric failed on a picture, or could not be built (then on all: ``item`` is None)
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 from zoo.bench.channel import Channel
 from zoo.bench.worker import REFUSALS, explain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.metrics.base import SetMetric
 
 
 def main() -> None:
@@ -20,8 +31,8 @@ def main() -> None:
     job = channel.job
     import torch
 
-    from zoo import images
-    from zoo.metrics import load_metric
+    from zoo.metrics import build
+    from zoo.metrics.base import Metric, SetMetric
 
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
@@ -29,7 +40,7 @@ def main() -> None:
         if not use["items"]:
             continue
         try:
-            metric = load_metric(use["name"], device=job["device"], **use["settings"])
+            metric = build(use["name"], device=job["device"], **use["settings"])
         except REFUSALS as error:
             channel.send("refused", metric=number, item=None, reason=str(error))
             continue
@@ -40,15 +51,39 @@ def main() -> None:
             picture = job["pictures"][item]
             channel.send("start", metric=number, item=item)
             try:
-                output, content, style = (images.read(picture[role]).pixels for role in ("output", "content", "style"))
-                value = metric(output, content, style)
+                if isinstance(metric, SetMetric):
+                    found = _score_set(metric, picture, partial(channel.send, "start", metric=number, item=item))
+                else:
+                    assert isinstance(metric, Metric)
+                    found = {"value": metric(*_read(picture))}
             except REFUSALS as error:
                 channel.send("refused", metric=number, item=item, reason=str(error))
             except Exception as error:
                 channel.send("failed", metric=number, item=item, reason=explain(error))
             else:
-                channel.send("scored", metric=number, item=item, value=value)
+                channel.send("scored", metric=number, item=item, **found)
     channel.send("done")
+
+
+def _read(picture: dict[str, str]) -> tuple[Tensor, Tensor, Tensor]:
+    from zoo import images
+
+    output, content, style = (images.read(picture[role]).pixels for role in ("output", "content", "style"))
+    return output, content, style
+
+
+def _score_set(metric: SetMetric, group: dict[str, Any], tick: Callable[[], None]) -> dict[str, Any]:
+    """The value of a set and its note; ``tick`` at every picture keeps the limit from running out over many."""
+    from zoo.metrics.base import SmallSetWarning
+
+    metric.begin()
+    for picture in group["members"]:
+        tick()
+        metric.add(*_read(picture))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallSetWarning)  # the note says it
+        value = metric.value()
+    return {"value": value, "note": metric.note}
 
 
 if __name__ == "__main__":

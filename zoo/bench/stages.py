@@ -9,7 +9,7 @@ from typing import Any
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Ledger
 from zoo.bench.memory import machine_memory
-from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
 from zoo.bench.protocol import Limits
 from zoo.bench.rows import Status
 from zoo.bench.supervise import Worker, WorkerError
@@ -33,8 +33,10 @@ class Setting:
         job = {"device": self.device, "precision": self.precision, "threads": self.threads, **job}
         return Worker(module, job, threads=self.threads, seconds=self.limits.seconds, memory=memory)
 
-    def files(self, cell: Cell) -> dict[str, str]:
-        """The paths of a cell's content, style and output."""
+    def files(self, cell: Scored) -> dict[str, Any]:
+        """The paths of a cell's content, style and output; of a set those of its ``members``."""
+        if isinstance(cell, SetCell):
+            return {"members": [self.files(member) for member in cell.members]}
         return {
             "content": str(self.folder.input("content", cell.content, cell.size)),
             "style": str(self.folder.input("style", cell.style, cell.size)),
@@ -117,11 +119,19 @@ def _note(ledger: Ledger, cells: Sequence[Cell], event: Mapping[str, Any], now: 
             ledger.refuse(cell, _STATUS[kind], event["reason"], now.precision)
 
 
-def score(setting: Setting, ledger: Ledger, pending: list[tuple[int, Cell]]) -> None:
-    """Score (metric, cell) pairs, metric by metric; a crash costs the picture that caused it."""
+def score(setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Scored]]) -> None:
+    """Score (metric, cell) pairs, metric by metric; a crash costs the picture (or set) that caused it.
+
+    A set that lacks pictures is skipped: over fewer pairs its value would be another.
+    """
     ledger.begin("score", len(pending))
+    for number, cell in pending:
+        if isinstance(cell, SetCell) and cell.missing:
+            reason = f"{cell.missing} of the {len(cell.members)} pictures of the set are missing"
+            ledger.score(cell, number, None, "skipped", reason)
+    pending = [(i, cell) for i, cell in pending if not (isinstance(cell, SetCell) and cell.missing)]
     while pending:
-        busy: tuple[int, Cell] | None = None
+        busy: tuple[int, Scored] | None = None
         rest = dict.fromkeys(pending)
         cells = list(dict.fromkeys(cell for _, cell in pending))
         try:
@@ -135,7 +145,7 @@ def score(setting: Setting, ledger: Ledger, pending: list[tuple[int, Cell]]) -> 
                     whole = event["item"] is None
                     for cell in [cell for i, cell in rest if i == number] if whole else [cells[event["item"]]]:
                         if kind == "scored":
-                            ledger.score(cell, number, event["value"])
+                            ledger.score(cell, number, event["value"], reason=event.get("note", ""))
                         else:
                             ledger.score(cell, number, None, _STATUS[kind], event["reason"])
                         del rest[number, cell]
@@ -149,7 +159,7 @@ def score(setting: Setting, ledger: Ledger, pending: list[tuple[int, Cell]]) -> 
 
 
 def _score_job(
-    setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Cell]], cells: Sequence[Cell]
+    setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Scored]], cells: Sequence[Scored]
 ) -> dict[str, Any]:
     positions = {cell: i for i, cell in enumerate(cells)}
     metrics = [

@@ -130,13 +130,14 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
             start = len(lines)
             lines += _lines(own + fixed, size, strength, columns, baselines, pairs, notes, remarks)
             best |= _best(lines, start, columns)
+    remarks += _said_beside(counted, columns)
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
     return Table(identity["id"], _caption(run_file, counted), columns, lines, best, pairs, notes, remarks)
 
 
 def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
-    return row.method in baselines or row.content is None
+    return row.method in baselines or (row.metric in MEASURES and MEASURES[row.metric].process)
 
 
 def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
@@ -200,8 +201,18 @@ def _lines(
     ]
 
 
+def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """What must be said with the values of a column, once per reason."""
+    titles = {column.metric: column.title for column in columns}
+    said = [f"{titles[row.metric]}: {row.reason.rstrip('.')}." for row in rows if row.status == "ok" and row.reason]
+    return list(dict.fromkeys(said))
+
+
 def _coverage(common: frozenset[_Pair], total: int, titles: Sequence[str], size: int) -> str:
-    names = sorted(f"{content} x {style}" + (f" (seed {seed})" if seed else "") for content, style, seed in common)
+    names = sorted(
+        (f"{content} x {style}" if content else "all pictures") + (f" (seed {seed})" if seed else "")
+        for content, style, seed in common
+    )
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     at = f" at {size}" if size else ""
     which = f": {listed}" if names else ""
@@ -238,13 +249,18 @@ def _best(lines: Sequence[Line], start: int, columns: Sequence[Column]) -> set[t
 def _notes_of(rows: Sequence[Row], notes: list[str]) -> tuple[int, ...]:
     """Footnotes for what failed or was skipped, one per reason; numbers count from 1."""
     reasons: dict[tuple[str, str, str], int] = {}
+    pairs: dict[tuple[str, str, str], bool] = {}
     for row in rows:
         if row.status != "ok":
             key = (row.status, "" if row.metric == PRIMARY else f"{row.metric} ", row.reason)
             reasons[key] = reasons.get(key, 0) + 1
+            pairs[key] = row.content is not None or row.metric in MEASURES
     numbers = []
     for (status, metric, reason), count in reasons.items():
-        text = f"{metric}{status} on {count} {'pair' if count == 1 else 'pairs'}: {reason.rstrip('.')}."
+        where = (
+            f"on {count} {'pair' if count == 1 else 'pairs'}" if pairs[status, metric, reason] else "on all pictures"
+        )
+        text = f"{metric}{status} {where}: {reason.rstrip('.')}."
         if text not in notes:
             notes.append(text)
         numbers.append(notes.index(text) + 1)

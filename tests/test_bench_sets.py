@@ -1,0 +1,161 @@
+"""Metrics of sets in whole runs: one row per method, skipped where a picture or a network is missing, resumed."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bench_fakes
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from zoo import images
+from zoo.bench.plan import Cell, SetCell, set_cells
+from zoo.bench.rows import Row
+from zoo.bench.run import BenchResult, run
+from zoo.metrics import load_set_metric
+from zoo.metrics.base import SmallSetWarning
+from zoo.registry import load_registry
+from zoo.report.tables import to_markdown
+
+PROTOCOL: dict[str, Any] = {
+    "schema": 1,
+    "name": "sets",
+    "contents": ["red.png", "green.png"],
+    "styles": ["sea.png", "sand.png"],
+    "sizes": [32],
+    "strengths": [1.0, 0.5],
+    "timing": {"warmup": 0, "repeats": 1, "budget": 0},
+    "metrics": ["ssim", "fd_vgg19", "fid"],
+    "baselines": ["style-copy"],
+    "limits": {"seconds": 120},
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The fakes as an installed plugin, and a cache without networks, here and in every process started from here."""
+    folder = tmp_path_factory.mktemp("plugin")
+    bench_fakes.install(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("TORCH_HOME", str(folder))
+        importlib.invalidate_caches()
+        load_registry.cache_clear()
+        yield
+    load_registry.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("protocol")
+    rng = np.random.default_rng(0)
+    colours = {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200), "sand": (200, 190, 90)}
+    for name, colour in colours.items():
+        pixels = np.clip(np.array(colour) + rng.integers(-50, 50, (40, 48, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    path = folder / "sets.yaml"
+    path.write_text(yaml.safe_dump(PROTOCOL))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(environment: None, protocol: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchResult:
+    out = tmp_path_factory.mktemp("results") / "whole"
+    return run(["tint", "moody.raise"], protocol, out, device="cpu", threads=1)
+
+
+def sets_of(rows: list[Row], metric: str) -> dict[tuple[str, float], Row]:
+    return {(row.method, row.strength): row for row in rows if row.metric == metric}
+
+
+def test_a_set_has_one_row_per_method_and_strength(whole: BenchResult) -> None:
+    rows = sets_of(whole.rows, "fd_vgg19")
+    assert set(rows) == {("tint.plain", 1.0), ("tint.plain", 0.5), *(("moody.raise", s) for s in (1.0, 0.5))} | {
+        ("style-copy", 1.0)
+    }
+    for key, row in rows.items():
+        assert (row.content, row.style, row.size) == (None, None, 32)
+        assert row.status == ("skipped" if key[0] == "moody.raise" else "ok")
+    assert rows["style-copy", 1.0].value == pytest.approx(0, abs=1e-2)
+    assert "rank-deficient" in rows["tint.plain", 1.0].reason
+    assert sum(row.metric == "fd_vgg19" for row in whole.rows) == 5
+
+
+def test_a_set_that_lacks_pictures_is_skipped(whole: BenchResult) -> None:
+    row = sets_of(whole.rows, "fd_vgg19")["moody.raise", 1.0]
+    assert row.reason == "2 of the 4 pictures of the set are missing"
+
+
+def test_a_set_metric_whose_network_is_missing_says_what_fetches_it(whole: BenchResult) -> None:
+    row = sets_of(whole.rows, "fid")["tint.plain", 1.0]
+    assert (row.status, row.value) == ("skipped", None)
+    assert "'zoo weights fetch inception.fid'" in row.reason
+
+
+def test_the_value_is_that_of_the_saved_pictures(whole: BenchResult) -> None:
+    outputs = whole.folder / "outputs"
+    metric = load_set_metric("fd_vgg19")
+    metric.begin()
+    for content in ("green", "red"):
+        for style in ("sea", "sand"):
+            paths = (
+                outputs / f"tint.plain__{content}__{style}__32__seed0__strength1.png",
+                outputs / "inputs" / f"content__{content}__32.png",
+                outputs / "inputs" / f"style__{style}__32.png",
+            )
+            metric.add(*(images.read(path).pixels for path in paths))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallSetWarning)
+        value = metric.value()
+    assert sets_of(whole.rows, "fd_vgg19")["tint.plain", 1.0].value == pytest.approx(value, rel=1e-5)
+
+
+def test_the_table_shows_sets_by_strength_and_says_what_must_be_said(whole: BenchResult) -> None:
+    rows = sets_of(whole.rows, "fd_vgg19")
+    shown = {(line.method, line.strength): line.values["fd_vgg19"] for line in whole.table.lines}
+    for strength in (1.0, 0.5):
+        assert shown["tint.plain", strength] == rows["tint.plain", strength].value
+        assert shown["style-copy", strength] == rows["style-copy", 1.0].value
+        assert shown["moody.raise", strength] is None
+    assert shown["tint.plain", 1.0] != shown["tint.plain", 0.5]
+    text = to_markdown(whole.table)
+    assert "fd vgg19: 4 pictures: a Fréchet distance of fewer than 2,048" in text
+    assert "fd_vgg19 skipped on all pictures: 2 of the 4 pictures of the set are missing." in text
+    assert "fid skipped on all pictures: The weights of inception.fid" in text
+
+
+def test_a_finished_run_has_nothing_to_do_and_a_lost_value_comes_back(whole: BenchResult, protocol: Path) -> None:
+    again = run(["tint", "moody.raise"], protocol, whole.folder, device="cpu", threads=1)
+    assert again.written == 0
+    path = whole.folder / "rows.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not ('"metric": "fd_vgg19"' in line and '"tint.plain"' in line)]
+    assert len(lines) - len(kept) == 2
+    path.write_text("".join(kept))
+    mended = run(["tint", "moody.raise"], protocol, whole.folder, device="cpu", threads=1)
+    assert mended.written == 2
+    for key, row in sets_of(whole.rows, "fd_vgg19").items():
+        assert sets_of(mended.rows, "fd_vgg19")[key].value == row.value
+
+
+def test_sets_are_of_one_method_size_seed_and_strength() -> None:
+    def cell(method: str, content: str, size: int = 32, seed: int = 0, strength: float = 1.0) -> Cell:
+        return Cell(method, content, "s", size, seed, strength)
+
+    apart = [
+        cell("m", "a"),
+        cell("n", "a"),
+        cell("m", "a", size=64),
+        cell("m", "a", seed=1),
+        cell("m", "a", strength=0),
+    ]
+    assert set_cells([*apart, cell("m", "b")]) == [(apart[0], cell("m", "b")), *((one,) for one in apart[1:])]
+    group = SetCell((apart[0], cell("m", "b")))
+    assert group.key("fid") == ("m", None, None, 32, 0, 1.0, "fid")
+    assert str(group) == "m, all 2 pictures at 32"
