@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import images, networks
+from zoo.cli import main
 from zoo.encoders import load_encoder
 from zoo.errors import DownloadRequiredError, InputError, UnsupportedError, WeightsError
 from zoo.metrics import cfsd, load_metric, lpips
@@ -273,3 +275,31 @@ def test_content_metrics_are_registered_as_they_are() -> None:
         entry = load_registry().metric(name)
         assert (entry.measures, entry.scope) == ("content", "pair")
         assert issubclass(type(load_metric(name)) if name != "lpips" else lpips.LPIPS, Metric)
+
+
+def command(*arguments: str) -> int:
+    try:
+        main(["weights", *arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_the_command_fetches_what_a_metric_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+    assert command("fetch", "lpips") == 2
+    assert "alexnet.torchvision" in capsys.readouterr().err
+    assert command("fetch", "ssim") == 2
+    assert "nothing to fetch" in capsys.readouterr().err
+    path = tmp_path / "hub/checkpoints/art_inception.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"whatever its publisher changed it to")
+    assert command("fetch", "inception.art") == 0
+    assert str(path) in capsys.readouterr().out
+    assert command("list", "--json") == 0
+    states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert states["inception.art"] == "ready"
+    assert "zoo weights fetch inception.fid" in states["inception.fid"]

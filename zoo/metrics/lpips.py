@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -64,19 +65,21 @@ class LPIPS(Metric):
 
 def assembled(package: Any, net: str, trunk: Mapping[str, Tensor]) -> nn.Module:
     """The package's network with its own heads and a trunk given by torchvision's names; WeightsError if it misfits."""
-    # Its torchvision calls are of an older style, and a random trunk is drawn before ours replaces it.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
-        model: Any = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
-    # slice2.3.weight is torchvision's features.3.weight: slices keep the numbers of the layers.
-    state = {}
-    for key in model.net.state_dict():
-        theirs = f"features.{key.split('.', 1)[1]}"
-        if theirs not in trunk:
-            raise WeightsError(f"The weights of {TRUNKS[net]} lack {theirs}: delete the file and fetch it again.")
-        state[key] = trunk[theirs].float()
+    with warnings.catch_warnings(), torch.device("meta"):  # structure only: no memory, no random numbers
+        warnings.simplefilter("ignore")  # its torchvision calls are of an older style
+        model: nn.Module = package.LPIPS(net=net, version="0.1", pretrained=False, pnet_rand=True, verbose=False)
+    state = torch.load(Path(package.__file__).parent / f"weights/v0.1/{net}.pth", "cpu", weights_only=True)
+    # net.slice2.3.weight is torchvision's features.3.weight: slices keep the numbers of the layers.
+    for key in model.state_dict():
+        if key.startswith("net."):
+            theirs = f"features.{key.split('.', 2)[2]}"
+            if theirs not in trunk:
+                raise WeightsError(f"The weights of {TRUNKS[net]} lack {theirs}: delete the file and fetch it again.")
+            state[key] = trunk[theirs].float()
     try:
-        model.net.load_state_dict(state)
+        model.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
         raise WeightsError(f"The weights of {TRUNKS[net]} do not fit the trunk of LPIPS: {error}.") from error
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise WeightsError("The heads of LPIPS are not those of its version 0.1: reinstall the package lpips.")
     return model.eval().requires_grad_(False)
