@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from zoo import images
 from zoo.errors import ConfigError, InputError, NumericalError, UnknownNameError
-from zoo.metrics import load_metric
+from zoo.metrics import base, load_metric
 from zoo.metrics.base import Metric, SetMetric
+from zoo.nn.whitening import Moments
 from zoo.registry import import_object, load_registry
 
 NAMES = ["ssim", "content_loss", "gram_loss"]
@@ -83,6 +84,26 @@ def test_what_is_remembered_of_an_image_is_bounded_and_keyed_by_its_pixels(conte
     for i in range(40):
         metric.remember(content * (i / 40), mean)
     assert len(metric._memory) <= 16
+
+
+def test_what_is_remembered_is_bounded_in_bytes(content, monkeypatch):
+    monkeypatch.setattr(base, "_REMEMBERED_BYTES", 3 * content.numel() * content.itemsize)
+    metric = load_metric("ssim")
+    calls = []
+
+    def features(image: Tensor) -> tuple[dict[str, Tensor], Moments]:
+        calls.append(1)
+        return {"tap": image.clone()}, Moments(image.clone(), torch.zeros(0), 1.0)
+
+    first, second = content, content * 0.5
+    for image in (first, first, second, second, first):
+        metric.remember(image, features)
+    assert len(calls) == 3, "each takes two shares of three, so only one is kept"
+    assert len(metric._memory) == 1
+    monkeypatch.setattr(base, "_REMEMBERED_BYTES", 1)
+    metric.remember(second, features)
+    metric.remember(second, features)
+    assert len(calls) == 4, "the newest stays, however large"
 
 
 def test_ssim_of_two_constants_is_the_luminance_term(metrics):

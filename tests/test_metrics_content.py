@@ -14,6 +14,7 @@ import torch
 from metric_cases import AMOUNTS, blurred, noisy, require_growing, require_independent, seeded_state
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo import images, networks
 from zoo.cli import main
@@ -237,6 +238,25 @@ def test_cfsd_chunks_change_nothing() -> None:
     whole = cfsd.divergence(a, b, chunk=37 * 37)
     for chunk in (1, 100, 37 * 36):
         assert float(cfsd.divergence(a, b, chunk=chunk)) == pytest.approx(float(whole), rel=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """The elements of the largest tensor made inside."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.found = max(self.found, result.numel())
+        return result
+
+
+def test_cfsd_never_holds_all_products() -> None:
+    rows = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+    with Largest() as largest:
+        cfsd.divergence(rows, rows.flip(0), chunk=10_000)
+    assert largest.found <= 10_000  # all of them would be 160,000
 
 
 def test_cfsd_of_two_positions_has_a_closed_form() -> None:

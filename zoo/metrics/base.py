@@ -9,13 +9,14 @@ of a content or a style (``remember``), because those recur with every method.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # Enough for the pairs of one protocol row by row; a Gram matrix set of VGG-19 is 2.4 MB.
 _REMEMBERED = 16
+# The features of one picture grow with it: 25 MB for LP at 512 pixels, 400 MB at 2048.
+_REMEMBERED_BYTES = 256 << 20
 
 
 class SmallSetWarning(UserWarning):
@@ -52,11 +55,13 @@ class AnyMetric(ABC):
         """Create networks on ``self.device``."""
 
     def remember(self, image: Tensor, compute: Callable[[Tensor], T]) -> T:
-        """``compute(image)``, kept for the next call with the same pixels."""
+        """``compute(image)``, kept for the next call with the same pixels: 16 images, as far as 256 MiB hold them."""
         key = digest(image)
         if key not in self._memory:
             self._memory[key] = compute(image)
-            if len(self._memory) > _REMEMBERED:
+            while len(self._memory) > 1 and (
+                len(self._memory) > _REMEMBERED or sum(map(_bytes, self._memory.values())) > _REMEMBERED_BYTES
+            ):
                 self._memory.popitem(last=False)
         self._memory.move_to_end(key)
         return self._memory[key]  # type: ignore[return-value]
@@ -143,6 +148,19 @@ class SetMetric(AnyMetric):
     @abstractmethod
     def _value(self) -> float:
         """The value, whatever the order in which pictures were added; sets ``note``."""
+
+
+def _bytes(value: object) -> int:
+    """Bytes of the tensors in ``value``, inside lists, tuples, dictionaries and dataclasses too."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.itemsize
+    if isinstance(value, Mapping):
+        return sum(map(_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes, value))
+    if dataclasses.is_dataclass(value):
+        return sum(_bytes(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return 0
 
 
 def digest(image: Tensor) -> str:
