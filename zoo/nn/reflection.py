@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Bytes of a map from which a padded copy is slow: larger blocks than glibc's largest mmap threshold come from the system
-# page by page every time. Below it, the extra calls for the border cost more than the copy that they save.
+# Bytes of a map from which a padded copy is slow: larger blocks than glibc's largest mmap threshold come from the
+# system page by page every time. Below it, the extra calls for the border cost more than the copy that they save.
 _WORTHWHILE = 32 << 20
 
 

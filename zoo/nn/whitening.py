@@ -19,8 +19,8 @@ from zoo.nn.gram import gram
 # Directions with less variance are dropped from whitening and colouring: the threshold of the authors' code
 # (UniversalStyleTransfer, lib/utils.lua), in units of the normalised VGG's features, whose mean is 1.
 SMALLEST_EIGENVALUE = 1e-5
-# Features pass through float32 in strips of so many bytes, which stay in the processor's cache: a float32 copy of relu1_1
-# at 1024 x 1024 would be 268 MB, and writing it costs more than the sums over it.
+# Features pass through float32 in strips of so many bytes, which stay in the processor's cache: a float32 copy of
+# relu1_1 at 1024 x 1024 would be 268 MB, and writing it costs more than the sums over it.
 _CHUNK_BYTES = 4 << 20
 
 
@@ -37,8 +37,8 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
     """Moments over the positions of ``features`` (1, C, h, w), weighted by ``mask`` (h, w) in [0, 1] where given.
 
     The covariance is divided by count - 1, as in the authors' code; where fewer than two positions count it is zero,
-    and so is the mean where none does. Sums within a chunk are float32 (float64 for small maps), of centred values; across
-    chunks float64.
+    and so is the mean where none does. Sums within a strip are float32 (float64 for small maps), of centred values;
+    across strips float64.
     """
     channels, height, width = features.shape[1:]
     weights = None if mask is None else mask.to(torch.float32)[None, None]
