@@ -6,7 +6,7 @@ AdaIN: encoding content and style and decoding, over the same three stacks of ba
 pooling, upsampling or statistics; inputs padded beforehand), in turns within each round. Bar: 1.15.
 WCT: share of its time that the transforms (moments, eigendecompositions, products) take, style encoded. Bar: 15 %.
 Precision: float32's time over bfloat16's (bar: 2.0), and how far the pictures of bfloat16 and float16 are from
-float32's at 256 x 256; float16 is for GPUs, a CPU emulates it, so it is not timed.
+float32's at 384 x 384; float16 is for GPUs, a CPU emulates it, so it is not timed.
 Memory: peak resident set of a process that stylises once at that size. Bar for WCT at 1024: 2.5 GB.
 
 The machine's ceiling, a 3x3 convolution of 128 channels at 256 x 256, is measured in the same process. Writes
@@ -148,11 +148,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def deviation(args: argparse.Namespace, method: str, precision: str) -> dict[str, float]:
-    """How far the picture is from float32's, at 256 x 256."""
+    """How far the picture is from float32's, at 384 x 384."""
     import zoo
     from zoo import images
 
-    content, style = (images.read(s, size="exact:256x256").pixels for s in (args.content, args.style))
+    content, style = (images.read(s, size="exact:384x384").pixels for s in (args.content, args.style))
     exact, rough = (zoo.load(method, device="cpu", precision=p)(content, style) for p in ("fp32", precision))
     difference = (rough - exact).abs()
     return {

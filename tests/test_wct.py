@@ -42,6 +42,12 @@ def _image(seed: int, height: int = 64, width: int = 64) -> Tensor:
     return (0.8 * smooth + 0.2 * fine).clamp(0, 1)
 
 
+def _through(model: WCT, level: int, image: Tensor) -> Tensor:
+    """Encoded and decoded at one level."""
+    encoder, decoder = model.networks["fp32"][level]
+    return decoder(encoder(image)[f"relu{level}_1"])
+
+
 def _root(covariance: Tensor, exponent: float) -> Tensor:
     """Through the singular values, another route than the method's."""
     left, values, _ = torch.linalg.svd(covariance)
@@ -77,7 +83,7 @@ def test_strength_zero_is_the_chain_of_reconstructions(model: WCT) -> None:
     content, code = _image(1), model.encode_style(_image(2))
     image = content
     for level in (3, 2, 1):
-        image = model.decoders[level](model.encoders[level](image)[f"relu{level}_1"])
+        image = _through(model, level, image)
     torch.testing.assert_close(model.stylize(content, code, strength=0.0).image, image.clamp(0, 1), atol=1e-5, rtol=0)
 
 
@@ -85,9 +91,9 @@ def test_levels_are_run_as_given_and_weighed_one_by_one(decoders: Path) -> None:
     content, style = _image(1), _image(2)
     one = _model(decoders, levels=(2,))
     two = _model(decoders, levels=(3, 2), level_strengths=(0.0, 1.0))
-    first = one.decoders[2](one.encoders[2](content)["relu2_1"])
+    first = _through(one, 2, content)
     assert first.shape == content.shape
-    step = two.decoders[3](two.encoders[3](content)["relu3_1"])
+    step = _through(two, 3, content)
     wanted = one._run(step, Mix([(one.encode_style(style), 1.0)]), _call(), 1)
     ours = two._run(content, Mix([(two.encode_style(style), 1.0)]), _call(), 1)
     torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-3)
@@ -186,3 +192,15 @@ def test_it_needs_weights_of_every_level(decoders: Path) -> None:
         WCT(device="cpu")
     with pytest.raises(WeightsError, match="level 4"):
         WCT(WCTConfig.make({"levels": (4,)}), device="cpu", checkpoint=decoders)
+
+
+def test_small_images_run_in_float32(decoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, style = _image(1), _image(2)
+    exact = _model(decoders)
+    rough = WCT(exact.config, device="cpu", precision="bf16", checkpoint=decoders)
+    wanted = exact.stylize(content, exact.encode_style(style)).image
+    assert torch.equal(rough.stylize(content, rough.encode_style(style)).image, wanted)
+    monkeypatch.setattr("zoo.methods.wct.SMALL", 0)
+    rounded = rough.stylize(content, rough.encode_style(style)).image
+    assert not torch.equal(rounded, wanted)
+    assert (rounded - wanted).abs().mean() < 0.05

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo.config import Config, option
-from zoo.encoders import load_encoder
+from zoo.encoders import Encoder, load_encoder
 from zoo.errors import ConfigError, WeightsError
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
@@ -30,7 +30,10 @@ from zoo.nn.whitening import apply_affine, colouring, moments, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.weights import read_state
 
-LEVELS = (5, 4, 3, 2, 1)
+# Pixels below which relu5_1 has fewer positions than channels (512, each of 16 x 16 pixels). Its covariance is singular
+# then, and what one level rounds the next one whitens up to full strength: in bfloat16 pictures of 160 x 160 are 10
+# levels of 255 away from float32's. Such small images are cheap, so they run in float32 in any precision.
+SMALL = 512 * 16 * 16
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class WCT(Stylizer):
     alpha 0.6                   strength 1 unless asked otherwise  one meaning of strength for all methods
     two styles by averaging     weighted average of the styles'    any number of styles; one matrix product
     their coloured features     maps, applied once
+    float32                     16 bits for large images           twice as fast on hardware that has them; not below
+                                                                   362 x 362 pixels, see SMALL
     ==========================  =================================  ================================================
     """
 
@@ -86,10 +91,14 @@ class WCT(Stylizer):
     def _build(self) -> None:
         if self.checkpoint is None:
             raise WeightsError("WCT needs the weights of its decoders: load 'wct' or give a checkpoint.")
-        state = read_state(self.checkpoint)
         # The weights stay in the working precision: autocast would cast them anew for every image.
-        dtype = devices.dtype_of(self.precision)
-        self.encoders, self.decoders = {}, {}
+        self.networks = {self.precision: self._load(self.precision)}
+
+    def _load(self, precision: devices.Precision) -> dict[int, tuple[Encoder, VGGDecoder]]:
+        """Encoder and decoder of every level."""
+        assert self.checkpoint is not None  # _build refuses
+        state, dtype = read_state(self.checkpoint), devices.dtype_of(precision)
+        networks = {}
         for level in self.config.levels:
             decoder = VGGDecoder(level)
             prefix = f"level{level}."
@@ -97,13 +106,22 @@ class WCT(Stylizer):
             require_tensors(own, decoder.state_dict(), f"{self.checkpoint}, level {level}")
             decoder.load_state_dict(own)
             decoder.eval().requires_grad_(False)
-            self.decoders[level] = decoder.to(self.device, dtype, memory_format=torch.channels_last)
-            self.encoders[level] = load_encoder(
+            encoder = load_encoder(
                 "vgg19.normalised", taps=(f"relu{level}_1",), padding="reflect", device=self.device, dtype=dtype
             )
+            networks[level] = (encoder, decoder.to(self.device, dtype, memory_format=torch.channels_last))
+        return networks
+
+    def _networks(self, image: Tensor, level: int) -> tuple[Encoder, VGGDecoder]:
+        """Of ``level`` for this ``image``; in float32 for a small one, see SMALL."""
+        precision: devices.Precision = "fp32" if image.shape[-2] * image.shape[-1] < SMALL else self.precision
+        if precision not in self.networks:
+            self.networks[precision] = self._load(precision)
+        return self.networks[precision][level]
 
     def _features(self, images: Tensor, level: int) -> Tensor:
-        return self.encoders[level](images.contiguous(memory_format=torch.channels_last))[f"relu{level}_1"]
+        encoder, _ = self._networks(images, level)
+        return encoder(images.contiguous(memory_format=torch.channels_last))[f"relu{level}_1"]
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
@@ -136,7 +154,8 @@ class WCT(Stylizer):
             moved = self._transform(
                 features, style, level, call.strength * strengths[index], call.context.content_masks
             )
-            image = self.decoders[level](moved.contiguous(memory_format=torch.channels_last)).float()
+            _, decoder = self._networks(image, level)
+            image = decoder(moved.contiguous(memory_format=torch.channels_last)).float()
             call.report(step + 1, total, {}, lambda image=image: image.clamp(0, 1))
         return image
 
