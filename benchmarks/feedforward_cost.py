@@ -40,9 +40,11 @@ DECODER = [(scale, wide, narrow) for scale, narrow, wide in reversed(ENCODER)]
 
 
 def peak_resident() -> int:
-    """Most bytes this process ever had in memory (ru_maxrss is in KiB, on macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Most bytes this process ever had in memory. ru_maxrss (KiB, on macOS bytes) would count the parent's on Linux."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def alternating(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -1,0 +1,120 @@
+"""The methods that take any style in one pass, as a user of the command line meets them, with the weights that ship."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo import images
+from zoo.cli import main
+from zoo.color import luminance
+from zoo.encoders import load_encoder
+from zoo.methods.adain import STYLE_TAPS, mean_std
+from zoo.registry import load_registry
+from zoo.training.export import read_metadata
+from zoo.weights import resolve_checkpoint
+
+METHODS = ("adain", "wct", "style-swap")
+SMALL = ("--content-size", "96", "--style-size", "96", "--quiet")
+
+
+def run(*arguments: str) -> int:
+    """Exit code of the command, run in this process."""
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def _style_loss(image: Tensor, style: Tensor) -> float:
+    encoder = load_encoder("vgg19.normalised", taps=STYLE_TAPS, padding="reflect")
+    ours, theirs = encoder(image), encoder(style)
+    pairs = [pair for tap in STYLE_TAPS for pair in zip(mean_std(ours[tap]), mean_std(theirs[tap]), strict=True)]
+    return sum(float((a - b).square().sum()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shipped_weights_bring_the_style_and_keep_the_photograph(method: str) -> None:
+    content, style = (images.read(f"builtin:{n}", size="192").pixels for n in ("astronaut", "swirls"))
+    model = zoo.load(method, device="cpu")
+    code = model.encode_style(style)
+    result = model.stylize(content, code).image
+    assert _style_loss(result, style) < 0.5 * _style_loss(content, style)
+    plain = model.stylize(content, code, strength=0.0).image
+    # A reconstruction shows the photograph, and the half-way strength lies between the two.
+    pair = torch.stack([luminance(plain).flatten(), luminance(content).flatten()])
+    assert float(torch.corrcoef(pair)[0, 1]) > 0.8
+    half = model.stylize(content, code, strength=0.5).image
+    assert _style_loss(result, style) < _style_loss(half, style) < _style_loss(plain, style)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_styles_mixed_and_by_region(method: str, tmp_path: Path) -> None:
+    left = torch.zeros(1, 3, 96, 96)
+    left[..., :48] = 1
+    images.write(tmp_path / "left.png", left)
+    images.write(tmp_path / "right.png", 1 - left)
+    both = ("--content", "builtin:coffee", "--style", "builtin:swirls", "builtin:mosaic", *SMALL)
+    mixed, regions = tmp_path / "mixed.png", tmp_path / "regions.png"
+    assert run("stylize", "-m", method, *both, "--style-interpolation-weights", "0.5,0.5", "-o", str(mixed)) == 0
+    masks = ("--mask", str(tmp_path / "left.png"), str(tmp_path / "right.png"))
+    assert run("stylize", "-m", method, *both, *masks, "-o", str(regions)) == 0
+    one, two = (images.read(path).pixels for path in (mixed, regions))
+    assert one.shape == two.shape
+    assert (one - two).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize("keep", ["coral", "luminance"])
+def test_the_photographs_colours_are_kept(keep: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    arguments = ("--content", "builtin:coffee", "--style", "builtin:swirls", *SMALL, "-o", str(out))
+    assert run("stylize", "-m", "adain", *arguments, "--preserve-color", keep) == 0
+    photo, kept = images.read("builtin:coffee", size="96").pixels, images.read(out).pixels
+    assert run("stylize", "-m", "adain", *arguments) == 0
+    free = images.read(out).pixels
+
+    def chroma(image: Tensor) -> Tensor:
+        return (image - luminance(image)).mean(dim=(2, 3))
+
+    assert (chroma(kept) - chroma(photo)).norm() < 0.5 * (chroma(free) - chroma(photo)).norm()
+
+
+def test_an_unknown_way_of_keeping_colours_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("stylize", "-m", "adain", "--preserve-color", "all") == 2
+    assert "none, coral or luminance" in capsys.readouterr().err
+
+
+def test_wct_takes_levels_and_makes_textures(tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    levels = ("--levels", "3,2", "--level-strengths", "1,0.5")
+    assert run("stylize", "-m", "wct", "--content", "builtin:coffee", *SMALL, *levels, "-o", str(out)) == 0
+    texture = tmp_path / "texture.png"
+    assert run("texture", "-m", "wct", "--style", "builtin:mosaic", "--size", "64x48", "-o", str(texture), "-q") == 0
+    assert images.read(texture).pixels.shape[-2:] == (48, 64)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_shipped_checkpoint_is_whole_and_has_its_card(method: str) -> None:
+    for tag, checkpoint in load_registry().methods[method].checkpoints.items():
+        path = resolve_checkpoint(f"{method}.{tag}", checkpoint)
+        assert path.stat().st_size == checkpoint.bytes
+        facts = read_metadata(path)
+        assert facts["method"] == method
+        assert facts["step"] == checkpoint.provenance.steps
+        assert facts["hours"] == pytest.approx(checkpoint.provenance.hours)
+        card = path.with_suffix(".md").read_text(encoding="utf-8")
+        for needed in ("Teacher", "Time", "images", "fp16"):
+            assert needed in card, needed
+        assert "/work" not in json.dumps(facts)
+        assert "/tmp" not in json.dumps(facts)
+
+
+def test_shipped_checkpoints_stay_small() -> None:
+    total = sum(c.bytes for m in load_registry().methods.values() for c in m.checkpoints.values() if c.file)
+    assert total < 70e6
