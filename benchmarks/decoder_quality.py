@@ -46,7 +46,7 @@ def reconstruction(photographs: list[Any], precision: str) -> dict[str, Any]:
     from zoo.training.reconstruction import psnr
 
     found: dict[str, Any] = {}
-    wct = zoo.load("wct", device="cpu", precision=precision)
+    wct = zoo.load("wct", device="cpu", precision=precision, levels=tuple(WCT_BARS))
     adain, swap = (zoo.load(name, device="cpu", precision=precision) for name in ("adain", "style-swap"))
     codes = {model: model.encode_style(photographs[0]) for model in (adain, swap)}
 
