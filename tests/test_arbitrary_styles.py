@@ -14,10 +14,13 @@ from zoo import images
 from zoo.cli import main
 from zoo.color import luminance
 from zoo.encoders import load_encoder
-from zoo.methods.adain import STYLE_TAPS, mean_std
+from zoo.methods.adain import STYLE_TAPS, AdaINTraining, AdaINTrainingConfig, mean_std
+from zoo.methods.style_swap import StyleSwapTraining, StyleSwapTrainingConfig
 from zoo.registry import load_registry
 from zoo.training.export import read_metadata
-from zoo.weights import resolve_checkpoint
+from zoo.training.join import join_checkpoints
+from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+from zoo.weights import read_state, resolve_checkpoint
 
 METHODS = ("adain", "wct", "style-swap")
 SMALL = ("--content-size", "96", "--style-size", "96", "--quiet")
@@ -118,3 +121,31 @@ def test_every_shipped_checkpoint_is_whole_and_has_its_card(method: str) -> None
 def test_shipped_checkpoints_stay_small() -> None:
     total = sum(c.bytes for m in load_registry().methods.values() for c in m.checkpoints.values() if c.file)
     assert total < 70e6
+
+
+def test_training_goes_on_from_the_weights_that_ship() -> None:
+    path = resolve_checkpoint("wct.zoo", load_registry().methods["wct"].checkpoints["zoo"])
+    state = read_state(path)
+    for level in (1, 3):
+        task = ReconstructionTask(ReconstructionConfig(level=level))
+        task.network.load_state_dict(task.adopt(state))
+        assert torch.equal(task.network.conv1_1.weight, state[f"level{level}.conv1_1.weight"])
+    adain = AdaINTraining(AdaINTrainingConfig(start=str(path)))
+    adain.prepare(iter(()))
+    assert torch.equal(adain.network.conv4_1.weight, state["level4.conv4_1.weight"])
+    swap = StyleSwapTraining(StyleSwapTrainingConfig(decoder=str(path)))
+    swap.prepare(iter(()))
+    assert torch.equal(swap.network.conv3_1.weight, state["level3.conv3_1.weight"])
+
+
+def test_one_level_can_be_exchanged_in_the_file_that_ships(tmp_path: Path) -> None:
+    shipped = resolve_checkpoint("wct.zoo", load_registry().methods["wct"].checkpoints["zoo"])
+    parts = {f"level{level}": shipped for level in (1, 2)}
+    out, card = join_checkpoints(tmp_path / "two.safetensors", parts)
+    before, after = read_state(shipped), read_state(out)
+    assert set(after) == {key for key in before if key.startswith(("level1.", "level2."))}
+    assert all(torch.equal(after[key], before[key]) for key in after)
+    facts = read_metadata(out)
+    assert facts["parts"]["level2"] == read_metadata(shipped)["parts"]["level2"]
+    assert facts["step"] == sum(part["step"] for part in facts["parts"].values())
+    assert "level2" in card.read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import load_encoder
 from zoo.errors import ConfigError, WeightsError
-from zoo.nn.decoder import VGGDecoder
+from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
@@ -200,7 +200,7 @@ class AdaINTraining(TrainingTask):
     def prepare(self, batches: Iterator[Batch]) -> None:
         if self.config.start is None:
             return
-        state = read_state(Path(self.config.start))
+        state = of_level(read_state(Path(self.config.start)), 4)
         if missing := set(self.network.state_dict()) - set(state):
             raise ConfigError(
                 f"{self.config.start} is no decoder of level 4: it lacks {', '.join(sorted(missing)[:3])}."

@@ -35,7 +35,7 @@ from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
 from zoo.encoders.sources import normalised_scales
 from zoo.errors import ConfigError, WeightsError
-from zoo.nn.decoder import VGGDecoder
+from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.losses import total_variation
 from zoo.nn.optimise import optimise_pixels
 from zoo.nn.patches import PatchBank, swap
@@ -351,7 +351,7 @@ class StyleSwapTraining(TrainingTask):
 
     def prepare(self, batches: Iterator[Batch]) -> None:
         if self.config.decoder is not None:
-            state = read_state(Path(self.config.decoder))
+            state = of_level(read_state(Path(self.config.decoder)), 3)
             require_tensors(state, self.network.state_dict(), self.config.decoder)
             self.network.load_state_dict(state)
         elif self.config.start == "least-squares":

@@ -103,6 +103,14 @@ class VGGDecoder(nn.Module):
         ]
 
 
+def of_level(state: Mapping[str, Tensor], level: int) -> dict[str, Tensor]:
+    """The decoder of ``level`` in the tensors of a checkpoint: of one decoder, or of several as ``level{k}.`` keys (the
+    one that ships with WCT), of which the others are left out."""
+    prefix = f"level{level}."
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return found or dict(state)
+
+
 def undone(name: str) -> str:
     """The encoder's tap that the decoder's convolution ``name`` gives back: what the encoder's ``name`` was fed.
 

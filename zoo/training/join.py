@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -32,7 +33,7 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
         raise WeightsError(
             "Parts are given as name=FILE, the name of letters and digits, such as level1=a.safetensors."
         )
-    facts = {prefix: read_metadata(path) for prefix, path in parts.items()}
+    facts = {prefix: _facts(path, prefix) for prefix, path in parts.items()}
     for path, part in zip(parts.values(), facts.values(), strict=True):
         if "config" not in part:
             raise WeightsError(f"{path} was not written by the trainer: only trained parts can be joined.")
@@ -42,13 +43,15 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
     state: dict[str, Tensor] = {}
     for prefix, path in parts.items():
         with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118  # not a mapping
+            # A file that was joined before gives its part of the same name.
+            own = [key for key in file.keys() if key.startswith(f"{prefix}.")]  # noqa: SIM118  # not a mapping
+            for key in own or file.keys():
                 value = file.get_tensor(key)
                 half = value.to(torch.float16) if value.is_floating_point() else value
                 if not torch.isfinite(half).all():
                     raise NumericalError(f"Weight {key!r} of {path} is not finite in fp16.")
-                state[f"{prefix}.{key}"] = half.contiguous()
-        facts[prefix]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+                state[f"{prefix}.{key.removeprefix(f'{prefix}.')}"] = half.contiguous()
+        facts[prefix].setdefault("sha256", hashlib.sha256(path.read_bytes()).hexdigest())
     first = next(iter(facts.values()))
     record = {
         "method": first["method"],
@@ -61,6 +64,12 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, save(state, metadata))
     return out, write_joined_card(out, out.with_suffix(".md"))
+
+
+def _facts(path: Path, prefix: str) -> dict[str, Any]:
+    """What the part ``prefix`` says of itself, in a file of its own or in one that was joined before."""
+    facts = read_metadata(path)
+    return facts.get("parts", {}).get(prefix, facts)
 
 
 def write_joined_card(checkpoint: Path, path: Path) -> Path:

@@ -34,7 +34,7 @@ from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import load_encoder
 from zoo.errors import ConfigError
-from zoo.nn.decoder import VGGDecoder, undone
+from zoo.nn.decoder import VGGDecoder, of_level, undone
 from zoo.nn.reflection import reflect
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import WhitenedAdam, measure, sample_patches
@@ -105,10 +105,13 @@ class ReconstructionTask(TrainingTask):
         feature = F.mse_loss(again.float(), features.float())
         return {"total": pixel + self.config.feature_weight * feature, "pixel": pixel, "feature": feature}
 
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return of_level(state, self.config.level)
+
     def prepare(self, batches: Iterator[Batch]) -> None:
         kept: tuple[str, ...] = ()
         if self.config.lower is not None:
-            kept = self.network.load_lower(read_state(Path(self.config.lower)))
+            kept = self.network.load_lower(of_level(read_state(Path(self.config.lower)), self.config.level - 1))
         if self.config.start == "least-squares":
             solve_decoder(self.network, self.config.encoder, batches, keep=kept)
 

@@ -95,6 +95,11 @@ class TrainingTask(nn.Module, ABC):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.loss(batch)
 
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of ``network`` in those of a file given to start from, such as one that ships; all of them
+        unless the method ships several networks in one file."""
+        return state
+
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Before the first update of a new run that has no ``init_from``: start values computed from data."""
         return None

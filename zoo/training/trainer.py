@@ -170,7 +170,7 @@ class _Run:
         }
         task.to(fabric.device)
         if init_from is not None and not resuming:
-            state = read_state(init_from)
+            state = task.adopt(read_state(init_from))
             require_tensors(state, task.network.state_dict(), str(init_from))
             task.network.load_state_dict(state)
             digest = hashlib.sha256(init_from.read_bytes()).hexdigest()[:16]
