@@ -29,6 +29,7 @@ from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
+from zoo.training.whitened import whitened_adam
 from zoo.weights import read_state
 
 TAP = "relu4_1"
@@ -210,10 +211,7 @@ class AdaINTraining(TrainingTask):
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         if not self.config.whiten:
             return super().optimiser(config, batches)
-        from zoo.training.whitened import WhitenedAdam, measure
-
-        whitening = None if batches is None else measure(self.network, self.loss, batches)
-        return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))
+        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

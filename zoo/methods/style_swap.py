@@ -43,7 +43,7 @@ from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
-from zoo.training.whitened import WhitenedAdam, measure
+from zoo.training.whitened import whitened_adam
 from zoo.weights import read_state
 
 TAP = "relu3_1"
@@ -361,8 +361,7 @@ class StyleSwapTraining(TrainingTask):
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         if not self.config.whiten:
             return super().optimiser(config, batches)
-        whitening = None if batches is None else measure(self.network, self.loss, batches)
-        return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))
+        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

@@ -37,7 +37,7 @@ from zoo.errors import ConfigError
 from zoo.nn.decoder import VGGDecoder, of_level, undone
 from zoo.nn.reflection import reflect
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
-from zoo.training.whitened import WhitenedAdam, measure, sample_patches
+from zoo.training.whitened import sample_patches, whitened_adam
 from zoo.weights import read_state
 
 # Relative to each input's own power, so the scale of a channel does not matter; enough that directions which bf16
@@ -118,8 +118,7 @@ class ReconstructionTask(TrainingTask):
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         if not self.config.whiten:
             return super().optimiser(config, batches)
-        whitening = None if batches is None else measure(self.network, self.loss, batches)
-        return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))
+        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

@@ -85,6 +85,15 @@ class WhitenedAdam(torch.optim.Optimizer):
             bias.add_(change[:, -1])
 
 
+def whitened_adam(
+    network: nn.Module, run: Callable[[Any], Any], lr: float, beta2: float, batches: Iterator[Any] | None
+) -> WhitenedAdam:
+    """The optimiser of a task that asks for it: measured over ``batches`` that ``run`` sends through ``network``, or
+    unmeasured where they are None and a checkpoint will bring its state."""
+    whitening = None if batches is None else measure(network, run, batches)
+    return WhitenedAdam(network, lr, whitening, (0.9, beta2))
+
+
 @torch.no_grad()
 def measure(
     network: nn.Module, run: Callable[[Any], Any], batches: Iterator[Any], *, count: int = 24, samples: int = 4
@@ -162,4 +171,4 @@ def _product_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if devices.fast_bf16(device) else torch.float32
 
 
-__all__ = ["WhitenedAdam", "measure", "sample_patches"]
+__all__ = ["WhitenedAdam", "measure", "sample_patches", "whitened_adam"]
