@@ -38,3 +38,19 @@ def _threads() -> None:
     import torch
 
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Four tiny pictures as a training set."""
+    import numpy as np
+    from PIL import Image
+
+    from zoo.training import ImageSet
+
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(1)
+    for index in range(4):
+        small = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        small.resize((72, 64), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return ImageSet.open(folder, store=64, cache_dir=folder / "cache")

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_runs import HELD_OUT, run
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,37 +18,9 @@ from zoo.checks import run_checks
 from zoo.errors import ConfigError, InputError, UnknownNameError, UnsupportedError, WeightsError
 from zoo.methods.cin import CIN, CINNet, CINTask, CINTaskConfig
 from zoo.stylizer import Mix
-from zoo.training import ImageSet, train
+from zoo.training import ImageSet
 
 SMALL: dict[str, Any] = {"width": 4, "style_size": 48}
-QUICK = {
-    "batch_size": 2,
-    "crop": 32,
-    "precision": "fp32",
-    "preview_every": 0,
-    "log_every": 1,
-    "accelerator": "cpu",
-    "warmup": 0,
-}
-HELD_OUT = {"content": [torch.rand(1, 3, 40, 36, generator=torch.Generator().manual_seed(2))]}
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(1)
-    for index in range(4):
-        small = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        small.resize((72, 64), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
-    return ImageSet.open(folder, store=64, cache_dir=folder / "cache")
-
-
-def run(task: CINTask, data: ImageSet, folder: Path, **options) -> Path:  # type: ignore[no-untyped-def]
-    config = type(task.defaults).make({**task.defaults.to_dict(), "zoom": (1.0, 1.0), **QUICK, **options})
-    with pytest.MonkeyPatch.context() as patch:
-        # Drawing takes longer than all of a tiny run.
-        patch.setattr("zoo.training.export.plot_losses", lambda folder: None)
-        return train(task, config, {"content": data}, folder, held_out=HELD_OUT).folder / "model.safetensors"
 
 
 @pytest.fixture(scope="module")

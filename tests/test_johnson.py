@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
+import tiny_runs
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +26,7 @@ from zoo.nn.perceptual import PerceptualLoss
 from zoo.nn.transformer import TransformBody, instance_norm
 from zoo.styles import TrainedStyle, find_styles, load_style, perceptual_hash, recognise, split_styles
 from zoo.stylizer import Style
-from zoo.training import ImageSet, train
+from zoo.training import ImageSet
 from zoo.training.join import join_checkpoints
 from zoo.weights import read_state
 
@@ -234,31 +233,9 @@ def test_perceptual_loss_of_a_style_to_itself_is_its_distance_to_the_content() -
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(1)
-    for index in range(4):
-        small = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        small.resize((72, 64), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
-    return ImageSet.open(folder, store=64, cache_dir=folder / "cache")
-
-
-QUICK = {
-    "batch_size": 2,
-    "crop": 32,
-    "precision": "fp32",
-    "preview_every": 0,
-    "log_every": 1,
-    "accelerator": "cpu",
-    "warmup": 0,
-}
-
-
-def run(task: JohnsonTask, data: ImageSet, folder: Path, **options) -> Path:  # type: ignore[no-untyped-def]
-    config = type(task.defaults).make({**task.defaults.to_dict(), "zoom": (1.0, 1.0), **QUICK, **options})
-    held_out = {"content": [torch.rand(1, 3, 40, 36, generator=torch.Generator().manual_seed(2))]}
-    return train(task, config, {"content": data}, folder, held_out=held_out).folder
+def run(task: JohnsonTask, data: ImageSet, folder: Path, **options: Any) -> Path:
+    """The folder of a tiny run."""
+    return tiny_runs.run(task, data, folder, **options).parent
 
 
 @pytest.fixture(autouse=True)

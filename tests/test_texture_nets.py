@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_runs import HELD_OUT, run
 
 from zoo import images
 from zoo.checks import run_checks
@@ -24,36 +24,7 @@ from zoo.methods.texture_nets import (
     log_spacing,
     with_image,
 )
-from zoo.training import ImageSet, train
-
-QUICK = {
-    "batch_size": 2,
-    "crop": 32,
-    "precision": "fp32",
-    "preview_every": 0,
-    "log_every": 1,
-    "accelerator": "cpu",
-    "warmup": 0,
-}
-HELD_OUT = {"content": [torch.rand(1, 3, 40, 36, generator=torch.Generator().manual_seed(2))]}
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(1)
-    for index in range(4):
-        small = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        small.resize((72, 64), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
-    return ImageSet.open(folder, store=64, cache_dir=folder / "cache")
-
-
-def run(task: TextureNetsTask, data: ImageSet, folder: Path, **options) -> Path:  # type: ignore[no-untyped-def]
-    config = type(task.defaults).make({**task.defaults.to_dict(), "zoom": (1.0, 1.0), **QUICK, **options})
-    with pytest.MonkeyPatch.context() as patch:
-        # Drawing takes longer than all of a tiny run.
-        patch.setattr("zoo.training.export.plot_losses", lambda folder: None)
-        return train(task, config, {"content": data}, folder, held_out=HELD_OUT).folder / "model.safetensors"
+from zoo.training import ImageSet
 
 
 def small(mode: str, preset: str = "v2", **options) -> TextureNetsTask:  # type: ignore[no-untyped-def]
