@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from zoo.config import OptionSpec
     from zoo.images import Image
+    from zoo.stylizer import Stylizer
+
+DEFAULT_STYLE = "builtin:swirls"
 
 # Results go to stdout, everything said about them to stderr, so that a pipe carries only the result.
 console = Console(stderr=True)
@@ -70,6 +73,20 @@ def parse_flags(extra: Sequence[str], specs: Sequence[OptionSpec], hint: str) ->
     return options
 
 
+def load_first(method: str, **arguments: Any) -> Stylizer | None:
+    """The method, loaded, where its styles have names that only its weights know; None where it takes any image."""
+    from zoo.registry import load, load_registry
+
+    if load_registry().resolve(method).entry.taxonomy.styles == "any":
+        return None
+    return load(method, **arguments)
+
+
+def default_style(names: Sequence[str]) -> str:
+    """The style where none was asked for: the only one that was trained, else a built-in image."""
+    return names[0] if len(names) == 1 else DEFAULT_STYLE
+
+
 def options_table(title: str, specs: Sequence[OptionSpec]) -> Table:
     """Options as people read them: flag, type, value, bounds, meaning."""
     table = Table(title=title, title_justify="left")
@@ -97,14 +114,19 @@ def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:
     return images.read(opened, size=policy, max_pixels=max_pixels or images.MAX_PIXELS)
 
 
-def expand(sources: Sequence[str], role: str) -> list[str]:
-    """Files, folders, ``builtin:NAME`` and ``-`` as a list of single images; folders in sorted order."""
+def expand(sources: Sequence[str], role: str, names: Sequence[str] = ()) -> list[str]:
+    """Files, folders, ``builtin:NAME``, ``-`` and ``names`` (of trained styles) as a list of single images.
+
+    Folders are listed in sorted order. A name goes before a file that is called the same.
+    """
     from zoo import images
 
     found: list[str] = []
     for source in sources:
-        if source == "-" or source.startswith("builtin:"):
+        if source == "-" or source.startswith("builtin:") or source in names:
             found.append(source)
+        elif names and not Path(source).exists():
+            raise ImageError(f"{source!r} is neither a file nor a trained style: {', '.join(names)}.")
         else:
             found += [str(path) for path in images.list_images([source])]
     if not found:

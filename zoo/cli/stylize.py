@@ -17,7 +17,9 @@ from zoo.cli.common import (
     Reporter,
     StopRequest,
     console,
+    default_style,
     expand,
+    load_first,
     method_options,
     progress_bar,
     read_image,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from zoo.stylizer import Mix, StyleCode, Stylized, Stylizer
 
 DEFAULT_CONTENT = "builtin:astronaut"
-DEFAULT_STYLE = "builtin:swirls"
 
 
 def stylize(
@@ -44,7 +45,7 @@ def stylize(
     ] = None,
     style: Annotated[
         list[str] | None,
-        typer.Option(help="Files, folders, builtin:NAME, or -. Every content meets every style."),
+        typer.Option(help="Files, folders, builtin:NAME, - or trained styles' names. Every content meets every style."),
     ] = None,
     content_dir: Annotated[str | None, typer.Option(help="A folder of contents.")] = None,
     style_dir: Annotated[str | None, typer.Option(help="A folder of styles.")] = None,
@@ -91,8 +92,12 @@ def stylize(
 
     options = method_options(context.args, method)
     keep = _preserved_color(preserve_color, method, options)
+    stylizer = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    names = stylizer.style_names if stylizer else ()
+    if names and keep == "coral":
+        raise ConfigError("Trained styles have their own colours: keep the content's with --preserve-color luminance.")
     contents = expand([*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT], "content")
-    styles = expand([*(style or []), *([style_dir] if style_dir else [])] or [DEFAULT_STYLE], "style")
+    styles = expand([*(style or []), *([style_dir] if style_dir else [])] or [default_style(names)], "style", names)
     if (contents + styles).count("-") > 1:
         raise InputError("Standard input can be the content or the style, not both: give the other as a file.")
     blend = _parse_weights(weights, len(styles))
@@ -105,10 +110,10 @@ def stylize(
 
     stop = StopRequest()
     summaries: list[dict[str, Any]] = []
-    rows: list[list[Tensor]] = []
+    rows: list[list[Tensor | None]] = []
     loss_rows: list[dict[str, Any]] = []
-    pictures = {source: read_image(source, style_size, max_pixels) for source in styles}
-    stylizer = load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    pictures = {s: None if s in names else read_image(s, style_size, max_pixels) for s in styles}
+    stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
     session = _Session(stylizer, pictures, strength, seed, blend, keep)
     bar = progress_bar(quiet)
     with stop.listening(), bar or contextlib.nullcontext():
@@ -237,12 +242,15 @@ def _read_masks(sources: list[str] | None, photo: Image) -> Tensor | None:
 
 
 class _Session:
-    """A stylizer with its styles encoded once, however many contents follow."""
+    """A stylizer with its styles encoded once, however many contents follow.
+
+    ``styles`` are images by their source; None where the source is a trained style's name.
+    """
 
     def __init__(
         self,
         stylizer: Stylizer,
-        styles: dict[str, Image],
+        styles: dict[str, Image | None],
         strength: float,
         seed: int,
         blend: list[float] | None,
@@ -252,9 +260,10 @@ class _Session:
         self.images = styles
         self.codes: dict[tuple[str, tuple[int, int], str], StyleCode] = {}
 
-    def pictures(self, job: _Job) -> list[Tensor]:
-        """The style images of a job."""
-        return [self.images[source].pixels for source in job.styles]
+    def pictures(self, job: _Job) -> list[Tensor | None]:
+        """The style images of a job, as far as there are any."""
+        found = [self.images[source] for source in job.styles]
+        return [None if image is None else image.pixels for image in found]
 
     def _code(self, source: str, photo: Image, job: _Job) -> StyleCode:
         from zoo import color
@@ -263,7 +272,8 @@ class _Session:
         # A style in the content's colours is another style for every content.
         key = (source, size, "" if self.keep == "none" else job.content)
         if key not in self.codes:
-            style = color.recolor_style(self.images[source].pixels, photo.pixels, self.keep)
+            image = self.images[source]
+            style = source if image is None else color.recolor_style(image.pixels, photo.pixels, self.keep)
             self.codes[key] = self.stylizer.encode_style(style, size)
         return self.codes[key]
 
@@ -324,7 +334,7 @@ def _summary(
     }
 
 
-def _write_sheet(path: str, rows: list[list[Tensor]], method: str) -> None:
+def _write_sheet(path: str, rows: list[list[Tensor | None]], method: str) -> None:
     from zoo import images
 
     inner = max(len(row) for row in rows) - 2

@@ -8,19 +8,31 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.common import Reporter, StopRequest, console, method_options, progress_bar, read_image
-from zoo.cli.stylize import DEFAULT_STYLE
+from zoo.cli.common import (
+    Reporter,
+    StopRequest,
+    console,
+    default_style,
+    expand,
+    load_first,
+    method_options,
+    progress_bar,
+    read_image,
+)
 from zoo.errors import ConfigError
 
 
 def texture(
     context: typer.Context,
     method: Annotated[str, typer.Option("--method", "-m", help="A method that synthesises textures.")] = "gatys",
-    style: Annotated[str, typer.Option(help="File, builtin:NAME, or - for standard input.")] = DEFAULT_STYLE,
+    style: Annotated[
+        str | None, typer.Option(help="File, builtin:NAME, - for standard input, or a trained style's name.")
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="The picture to write.")] = "texture.png",
     size: Annotated[str, typer.Option(help="Width x height of the texture: 384x256, or one number.")] = "256",
     style_size: Annotated[str, typer.Option(help="Long side of the style; 0 keeps it.")] = "512",
     seed: Annotated[int, typer.Option(help="Another seed, another sample.")] = 0,
+    checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
@@ -32,8 +44,14 @@ def texture(
     options = method_options(context.args, method)
     height, width = parse_size(size)
     images.check_writable(output)
-    stylizer = load(method, device=device, precision=precision, **options)
-    code = stylizer.encode_style(read_image(style, style_size).pixels, (height, width))
+    stylizer = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    names = stylizer.style_names if stylizer else ()
+    sources = expand([style or default_style(names)], "style", names)
+    if len(sources) > 1:
+        raise ConfigError(f"A texture has one style: give a file, not the folder {style}.")
+    picture = sources[0] if sources[0] in names else read_image(sources[0], style_size).pixels
+    stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    code = stylizer.encode_style(picture, (height, width))
     bar, stop = progress_bar(quiet), StopRequest()
     with stop.listening(), bar or contextlib.nullcontext():
         reporter = Reporter(bar, stop)
