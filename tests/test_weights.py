@@ -64,7 +64,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     for name in ("ZOO_MIRROR", "ZOO_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("zoo.weights.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("zoo.download.time.sleep", lambda seconds: None)
     with Server() as serving:
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

@@ -9,6 +9,7 @@
     ├── UnsupportedError          the method cannot do this (see its traits)
     ├── WeightsError              a checkpoint is missing, damaged or of another shape
     │   └── DownloadRequiredError weights that must be fetched first, and how
+    ├── DataError                 a set of benchmark images is not here, incomplete or another one
     ├── ProtocolError             a benchmark protocol or its results folder is malformed or in use
     └── NumericalError            a method produced NaN or infinity
 
@@ -68,6 +69,10 @@ class WeightsError(ZooError):
 
 class DownloadRequiredError(WeightsError):
     """Weights are not on this machine and may be fetched only when the user asks."""
+
+
+class DataError(ZooError):
+    """A set of benchmark images is not on this machine, incomplete, or not the one its manifest lists."""
 
 
 class ProtocolError(ZooError):

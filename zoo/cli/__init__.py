@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli.bench import bench
 from zoo.cli.check import check
+from zoo.cli.data import data
 from zoo.cli.doctor import doctor
 from zoo.cli.info import info
 from zoo.cli.list import list_names
@@ -43,6 +44,7 @@ app.command("check")(check)
 app.command("doctor")(doctor)
 app.add_typer(reconstruct, name="reconstruct")
 app.add_typer(weights, name="weights")
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)

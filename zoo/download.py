@@ -1,0 +1,125 @@
+"""Files that are fetched once and kept: where they go, what forbids fetching, and a download that can be broken off.
+
+Environment: ``ZOO_HOME`` is the folder that keeps what is fetched; ``ZOO_MIRROR`` a base URL that replaces scheme and
+host of every URL; ``ZOO_OFFLINE=1`` forbids to contact any host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from zoo.errors import ZooError
+
+Progress = Callable[[int, int], None]
+
+_CHUNK = 1 << 18
+_ATTEMPTS = 4  # of which each must bring something, or it is the last
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+def home() -> Path:
+    """Folder for what the zoo keeps on this machine: ``ZOO_HOME``, else the user's cache folder."""
+    return Path(os.environ.get("ZOO_HOME") or platformdirs.user_cache_dir("style-transfer-zoo"))
+
+
+def offline() -> bool:
+    """Whether ``ZOO_OFFLINE`` forbids to contact another host."""
+    return os.environ.get("ZOO_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+def mirrored(url: str) -> str:
+    """``url`` with scheme and host replaced by ``ZOO_MIRROR``, where that is set."""
+    mirror = os.environ.get("ZOO_MIRROR", "")
+    if not mirror:
+        return url
+    parts = urlsplit(url)
+    return mirror.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(
+    what: str, url: str, path: Path, *, size: int, sha256: str, error: type[ZooError], progress: Progress | None = None
+) -> None:
+    """Bring the file at ``url`` (see :func:`mirrored`) to ``path``, where it appears only once its sha256 is right.
+
+    What an earlier attempt brought lies beside it as ``.part`` and is gone on from (HTTP Range). The caller keeps other
+    processes away. ``what`` begins the sentence of an ``error``, raised where the file cannot be fetched or is another
+    one; ``progress`` is told (bytes so far, of how many).
+    """
+    url = mirrored(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    _receive_all(what, url, part, size, error, progress)
+    if file_sha256(part) != sha256:
+        part.unlink()
+        raise error(f"What {url} sent is not {_inside(what)} (sha256 differs): nothing was kept.")
+    os.replace(part, path)
+
+
+def _inside(what: str) -> str:
+    """``what`` within a sentence."""
+    return what[0].lower() + what[1:] if what.startswith("The ") else what
+
+
+def _receive_all(what: str, url: str, part: Path, size: int, error: type[ZooError], progress: Progress | None) -> None:
+    """Bring ``part`` to ``size`` bytes, going on from what is there."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        before = part.stat().st_size if part.exists() else 0
+        if before > size:
+            part.unlink()
+            before = 0
+        if before == size:
+            return
+        try:
+            _receive(url, part, before, size, progress)
+            reason = f"it ended after {part.stat().st_size} of {size} bytes"
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            if refusal.code == 416:  # another file, shorter than what is here
+                part.unlink()
+            reason = f"{refusal.code} {refusal.reason}"
+            if refusal.code not in (408, 416, 429, 500, 502, 503, 504):
+                raise error(f"{what} cannot be fetched from {url}: {reason}.") from refusal
+        except (OSError, http.client.HTTPException) as failure:
+            reason = str(getattr(failure, "reason", "") or failure) or type(failure).__name__
+        after = part.stat().st_size if part.exists() else 0
+        if after == size:
+            return
+        if after > size:
+            part.unlink()
+            raise error(f"What {url} sent is not {_inside(what)} (it is longer): nothing was kept.")
+        if attempt == _ATTEMPTS or after <= before:
+            kept = f"; the {after / 1e6:.1f} MB that came are kept, the same command goes on from there" * bool(after)
+            raise error(f"{what} cannot be fetched from {url}: {reason}{kept}.")
+        time.sleep(0.2 * attempt)
+
+
+def _receive(url: str, part: Path, begin: int, size: int, progress: Progress | None) -> None:
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+        # A server without ranges sends the whole file again.
+        going_on = answer.status == 206
+        done = begin if going_on else 0
+        with part.open("ab" if going_on else "wb") as file:
+            while chunk := answer.read1(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, size)
+                if done > size:
+                    return
