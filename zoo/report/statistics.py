@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -367,11 +368,13 @@ def _varies(*values: Floats) -> bool:
 
 
 def _spearman(a: Floats, b: Floats) -> float | None:
-    return float(stats.spearmanr(a, b)[0]) if _varies(a, b) else None
+    result: Any = stats.spearmanr(a, b) if _varies(a, b) else None
+    return None if result is None else float(result.statistic)
 
 
 def _kendall(a: Floats, b: Floats) -> float | None:
-    return float(stats.kendalltau(a, b)[0]) if _varies(a, b) else None
+    result: Any = stats.kendalltau(a, b) if _varies(a, b) else None
+    return None if result is None else float(result.statistic)
 
 
 def _scores(scores: ArrayLike, units: Units) -> Floats:
