@@ -112,7 +112,7 @@ def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable
     Raises UnknownNameError for an option that a method lacks, ProtocolError where two methods share an output's name.
     """
     plans: dict[str, MethodPlan] = {}
-    for name in names:
+    for name in map(protocol.chosen, names):
         resolved = registry.resolve(name)
         known = frozenset(spec.name for spec in registry.options(name))
         options, timing = protocol.settings(resolved, known)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from zoo.bench.selection import SET_PREFIX, Pairs, expand_sets, list_pairs, set_file
 from zoo.errors import ImageError, ProtocolError, RegistryError, UnknownNameError, ZooError
 from zoo.registry import PACKAGE, Registry, Resolved, explain, read_yaml
 
@@ -27,7 +29,10 @@ class _Strict(BaseModel):
 
 
 class ImageRef(_Strict):
-    """An image: ``builtin:NAME`` or a path relative to the protocol's file, alone or with a name and its sha256.
+    """An image: ``builtin:NAME``, ``set:NAME/FILE`` or a path relative to the protocol's file.
+
+    Alone, or with a name and its sha256. ``{set: NAME}`` in its place stands for all images of a set in that role, see
+    :class:`zoo.bench.selection.SetUse`.
 
     ``name`` stands in rows and file names (default: the built-in name or the file's stem); a given ``sha256`` is
     checked, and one that is not given is recorded.
@@ -39,7 +44,7 @@ class ImageRef(_Strict):
 
     @property
     def label(self) -> str:
-        return self.name or Path(self.image.removeprefix("builtin:")).stem
+        return self.name or Path(self.image.removeprefix("builtin:").removeprefix(SET_PREFIX)).stem
 
 
 class Timing(_Strict):
@@ -58,6 +63,12 @@ class MethodSettings(_Strict):
 
     options: dict[str, Any] = Field(default_factory=dict)
     timing: Timing | None = None
+
+
+class MethodChoice(MethodSettings):
+    """The same for one method, and which preset or checkpoint its bare name means under the protocol."""
+
+    preset: str | None = None
 
 
 class MetricUse(_Strict):
@@ -87,8 +98,13 @@ def _metric(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+_Images = list[Annotated[ImageRef, BeforeValidator(_image)]]
+
+
 class Protocol(_Strict):
     """The schema of a protocol's file.
+
+    ``pairs`` is a rule of :mod:`zoo.bench.selection`; images that no pair takes are left out of the protocol.
 
     ``sizes`` are pixels of the side that ``resize`` names (0 keeps the size); styles take the same size unless
     ``style_size`` is given. ``optimisation`` holds for every method that optimises the image, where the method has the
@@ -98,9 +114,9 @@ class Protocol(_Strict):
     version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=NAME)
     description: str = ""
-    contents: list[Annotated[ImageRef, BeforeValidator(_image)]] = Field(min_length=1)
-    styles: list[Annotated[ImageRef, BeforeValidator(_image)]] = Field(min_length=1)
-    pairs: Literal["all"] | list[tuple[str, str]] = "all"
+    contents: Annotated[_Images, BeforeValidator(partial(expand_sets, role="contents"))] = Field(min_length=1)
+    styles: Annotated[_Images, BeforeValidator(partial(expand_sets, role="styles"))] = Field(min_length=1)
+    pairs: Pairs = "all"
     sizes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     resize: Literal["long", "short", "exact"] = "long"
     style_size: int | None = Field(default=None, ge=0)
@@ -108,7 +124,7 @@ class Protocol(_Strict):
     strengths: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[1.0], min_length=1)
     timing: Timing = Timing()
     optimisation: MethodSettings = MethodSettings()
-    methods: dict[str, MethodSettings] = Field(default_factory=dict)
+    methods: dict[str, MethodChoice] = Field(default_factory=dict)
     metrics: list[Annotated[MetricUse, BeforeValidator(_metric)]] = Field(default_factory=list)
     baselines: list[Baseline] = ["content-copy", "style-copy"]
     limits: Limits = Limits()
@@ -120,16 +136,21 @@ class Protocol(_Strict):
             for ref in refs:
                 if "__" in ref.label:
                     raise ValueError(f"{role}: {ref.label!r} has two underscores in a row: give it another name")
-        if self.pairs != "all":
-            known = ({ref.label for ref in self.contents}, {ref.label for ref in self.styles})
-            for pair in self.pairs:
-                for name, names, role in zip(pair, known, ("contents", "styles"), strict=True):
-                    if name not in names:
-                        raise ValueError(f"pairs: {name!r} is not one of the {role}")
-        for what in ("pairs", "sizes", "seeds", "strengths", "baselines"):
-            _refuse_twice(what, [] if getattr(self, what) == "all" else getattr(self, what))
+        if not self.listed:
+            raise ValueError("pairs: none is listed")
+        _refuse_twice("pairs", self.listed)
+        for what in ("sizes", "seeds", "strengths", "baselines"):
+            _refuse_twice(what, getattr(self, what))
+        for name, choice in self.methods.items():
+            if choice.preset is not None and "." in name:
+                raise ValueError(f"methods: {name} names its preset already, so none can be chosen for it")
         _refuse_twice("metrics", [metric.label for metric in self.metrics])
         return self
+
+    @property
+    def listed(self) -> list[tuple[str, str]]:
+        """The pairs (content, style) by name."""
+        return list_pairs(self.pairs, [ref.label for ref in self.contents], [ref.label for ref in self.styles])
 
 
 def _refuse_twice(what: str, values: list[Any]) -> None:
@@ -183,6 +204,11 @@ class ResolvedProtocol:
         """``name@`` and twelve hex digits."""
         canonical = json.dumps(self.data, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return f"{self.spec.name}@{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    def chosen(self, name: str) -> str:
+        """A method's name with the preset that the protocol fixes for it, if it does and the name has none."""
+        choice = self.spec.methods.get(name)
+        return name if choice is None or choice.preset is None else f"{name}.{choice.preset}"
 
     def settings(self, resolved: Resolved, known: frozenset[str]) -> tuple[dict[str, Any], Timing]:
         """Options and timing for a method that has the options ``known``: the most specific entry wins."""
@@ -242,14 +268,13 @@ def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> Resolv
     Raises ProtocolError for an image that cannot be read or whose hash differs, UnknownNameError for a metric or a
     method that the registry lacks.
     """
-    for name in spec.methods:
-        registry.resolve(name)
-    contents = tuple(_resolve_image(ref, folder, spec.name) for ref in spec.contents)
-    styles = tuple(_resolve_image(ref, folder, spec.name) for ref in spec.styles)
-    if spec.pairs == "all":
-        pairs = tuple((content.name, style.name) for content in contents for style in styles)
-    else:
-        pairs = tuple(spec.pairs)
+    for name, choice in spec.methods.items():
+        registry.resolve(name if choice.preset is None else f"{name}.{choice.preset}")
+    pairs = tuple(spec.listed)
+    contents, styles = (
+        tuple(_resolve_image(ref, folder, spec.name) for ref in refs if ref.label in used)
+        for refs, used in ((spec.contents, {c for c, _ in pairs}), (spec.styles, {s for _, s in pairs}))
+    )
     versions = tuple(registry.metric(metric.name).version for metric in spec.metrics)
     return ResolvedProtocol(spec, contents, styles, pairs, versions)
 
@@ -257,8 +282,11 @@ def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> Resolv
 def _resolve_image(ref: ImageRef, folder: Path, protocol: str) -> ProtocolImage:
     from zoo import images
 
-    source = ref.image if ref.image.startswith(images.BUILTIN_PREFIX) else str(folder / ref.image)
     try:
+        if ref.image.startswith(images.BUILTIN_PREFIX):
+            source = ref.image
+        else:
+            source = str(set_file(ref.image) if ref.image.startswith(SET_PREFIX) else folder / ref.image)
         sha256 = images.read(source).sha256
     except (ImageError, ZooError) as error:
         raise ProtocolError(f"Protocol {protocol}, image {ref.label}: {error}") from error
