@@ -15,11 +15,11 @@ from PIL import Image
 
 from zoo import imagesets
 from zoo.bench.plan import plan_methods
-from zoo.bench.protocol import ResolvedProtocol, load_protocol, resolve_protocol
+from zoo.bench.protocol import ResolvedProtocol, find_protocol, list_protocols, load_protocol, resolve_protocol
 from zoo.bench.selection import PairSample, StylesPerContent, drawn, list_pairs
 from zoo.errors import ProtocolError, UnknownNameError
 from zoo.imagesets import fetch_set, load_manifest
-from zoo.registry import load_registry
+from zoo.registry import import_object, load_registry
 
 BASE: dict[str, Any] = {
     "schema": 1,
@@ -221,3 +221,66 @@ def test_a_protocol_may_fix_what_a_bare_name_means(fetched):
     assert protocol.id != resolve(fetched, methods={"gatys": {"options": {"num_steps": 9}}}).id
     with pytest.raises(UnknownNameError, match="paper"):
         resolve(fetched, methods={"gatys": {"preset": "papre"}})
+
+
+# --- the protocols that ship -----------------------------------------------------------------------------------------
+
+SHAPES = {
+    "quick": (4, [256]),
+    "standard": (12, [256, 512]),
+    "speed": (1, [256, 512, 1024, 2048, 4096]),
+    "tradeoff": (4, [256]),
+    "styleid": (800, [512]),
+    "styleid-sample": (200, [512]),
+    "adain": (220, [512]),
+}
+
+
+def shipped(name: str) -> ResolvedProtocol:
+    path = find_protocol(name)
+    return resolve_protocol(load_protocol(path), path.parent, load_registry())
+
+
+def check_metrics(protocol: ResolvedProtocol) -> None:
+    """ConfigError for a setting that a metric lacks."""
+    for use in protocol.spec.metrics:
+        import_object(load_registry().metric(use.name).implementation).Config.make(use.settings)
+
+
+def test_every_protocol_that_ships_is_known_here():
+    assert list_protocols() == sorted(SHAPES)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_the_pairs_and_sizes_of_a_protocol_that_ships(name):
+    spec = load_protocol(find_protocol(name))
+    assert (len(spec.listed), spec.sizes) == SHAPES[name]
+    assert spec.description
+
+
+@pytest.mark.parametrize("name", ["quick", "standard", "speed", "tradeoff"])
+def test_what_ships_for_built_in_images_fits_every_method_and_metric(name):
+    registry = load_registry()
+    protocol = shipped(name)
+    check_metrics(protocol)
+    plans = plan_methods(protocol, registry, registry.match(["all"]))
+    assert len(plans) == len(registry.methods)
+    cells = len(protocol.pairs) * len(protocol.spec.sizes) * len(protocol.spec.strengths)
+    assert {len(plan.cells) for plan in plans} == {cells}
+
+
+@pytest.mark.parametrize("name", ["styleid", "styleid-sample", "adain"])
+def test_what_ships_for_published_sets_finds_their_images(name, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path))
+    which = name.partition("-")[0]
+    with pytest.raises(ProtocolError, match=f"run 'zoo data fetch {which}'"):
+        shipped(name)
+    fetch_set(load_manifest(which), shared / "images" / "benchmark" / which)
+    protocol = shipped(name)
+    assert len(protocol.pairs) == SHAPES[name][0]
+    check_metrics(protocol)
+
+
+def test_the_sample_of_styleid_is_what_it_was():
+    styles = sorted({style for _, style in load_protocol(find_protocol("styleid-sample")).listed})
+    assert styles == ["05", "10", "16", "26", "28", "31", "34", "35", "38", "39"]
