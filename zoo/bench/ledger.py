@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
+from zoo.bench.plan import Cell, MethodPlan, RunCell, Scored, SetCell
 from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.registry import Registry
@@ -57,7 +57,7 @@ class Ledger:
 
     # -- new rows ----------------------------------------------------------------------------------------------
 
-    def record(self, cell: Cell, precision: str | None, measured: Iterable[Mapping[str, Any]]) -> None:
+    def record(self, cell: Cell | RunCell, precision: str | None, measured: Iterable[Mapping[str, Any]]) -> None:
         """A cell's numbers (or a process's), the one that says that the cell is done last."""
         self._write(
             self._row(
@@ -67,6 +67,7 @@ class Ledger:
                 precision=precision,
                 value=number["value"],
                 samples=tuple(number["samples"]),
+                reason=number.get("reason", ""),
             )
             for number in sorted(measured, key=lambda number: number["metric"] == PRIMARY)
         )
@@ -76,6 +77,10 @@ class Ledger:
         unit = MEASURES[PRIMARY].unit
         self._write([self._row(cell, PRIMARY, unit, precision=precision, status=status, reason=reason)])
         self.advance(str(cell), f"{cell}: {status}: {reason}")
+
+    def lack(self, cell: Cell | RunCell, metric: str, status: Status, reason: str, precision: str | None) -> None:
+        """A measure beside the seconds that could not be taken, and why."""
+        self._write([self._row(cell, metric, MEASURES[metric].unit, precision=precision, status=status, reason=reason)])
 
     def score(self, cell: Scored, metric: int, value: float | None, status: Status = "ok", reason: str = "") -> None:
         """A metric's value of a cell or set, or why there is none; it counts as done.
@@ -102,7 +107,7 @@ class Ledger:
 
     def _row(
         self,
-        cell: Scored,
+        cell: Scored | RunCell,
         metric: str,
         unit: str,
         *,

@@ -81,6 +81,25 @@ class SetCell:
         return f"{self.method}, all {len(self.members)} pictures at {self.size}"
 
 
+@dataclass(frozen=True)
+class RunCell:
+    """What a row is of that belongs to the run: the machine's speed, or the largest size that fits a method."""
+
+    method: str
+    seed: int = 0
+    size: int = 0
+    strength: float = 1.0
+    content: None = None
+    style: None = None
+
+    def key(self, metric: str) -> RowKey:
+        """The key of the row for a measure."""
+        return (self.method, None, None, self.size, self.seed, self.strength, metric)
+
+    def __str__(self) -> str:
+        return self.method
+
+
 Scored = Cell | SetCell
 
 

@@ -50,12 +50,19 @@ class ImageRef(_Strict):
 class Timing(_Strict):
     """How often a call is timed: ``warmup`` calls first, then up to ``repeats``, none begun after ``budget`` seconds.
 
-    At least one call is timed. A warm-up call of an optimisation method is stopped after its first step.
+    A call encodes the style and stylises with that; both are timed apart. At least one call is timed. A warm-up call of
+    an optimisation method is stopped after its first step.
+
+    ``count`` above 0 asks for operations and the share of the machine's peak: one more call is made in which they are
+    counted, and that of an optimisation method is stopped after so many seconds. ``batches`` are batch sizes tried for
+    pictures a second, beside 1, all of them together within another ``budget``; empty asks for none.
     """
 
     warmup: int = Field(default=1, ge=0)
     repeats: int = Field(default=10, ge=1)
     budget: float = Field(default=5.0, ge=0)
+    count: float = Field(default=0.0, ge=0)
+    batches: list[Annotated[int, Field(ge=2)]] = Field(default_factory=list)
 
 
 class MethodSettings(_Strict):

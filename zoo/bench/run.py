@@ -6,6 +6,7 @@ have rows are not measured again. Failed and skipped cells stay as they are unle
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, stages
+from zoo.bench import environment, rates, remarks, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
@@ -89,15 +90,16 @@ def run(
         with RowStore(folder.rows) as store:
             ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
             work = _Work(folder, resolved, plans, ledger, retry_failed)
-            if work.missing or work.unscored():
+            if work.missing or work.unscored() or rates.pending(ledger, plans):
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
                 with _noted(folder, run_file, run_id, chosen, plans):
                     _prepare_inputs(folder, resolved)
                     stages.measure(setting, ledger, work.missing)
+                    rates.find(setting, ledger, plans)
                     _draw_baselines(folder, work.baselines)
                     stages.score(setting, ledger, work.unscored())
             labels = {plan.label for plan in plans} | set(resolved.spec.baselines)
-            rows = [row for row in store.rows if row.method in labels]
+            rows = [row for row in store.rows if row.method in labels or remarks.of_run(row)]
         return BenchResult(folder.path, write_report(folder.path), rows, ledger.written)
 
 
@@ -188,14 +190,24 @@ def _noted(
         "methods": [plan.label for plan in plans],
         "load_before": environment.load_average(),
         "load_after": None,
+        "seconds": None,
+        "other_cores": None,
+        "busy": None,
         "environment": environment.describe(device),
     }
+    begun, neighbours = time.monotonic(), environment.Neighbours()
     run_file["runs"].append(entry)
     folder.write_run(run_file)
     try:
         yield
     finally:
-        entry |= {"ended": utc_now(), "load_after": environment.load_average()}
+        entry |= {
+            "ended": utc_now(),
+            "load_after": environment.load_average(),
+            "seconds": round(time.monotonic() - begun, 3),
+            "other_cores": neighbours.cores(),
+        }
+        entry["busy"] = bool(remarks.busy(entry))
         folder.write_run(run_file)
 
 

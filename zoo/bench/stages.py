@@ -1,4 +1,8 @@
-"""The two stages of a run, each in worker processes: measuring methods, then scoring the pictures they left."""
+"""The two stages of a run, each in worker processes: measuring methods, then scoring the pictures they left.
+
+Measuring is one process at a time, always: two at once would share caches, memory and the device, and time each other.
+What :mod:`zoo.bench.rates` adds to the first stage, operations and rates, is found after all of it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.bench import growth
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Ledger
+from zoo.bench.measures import PRIMARY
 from zoo.bench.memory import machine_memory
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
 from zoo.bench.protocol import Limits
 from zoo.bench.rows import Status
 from zoo.bench.supervise import Worker, WorkerError
 
-_STATUS: dict[str, Status] = {"refused": "skipped", "failed": "failed"}
+# How reasons begin that speak of memory, the supervisor's and the worker's.
+OUT_OF_MEMORY = "out of memory"
+STATUS: dict[str, Status] = {"refused": "skipped", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def measure(setting: Setting, ledger: Ledger, missing: Sequence[tuple[MethodPlan
             group = [cell for cell in cells if cell.size == size]
             if reason:
                 for cell in group:
-                    ledger.refuse(cell, "failed", reason, None)
+                    ledger.refuse(cell, "failed", reason + _projected(ledger, cell), None)
             else:
                 reason = _measure_size(setting, ledger, plan, group)
 
@@ -81,7 +89,8 @@ def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: lis
                 return f"not tried, because loading {error}" if error.limit else ""
             lost, cells = cells[now.cell], cells[now.cell + 1 :]
             if now.busy:
-                ledger.refuse(lost, "failed", str(error), now.precision)
+                need = _projected(ledger, lost) if error.limit else ""
+                ledger.refuse(lost, "failed", f"{error}{need}", now.precision)
             if error.limit:
                 # What a limit ended would end again on a picture of the same size or a larger one.
                 reason = f"not tried, because {lost.content} x {lost.style} at {lost.size} {error}"
@@ -116,7 +125,20 @@ def _note(ledger: Ledger, cells: Sequence[Cell], event: Mapping[str, Any], now: 
     else:
         now.busy = False
         for cell in cells if event["cell"] is None else [cells[event["cell"]]]:
-            ledger.refuse(cell, _STATUS[kind], event["reason"], now.precision)
+            need = _projected(ledger, cell) if event["reason"].startswith(OUT_OF_MEMORY) else ""
+            ledger.refuse(cell, STATUS[kind], event["reason"] + need, now.precision)
+
+
+def _projected(ledger: Ledger, cell: Cell) -> str:
+    """What a cell that met a limit would have needed, from the smaller sizes of its method; empty without any."""
+    rows = ledger.store.rows
+    said = []
+    for metric, unit in (("memory.cuda_allocated", "MiB on the GPU"), ("memory.resident", "MiB above idle")):
+        if (need := growth.projected(rows, cell.method, metric, cell.size)) is not None:
+            said.append(f"{need:.0f} {unit}")
+    if (seconds := growth.projected(rows, cell.method, PRIMARY, cell.size)) is not None:
+        said.append(f"{seconds:.3g} s a picture")
+    return f"; projected need at {cell.size}, from its growth over smaller sizes: {', '.join(said)}" if said else ""
 
 
 def score(setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Scored]]) -> None:
@@ -147,7 +169,7 @@ def score(setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Scored]
                         if kind == "scored":
                             ledger.score(cell, number, event["value"], reason=event.get("note", ""))
                         else:
-                            ledger.score(cell, number, None, _STATUS[kind], event["reason"])
+                            ledger.score(cell, number, None, STATUS[kind], event["reason"])
                         del rest[number, cell]
                     busy = None
             return

@@ -34,7 +34,8 @@ class WorkerError(Exception):
 class Worker:
     """``python -m MODULE`` with a job, in a process group of its own, ended at its limits.
 
-    ``seconds`` bounds the time between two events, ``bytes`` the resident memory of the process and its children.
+    ``seconds`` bounds the time between two events, ``memory`` the resident bytes of the process and its children. The
+    job is told both as ``limits``, and when it was started as ``spawned``.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Worker:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         if threads is not None:
             environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        job = {**job, "spawned": time.monotonic(), "limits": {"seconds": seconds, "memory": memory}}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,

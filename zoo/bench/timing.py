@@ -15,8 +15,9 @@ from zoo.device import synchronize
 
 T = TypeVar("T")
 
-# A 95th percentile of fewer runs would be their maximum under another name.
+# A 95th percentile of fewer runs would be their maximum under another name, and quartiles of fewer are hardly any.
 P95_RUNS = 20
+IQR_RUNS = 4
 
 
 def timed(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
@@ -44,6 +45,14 @@ def p95(samples: list[float]) -> float | None:
     if len(samples) < P95_RUNS:
         return None
     return statistics.quantiles(samples, n=20, method="inclusive")[-1]
+
+
+def iqr(samples: list[float]) -> float | None:
+    """The third quartile minus the first, or None from fewer than four runs."""
+    if len(samples) < IQR_RUNS:
+        return None
+    first, _, third = statistics.quantiles(samples, n=4, method="inclusive")
+    return third - first
 
 
 @dataclass

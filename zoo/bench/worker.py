@@ -10,13 +10,18 @@ The job names the method, its options, its cells and where the prepared inputs a
 
 What the numbers are:
 
-    seconds.import        importing torch and the zoo
+    seconds.import        from the process's start until torch and the zoo are imported
     seconds.load          building the method, weights included
     seconds.first         the first call in this process, encoding excluded; one-time costs of the libraries included.
                           An optimisation method is stopped after its first step
     seconds.encode_style  median of the repeats after warm-up
-    seconds.stylize       the same, with the style encoded already; ``.p95`` from twenty repeats up
+    seconds.stylize       the same, with the style encoded already
+    seconds.whole         the same of both together, as they follow each other in every repeat
+                          ``.iqr`` from four repeats up, ``.p95`` from twenty
     seconds.step          optimisation methods: mean over the steps of all timed calls, first steps excluded
+    parameters            numbers in the parameters of the networks held after the first call
+    seconds.warmup, .files   what the harness itself took in the cell: warm-up calls; reading the inputs and writing
+                          the picture
     memory.idle           resident after importing torch and the zoo and reading a picture, before the method is built
     memory.resident       peak during the cell minus idle: weights, style and working memory together
     memory.cuda_allocated, memory.cuda_reserved   peaks of torch's allocator during the cell
@@ -26,13 +31,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
 from zoo.errors import DownloadRequiredError, UnsupportedError
 
 if TYPE_CHECKING:
-    from zoo.stylizer import StyleCode, Stylized, Stylizer
+    from zoo.stylizer import Progress, StyleCode, Stylized, Stylizer
 
 REFUSALS = (UnsupportedError, DownloadRequiredError)
 
@@ -41,7 +48,6 @@ def main() -> None:
     """Run the job that stands on standard input."""
     channel = Channel()
     job = channel.job
-    begun = time.perf_counter()
     import torch
 
     from zoo import images
@@ -50,7 +56,7 @@ def main() -> None:
 
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
-    import_seconds = time.perf_counter() - begun
+    import_seconds = started(job)
     # Decoding a picture loads libraries of the harness's own, which are no part of the method's memory.
     images.read(job["cells"][0]["content"])
     idle = memory.resident()
@@ -76,13 +82,21 @@ def main() -> None:
     channel.send("done")
 
 
-def measurement(metric: str, value: float, unit: str, samples: list[float] | None = None) -> dict[str, Any]:
-    """One number as an event carries it; times are kept to a tenth of a microsecond."""
+def started(job: Mapping[str, Any]) -> float:
+    """Seconds since this process was asked for; the monotonic clock is one for all processes of a machine."""
+    return time.monotonic() - job["spawned"]
+
+
+def measurement(
+    metric: str, value: float, unit: str, samples: Sequence[float] = (), reason: str = ""
+) -> dict[str, Any]:
+    """One number as an event carries it; times are kept to a tenth of a microsecond. ``reason``: what to say beside."""
     return {
         "metric": metric,
         "value": round(value, 7),
         "unit": unit,
-        "samples": [round(s, 7) for s in samples or ()],
+        "samples": [round(s, 7) for s in samples],
+        "reason": reason,
     }
 
 
@@ -126,9 +140,12 @@ class _Session:
     def _measure(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
         from zoo import images
         from zoo.bench import memory, timing
+        from zoo.bench.parameters import parameters
 
+        begun = time.perf_counter()
         content = images.read(cell["content"]).pixels
         style = images.read(cell["style"]).pixels
+        files = time.perf_counter() - begun
         shape = (content.shape[-2], content.shape[-1])
         device = self.model.device
         how = {"repeats": self.timing["repeats"], "budget": self.timing["budget"]}
@@ -137,49 +154,74 @@ class _Session:
         def encode() -> StyleCode:
             return self.model.encode_style(style, shape)
 
+        def stylize(code: StyleCode, watch: Progress | None) -> Stylized:
+            return self.model.stylize(content, code, strength=cell["strength"], seed=cell["seed"], progress=watch)
+
+        clocks: list[timing.StepClock] = []
+        encoding: list[float] = []
+        stylizing: list[float] = []
+
+        def both() -> Stylized:
+            seconds, code = timing.timed(encode, device)
+            encoding.append(seconds)
+            # Only an optimiser is watched step by step: a callback must not slow a single pass down.
+            watch = timing.StepClock(device) if self.optimises else None
+            seconds, stylized = timing.timed(partial(stylize, code, watch), device)
+            stylizing.append(seconds)
+            clocks.extend([watch] if watch else [])
+            return stylized
+
         with memory.peak(device) as peak:
-            for _ in range(self.timing["warmup"]):
-                encode()
-            seconds, code = timing.repeat(encode, device, **how)
-            result += _timed("seconds.encode_style", seconds)
-
-            clocks: list[timing.StepClock] = []
-
-            def stylize(stop_after: int | None = None) -> Stylized:
-                clocks.append(timing.StepClock(device, stop_after))
-                # Only an optimiser is watched step by step: a callback must not slow a single pass down.
-                watch = clocks[-1] if self.optimises else None
-                return self.model.stylize(content, code, strength=cell["strength"], seed=cell["seed"], progress=watch)
-
-            def warm() -> Stylized:
-                return stylize(stop_after=1)
-
-            for _ in range(self.timing["warmup"]):
-                first, _unused = timing.timed(warm, device)
-                if not self.called:
-                    self.called = True
-                    result.append(measurement("seconds.first", first, "s"))
-            clocks.clear()
-            seconds, stylized = timing.repeat(stylize, device, **how)
+            begun = time.perf_counter()
+            self._warm_up(encode, stylize, result)
+            warmup = time.perf_counter() - begun
+            whole, stylized = timing.repeat(both, device, **how)
         steps = [step for clock in clocks for step in clock.steps]
         if steps:
             result.append(measurement("seconds.step", statistics.fmean(steps), "s"))
-        result += _timed("seconds.stylize", seconds)
+        result += _timed("seconds.encode_style", encoding)
+        result += _timed("seconds.stylize", stylizing)
+        result += _timed("seconds.whole", whole)
         result.append(measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB"))
         for name in ("cuda_allocated", "cuda_reserved"):
             value = getattr(peak, name)
             if value is not None:
                 result.append(measurement(f"memory.{name}", value / memory.MIB, "MiB"))
+        result.append(measurement("parameters", parameters(self.model), ""))
+        begun = time.perf_counter()
         images.write(cell["output"], stylized.image)
+        files += time.perf_counter() - begun
+        for name, seconds in (("warmup", warmup), ("files", files)):
+            result.append(measurement(f"seconds.{name}", seconds, "s"))
         return result
+
+    def _warm_up(
+        self,
+        encode: Callable[[], StyleCode],
+        stylize: Callable[[StyleCode, Progress | None], Stylized],
+        result: list[dict[str, Any]],
+    ) -> None:
+        """The calls before the clock counts; the very first one of the process is noted."""
+        from zoo.bench import timing
+
+        device = self.model.device
+        for _ in range(self.timing["warmup"]):
+            code = encode()
+            watch = timing.StepClock(device, stop_after=1) if self.optimises else None
+            first, _unused = timing.timed(partial(stylize, code, watch), device)
+            if not self.called:
+                self.called = True
+                result.append(measurement("seconds.first", first, "s"))
 
 
 def _timed(metric: str, samples: list[float]) -> list[dict[str, Any]]:
-    from zoo.bench.timing import p95
+    from zoo.bench.timing import iqr, p95
 
     rows = [measurement(metric, statistics.median(samples), "s", samples)]
-    tail = p95(samples)
-    return rows if tail is None else [*rows, measurement(f"{metric}.p95", tail, "s")]
+    for name, value in (("iqr", iqr(samples)), ("p95", p95(samples))):
+        if value is not None:
+            rows.append(measurement(f"{metric}.{name}", value, "s"))
+    return rows
 
 
 if __name__ == "__main__":

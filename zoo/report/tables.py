@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.bench import remarks as run_remarks
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.rows import Row, latest, read_rows
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
-# Above this share of the cores, other work runs beside the benchmark and its timings suffer.
-_BUSY_SHARE = 0.5
 # Pairs that a remark names before it stops.
 _LISTED = 8
 
@@ -112,6 +111,8 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     if strangers:
         raise ProtocolError(f"Rows of {sorted(strangers)[0]} cannot stand in a table of {identity['id']}.")
     baselines = set(identity["resolved"]["baselines"])
+    of_run = [row for row in counted if run_remarks.of_run(row)]
+    counted = [row for row in counted if not run_remarks.of_run(row)]
     columns = _columns(counted, registry)
     groups: dict[tuple[int, float], list[Row]] = {}
     for row in counted:
@@ -131,6 +132,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
             lines += _lines(own + fixed, size, strength, columns, baselines, pairs, notes, remarks)
             best |= _best(lines, start, columns)
     remarks += _said_beside(counted, columns)
+    remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
     return Table(identity["id"], _caption(run_file, counted), columns, lines, best, pairs, notes, remarks)
@@ -143,7 +145,7 @@ def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
 def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
     present = {row.metric for row in rows if row.status == "ok"}
     columns = [
-        Column(measure.name, measure.column, measure.unit, "lower", measure.combine, bool(measure.column))
+        Column(measure.name, measure.column, measure.unit, measure.direction, measure.combine, bool(measure.column))
         for measure in MEASURES.values()
         if measure.name in present
     ]
@@ -203,8 +205,12 @@ def _lines(
 
 def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """What must be said with the values of a column, once per reason."""
-    titles = {column.metric: column.title for column in columns}
-    said = [f"{titles[row.metric]}: {row.reason.rstrip('.')}." for row in rows if row.status == "ok" and row.reason]
+    titles = {column.metric: column.title for column in columns if column.shown}
+    said = [
+        f"{titles[row.metric]}: {row.reason.rstrip('.')}."
+        for row in rows
+        if row.status == "ok" and row.reason and row.metric in titles
+    ]
     return list(dict.fromkeys(said))
 
 
@@ -285,12 +291,9 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
 
 
 def _run_remarks(run_file: dict[str, Any]) -> list[str]:
-    remarks = []
     runs = run_file["runs"]
-    loads = [run["load_before"] for run in runs if run["load_before"] is not None]
-    cores = min((run["environment"]["usable_cores"] for run in runs), default=1)
-    if loads and max(loads) > _BUSY_SHARE * cores:
-        remarks.append(f"Busy machine: a load of {max(loads):g} on {cores} cores when a run began; timings suffer.")
+    busy = run_remarks.busy_remark(runs)
+    remarks = [busy] if busy else []
     if len({run["environment"]["source"] for run in runs}) > 1:
         remarks.append("The rows come from several runs, between which the code changed.")
     return remarks

@@ -1,0 +1,313 @@
+"""What a run counts and measures beside seconds: operations, parameters, batches, the machine, growth, its own cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import bench_fakes
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+
+from zoo.bench import growth, machine, operations, overhead, remarks
+from zoo.bench.parameters import parameters
+from zoo.bench.rows import Row
+from zoo.bench.run import BenchResult, run
+from zoo.registry import load_registry
+from zoo.report.tables import read_table
+
+CPU = torch.device("cpu")
+STEPPER = "stepper.plain[num_steps=4]"
+SIZES = (32,)
+PROTOCOL: dict[str, Any] = {
+    "schema": 1,
+    "name": "measures",
+    "contents": ["red.png"],
+    "styles": ["sea.png"],
+    "sizes": list(SIZES),
+    "resize": "exact",
+    "timing": {"warmup": 1, "repeats": 21, "budget": 20.0, "count": 1.0, "batches": [4, 2]},
+    "optimisation": {"options": {"num_steps": 4}, "timing": {"warmup": 1, "repeats": 1, "count": 1.0, "batches": [2]}},
+    "baselines": [],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The fakes as an installed plugin, here and in every process started from here."""
+    folder = tmp_path_factory.mktemp("plugin")
+    bench_fakes.install(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        importlib.invalidate_caches()
+        load_registry.cache_clear()
+        yield
+    load_registry.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, list[float]]:
+    """One run of three fakes, and how long the sleeping one says it slept in each of its calls."""
+    folder = tmp_path_factory.mktemp("measures")
+    rng = np.random.default_rng(0)
+    for name in ("red", "sea"):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    (folder / "measures.yaml").write_text(yaml.safe_dump(PROTOCOL))
+    log = folder / "slept"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_FAKES_LOG", str(log))
+        names = ["filter", "sleepy", "stepper"]
+        result = run(names, folder / "measures.yaml", folder / "out", device="cpu", threads=1)
+    return result, [float(line) for line in log.read_text().split()]
+
+
+def found(result: BenchResult, method: str, metric: str, size: int = SIZES[0]) -> Row:
+    (row,) = [row for row in result.rows if (row.method, row.metric, row.size) == (method, metric, size)]
+    return row
+
+
+def test_operations_and_parameters_are_those_of_the_network(measured):
+    result, _ = measured
+    for size in SIZES:
+        row = found(result, "filter.plain", "gflops.stylize", size)
+        assert row.value == pytest.approx(2 * 9 * 3 * 8 * size**2 / 1e9, abs=1e-7)
+        assert row.reason == "not counted: linalg_eigh"
+    assert found(result, "filter.plain", "parameters").value == 9 * 3 * 8 + 8
+    assert found(result, "stepper.plain[num_steps=4]", "parameters").value == 0
+    assert found(result, "filter.plain", "gflops.encode_style").value == 0
+
+
+def test_both_together_is_each_repeat_of_encoding_and_stylising(measured):
+    result, _ = measured
+    encoding, stylizing, whole = (
+        found(result, "sleepy.plain", f"seconds.{name}").samples for name in ("encode_style", "stylize", "whole")
+    )
+    assert len(encoding) == len(stylizing) == len(whole) == 21
+    for a, b, both in zip(encoding, stylizing, whole, strict=True):
+        assert both >= a + b - 1e-6
+    for name in ("encode_style", "stylize", "whole"):
+        samples = found(result, "sleepy.plain", f"seconds.{name}").samples
+        low, high = np.quantile(samples, [0.25, 0.75])
+        assert found(result, "sleepy.plain", f"seconds.{name}.iqr").value == pytest.approx(high - low, abs=1e-6)
+
+
+def test_a_sleep_is_measured_within_two_milliseconds(measured):
+    result, slept = measured
+    own = slept[1:22]  # after the warm-up call
+    outside = found(result, "sleepy.plain", "seconds.stylize").samples
+    # The method's own account of the same calls; a busy machine may hold up any one of them in between.
+    beyond = [harness - method for harness, method in zip(outside, own, strict=True)]
+    assert min(beyond) >= -1e-6
+    assert min(beyond) < 0.002
+
+
+def test_pictures_a_second_are_of_the_best_batch(measured):
+    result, _ = measured
+    single = found(result, "sleepy.plain", "seconds.stylize").value
+    rate, batch = (found(result, "sleepy.plain", f"images_per_second{part}").value for part in ("", ".batch"))
+    # It sleeps as long for four pictures as for one.
+    assert batch == 4
+    assert rate is not None
+    assert single is not None
+    assert 2 / single < rate < 4 / 0.05
+    assert found(result, STEPPER, "images_per_second.batch").value == 1
+    one = found(result, STEPPER, "seconds.stylize").value
+    assert one is not None
+    assert found(result, STEPPER, "images_per_second").value == pytest.approx(1 / one, rel=1e-4)
+
+
+def test_shares_are_of_the_peak_measured_in_the_same_run(measured):
+    result, _ = measured
+    (peak,) = [row for row in result.rows if row.metric == "machine.conv_gflops"]
+    assert (peak.method, peak.precision, peak.size, peak.content) == ("machine[precision=fp32]", "fp32", 0, None)
+    assert peak.value == pytest.approx(2 * 9 * 128**2 * 256**2 / min(peak.samples) / 1e9, rel=1e-4)
+    for size in SIZES:
+        done, seconds = (
+            found(result, "filter.plain", name, size).value for name in ("gflops.stylize", "seconds.stylize")
+        )
+        assert done is not None
+        assert seconds is not None
+        assert peak.value is not None
+        share = found(result, "filter.plain", "share.conv_peak", size)
+        assert share.value == pytest.approx(100 * done / seconds / peak.value, abs=1e-4)
+    assert found(result, STEPPER, "share.conv_peak").value == 0
+
+
+def test_what_belongs_to_the_run_is_a_remark_and_no_line(measured):
+    result, _ = measured
+    assert {line.method for line in result.table.lines} == {
+        *(f"{name}.plain" for name in ("filter", "sleepy")),
+        STEPPER,
+    }
+    assert {line.size for line in result.table.lines} == set(SIZES)
+    (said,) = [text for text in result.table.remarks if text.startswith("Measured peak")]
+    assert "fp32" in said
+    columns = {column.metric: column for column in result.table.columns}
+    assert columns["images_per_second"].direction == "higher"
+    assert "operations: not counted: linalg_eigh." in result.table.remarks
+
+
+def test_shares_that_a_kill_left_out_are_filled_in(measured, tmp_path):
+    result, _ = measured
+    rows = (result.folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text((result.folder / "run.json").read_text())
+    kept = [line for line in rows if "share.conv_peak" not in line]
+    assert len(kept) < len(rows)
+    (out / "rows.jsonl").write_text("".join(kept))
+    protocol = result.folder.parent / "measures.yaml"
+    resumed = run(["filter", "sleepy", "stepper"], protocol, out, device="cpu", threads=1)
+    assert {row.key: row.value for row in resumed.rows} == {row.key: row.value for row in result.rows}
+
+
+def test_the_run_says_how_busy_the_machine_was(measured):
+    result, _ = measured
+    (entry,) = json.loads((result.folder / "run.json").read_text())["runs"]
+    assert entry["seconds"] > 0
+    assert entry["busy"] is bool(remarks.busy(entry))
+    said = [text for text in read_table(result.folder).remarks if text.startswith("Busy machine")]
+    assert bool(said) == entry["busy"]
+
+
+def test_the_account_of_a_run_does_not_exceed_its_wall_time(measured):
+    result, _ = measured
+    (entry,) = json.loads((result.folder / "run.json").read_text())["runs"]
+    found = overhead.account(result.rows, entry)
+    assert 0.5 < found.explained <= 1
+    assert found.items["measured"] >= 21 * 0.05  # the sleeping method
+
+
+# -- the pieces ------------------------------------------------------------------------------------------------------
+
+
+def row(metric: str, size: int, value: float | None, **changes: Any) -> Row:
+    base = Row("r", "p@1", "m.x", None, None, "fp32", "a", "s", size, 0, 1.0, metric, 1.0, "s", "ok", "", "now")
+    return dataclasses.replace(base, value=value, **changes)
+
+
+def test_the_account_adds_up_what_does_not_overlap():
+    rows = [
+        row("seconds.import", 32, 2.0),
+        row("seconds.load", 32, 1.0),
+        row("seconds.first", 32, 9.0),  # a warm-up call
+        row("seconds.warmup", 32, 1.0),
+        row("seconds.encode_style", 32, 0.1, samples=(0.1, 0.2)),
+        row("seconds.stylize", 32, 0.5, samples=(0.4, 0.6)),
+        row("seconds.whole", 32, 0.6, samples=(0.5, 0.8)),  # the two above
+        row("seconds.extra", 32, 0.2),
+        row("seconds.files", 32, 0.5),
+        row("seconds.load", 64, 100.0, run_id="another"),
+    ]
+    found = overhead.account(rows, {"run_id": "r", "seconds": 8.0})
+    assert sum(found.items.values()) == pytest.approx(6.0)
+    assert found.explained == pytest.approx(0.75)
+
+
+def test_growth_finds_the_exponent_of_a_power_law():
+    rows = [row("seconds.stylize", size, 3e-6 * size**3) for size in (64, 128, 256)]
+    (fitted,) = growth.growth(rows)
+    assert fitted.exponent == pytest.approx(1.5)
+    assert fitted.error == pytest.approx(0, abs=1e-6)
+    assert fitted.at(512) == pytest.approx(3e-6 * 512**3)
+    assert fitted.sizes == (64, 128, 256)
+
+
+def test_the_error_of_an_exponent_is_that_of_least_squares():
+    stats = pytest.importorskip("scipy.stats")
+    points = {64: 1.0, 128: 3.5, 256: 17.0, 512: 60.0}
+    fitted = growth.fit("m.x", "seconds.stylize", points)
+    expected = stats.linregress([2 * math.log(size) for size in points], [math.log(v) for v in points.values()])
+    assert fitted.exponent == pytest.approx(expected.slope)
+    assert fitted.error == pytest.approx(expected.stderr)
+    assert str(fitted) == f"{expected.slope:.2f} ± {expected.stderr:.2f}"
+    assert growth.fit("m.x", "seconds.stylize", {64: 1.0, 128: 4.0}).error is None
+
+
+def test_growth_joins_pairs_and_leaves_out_what_is_not_ok_or_has_no_size():
+    rows = [
+        row("memory.resident", 64, 10.0),
+        row("memory.resident", 64, 30.0, content="b"),
+        row("memory.resident", 128, 80.0),
+        row("memory.resident", 256, None, status="failed", reason="out of memory"),
+        row("memory.resident", 0, 7.0),
+        row("seconds.stylize", 64, 1.0),
+    ]
+    (fitted,) = growth.growth(rows)
+    assert (fitted.metric, fitted.sizes, fitted.exponent) == ("memory.resident", (64, 128), pytest.approx(1.0))
+
+
+def test_a_projection_follows_the_two_largest_sizes_below():
+    rows = [row("memory.resident", 64, 99.0), row("memory.resident", 128, 100.0), row("memory.resident", 256, 200.0)]
+    # Twice as much for four times the pixels.
+    assert growth.projected(rows, "m.x", "memory.resident", 1024) == pytest.approx(800.0)
+    assert growth.projected(rows[:1], "m.x", "memory.resident", 128) == pytest.approx(4 * 99.0)
+    assert growth.projected(rows, "m.x", "memory.resident", 64) is None
+
+
+def test_operations_are_counted_up_to_every_mark():
+    layer = nn.Conv2d(2, 3, 1, bias=False)
+    pixels = torch.ones(1, 2, 4, 4)
+
+    def call(mark: Any) -> None:
+        for _ in range(3):
+            layer(pixels)
+            mark()
+
+    each = 2 * 2 * 3 * 16
+    found = operations.count(call)
+    assert (found.total, found.marks, found.unseen) == (3 * each, (each, 2 * each, 3 * each), ())
+    assert found.remark == ""
+
+
+def test_parameters_are_counted_once_however_they_are_held():
+    class Holder:
+        def __init__(self) -> None:
+            self.first = nn.Linear(3, 2)
+            self.again = [self.first, {"deep": nn.Linear(2, 2, bias=False)}]
+            self.itself = self
+            self.dtype = torch.float32
+
+    assert parameters(Holder()) == 8 + 4
+
+
+def test_a_convolutions_speed_is_its_operations_over_its_best_time(monkeypatch):
+    seen: list[int] = []
+
+    def run_of(*arguments: Any) -> Any:
+        return lambda: seen.append(1)
+
+    monkeypatch.setattr(machine, "convolutions", run_of)
+    monkeypatch.setattr(machine.timing, "repeat", lambda run, device, **how: ([0.5, 0.25], None))
+    speed, samples = machine.convolution(torch.float32, CPU)
+    assert speed == pytest.approx(2 * 9 * 128**2 * 256**2 / 0.25)
+    assert samples == [0.5, 0.25]
+    assert seen == [1, 1]
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"load_before": 0.1, "other_cores": 0.0, "environment": {"usable_cores": 2}, **changes}
+
+
+def test_a_machine_is_busy_by_its_load_before_or_by_its_neighbours():
+    assert remarks.busy_remark([entry(), entry(other_cores=None)]) == ""
+    assert "load of 1.5 on 2 cores" in remarks.busy_remark([entry(), entry(load_before=1.5)])
+    assert "kept 0.9 of 2 cores busy" in remarks.busy_remark([entry(load_before=None, other_cores=0.9)])
+
+
+def test_the_largest_sizes_are_told_with_what_ended_the_search():
+    rows = [
+        row("size.largest", 0, 1536.0, content=None, style=None, unit="px", reason="1600: out of memory"),
+        row("size.largest", 0, 4096.0, method="n.y", content=None, style=None, unit="px"),
+    ]
+    assert all(map(remarks.of_run, rows))
+    expected = "Largest size that fits, in pixels: m.x 1536 (1600: out of memory); n.y 4096."
+    assert remarks.largest_remark(rows) == expected

@@ -1,0 +1,74 @@
+"""What a table says of a whole run: how fast the machine is, how large a picture fits, whether others worked on it.
+
+The first two come from rows of scope ``run`` (:mod:`zoo.bench.measures`): they have no picture, their size is 0, and
+they are no line of a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zoo.bench.measures import MEASURES
+from zoo.bench.rows import Row
+
+_MACHINE = "machine[precision="
+# Above this share of the cores, other work runs beside the benchmark and its timings suffer.
+BUSY_SHARE = 0.5
+# The same for the mean over the whole run, which a short burst does not move.
+BUSY_MEAN_SHARE = 0.15
+
+
+def machine_label(precision: str) -> str:
+    """The method of the rows that hold the machine's own speed in a precision."""
+    return f"{_MACHINE}{precision}]"
+
+
+def of_run(row: Row) -> bool:
+    """Whether a row belongs to the run and not to a line of a table."""
+    return row.method.startswith(_MACHINE) or (row.metric in MEASURES and MEASURES[row.metric].scope == "run")
+
+
+def machine_remark(rows: Iterable[Row]) -> str:
+    """The machine's measured peak in every precision, in one line; empty where it was not measured."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.method.startswith(_MACHINE) and row.value is not None:
+            found.setdefault(row.precision or "", {})[row.metric] = row.value
+    said = [
+        f"{precision} {values['machine.conv_gflops']:.0f} and {values['machine.matmul_gflops']:.0f} GFLOP/s"
+        for precision, values in found.items()
+        if {"machine.conv_gflops", "machine.matmul_gflops"} <= values.keys()
+    ]
+    return f"Measured peak of the machine, a convolution and a matrix product: {'; '.join(said)}." if said else ""
+
+
+def largest_remark(rows: Iterable[Row]) -> str:
+    """The largest size that fits of every method, with what ended the search; empty where nobody asked."""
+    said = [
+        f"{row.method} {row.value:.0f}" + (f" ({row.reason})" if row.reason else "")
+        for row in rows
+        if row.metric == "size.largest" and row.value is not None
+    ]
+    return f"Largest size that fits, in pixels: {'; '.join(said)}." if said else ""
+
+
+def busy_remark(entries: Iterable[Mapping[str, Any]]) -> str:
+    """One line where a run (its entry in run.json) shared the machine with other work; empty where none did.
+
+    What counts is the load when the run began, against the usable cores, and how many cores other processes kept busy
+    on average while it ran.
+    """
+    said = [why for entry in entries if (why := busy(entry))]
+    return f"Busy machine: {said[0]}; timings suffer." if said else ""
+
+
+def busy(entry: Mapping[str, Any]) -> str:
+    """Why a run counts as one on a busy machine; empty where it does not."""
+    cores = entry["environment"]["usable_cores"]
+    before, others = entry.get("load_before"), entry.get("other_cores")
+    if others is not None and others > BUSY_MEAN_SHARE * cores:
+        return f"other processes kept {others:.1f} of {cores} cores busy while a run was on"
+    if before is not None and before > BUSY_SHARE * cores:
+        return f"a load of {before:g} on {cores} cores when a run began"
+    return ""
