@@ -24,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,44 +47,6 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def alternating(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contestant in every round, after two rounds of warm-up."""
-    taken: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 2):
-        for name, act in contestants.items():
-            began = time.perf_counter()
-            act()
-            if turn >= 2:
-                taken[name].append(time.perf_counter() - began)
-    return taken
-
-
-def convolutions(size: int, layers: list[tuple[int, int, int]], dtype: Any) -> Callable[[], Any]:
-    """The bare convolutions of ``layers`` for an image of ``size``, on padded random inputs."""
-    import torch
-    from torch.nn import functional as F
-
-    def channels_last(*shape: int) -> Any:
-        return torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
-
-    prepared = [
-        (channels_last(1, ins, size // scale + 2, size // scale + 2), channels_last(outs, ins, 3, 3))
-        for scale, ins, outs in layers
-    ]
-
-    def run() -> None:
-        for features, weight in prepared:
-            F.conv2d(features, weight)
-
-    return run
-
-
-def ceiling(dtype: Any) -> float:
-    """Operations per second of a 3x3 convolution 128 to 128 at 256 x 256, channels-last; the best of nine."""
-    run = convolutions(256, [(1, 128, 128)], dtype)
-    return 2 * 9 * 128 * 128 * 256**2 / min(alternating({"x": run}, 9)["x"])
-
-
 def summary(seconds: list[float]) -> dict[str, float]:
     """Median and extremes."""
     return {"median_s": statistics.median(seconds), "low_s": min(seconds), "high_s": max(seconds)}
@@ -98,6 +59,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import zoo
     from zoo import device as devices
     from zoo import images
+    from zoo.bench.machine import alternating, convolution, convolutions
 
     content, style = (images.read(s, size=f"exact:{args.size}x{args.size}").pixels for s in (args.content, args.style))
     report: dict[str, Any] = {"ceiling_gflops": {}, "time": {}, "precision": {}}
@@ -106,7 +68,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with torch.no_grad():
         for precision in PRECISIONS:
             dtype = devices.dtype_of(precision)
-            report["ceiling_gflops"][precision] = ceiling(dtype) / 1e9
+            report["ceiling_gflops"][precision] = convolution(dtype, torch.device("cpu"))[0] / 1e9
             adain, wct = models["adain", precision], models["wct", precision]
             spent: list[float] = []
             transform = wct._transform  # type: ignore[attr-defined]
