@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +28,10 @@ class Event:
 
 
 class Ledger:
-    """Turns what workers report into rows of one run; the only writer of the store."""
+    """Turns what workers report into rows of one run; the only writer of the store.
+
+    ``pictures`` holds the sha256 of files that were made elsewhere (:mod:`zoo.bench.outside`), by their cells.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Ledger:
         self.store, self.protocol, self.registry = store, protocol, registry
         self.run_id, self.on_event = run_id, on_event
         self.plans = {plan.label: plan for plan in plans}
+        self.pictures: dict[Cell, str] = {}
         self.written = 0
         self._stage: Stage = "measure"
         self._done = self._total = 0
@@ -54,6 +59,18 @@ class Ledger:
     def scored(self, cell: Scored, metric: int) -> Row | None:
         """The row of a metric of the protocol, by its position."""
         return self.store.get(cell.key(self.protocol.spec.metrics[metric].label))
+
+    def picture(self, cell: object) -> str | None:
+        """The sha256 of a cell's file, of a set that of all its files' together; None for what the harness made."""
+        if isinstance(cell, SetCell):
+            hashes = [self.pictures.get(member) for member in cell.members]
+            return hashlib.sha256("".join(map(str, hashes)).encode()).hexdigest() if all(hashes) else None
+        return self.pictures.get(cell) if isinstance(cell, Cell) else None
+
+    def unlike(self, cell: Scored, metric: int) -> bool:
+        """Whether a metric has no row of a cell, or one without value of another picture than there is now."""
+        row = self.scored(cell, metric)
+        return row is None or (row.status != "ok" and row.picture != self.picture(cell))
 
     # -- new rows ----------------------------------------------------------------------------------------------
 
@@ -102,6 +119,16 @@ class Ledger:
         what = f"{use.label} of {cell}"
         self.advance(what, f"{what}: {status}: {reason}" if status != "ok" else "")
 
+    def miss(self, cell: Cell, metrics: Iterable[int], status: Status, reason: str) -> None:
+        """A picture made elsewhere that cannot be scored, and why; it counts as one piece of work."""
+        uses = [self.protocol.spec.metrics[metric] for metric in metrics]
+        units = [self.registry.metric(use.name).unit for use in uses]
+        self._write(
+            self._row(cell, use.label, unit, precision=None, status=status, reason=reason)
+            for use, unit in zip(uses, units, strict=True)
+        )
+        self.advance(str(cell), f"{cell}: {status}: {reason}")
+
     def _write(self, rows: Iterable[Row]) -> None:
         self.written += len(self.store.append(rows))
 
@@ -138,6 +165,7 @@ class Ledger:
             reason=reason,
             utc=utc_now(),
             samples=samples,
+            picture=self.picture(cell),
         )
 
     # -- for whoever watches -----------------------------------------------------------------------------------

@@ -30,10 +30,10 @@ class Row:
 
     ``method`` is the full label, such as ``gatys.paper[num_steps=50]``; ``precision`` is what ``auto`` became.
     ``content`` and ``style`` are None for what belongs to the whole process (loading, first call) and for a metric of
-    all pictures together. ``size`` is the
-    number of the size policy in pixels, 0 where the size is kept. ``samples`` holds the single timings whose median is
-    ``value``. A row that is not ``ok`` has no value and a reason; one that is ``ok`` has a finite value, and as reason
-    what must be said beside it, if anything.
+    all pictures together. ``size`` is the number of the size policy in pixels, 0 where the size is kept. ``samples``
+    holds the single timings whose median is ``value``. ``picture`` is the sha256 of the file that was scored, where it
+    was made elsewhere (of a set: of their sha256 in order). A row that is not ``ok`` has no value and a reason; one
+    that is ``ok`` has a finite value, and as reason what must be said beside it, if anything.
     """
 
     run_id: str
@@ -54,6 +54,7 @@ class Row:
     reason: str
     utc: str
     samples: tuple[float, ...] = ()
+    picture: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
@@ -68,7 +69,10 @@ class Row:
 
     def to_json(self) -> str:
         """One line, without its end."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=False)
+        data = dataclasses.asdict(self)
+        if self.picture is None:
+            del data["picture"]
+        return json.dumps(data, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

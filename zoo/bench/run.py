@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, rates, remarks, stages
+from zoo.bench import environment, outside, rates, remarks, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
@@ -59,20 +59,27 @@ def run(
     threads: int | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    outputs: Mapping[str, str | Path] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> BenchResult:
     """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
 
     ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
     ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside; ``retry_failed`` measures failed
-    and skipped cells again. Raises ProtocolError (malformed protocol; the folder is in use or was measured under
-    other conditions), UnknownNameError and ConfigError, all before anything is measured.
+    and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
+    (:mod:`zoo.bench.outside` tells how their files are named).
+
+    Raises ProtocolError (malformed protocol; the folder is in use or was measured under other conditions),
+    UnknownNameError and ConfigError, all before anything is measured.
     """
     registry = load_registry()
     path = find_protocol(str(protocol))
     resolved = resolve_protocol(load_protocol(path), path.parent, registry)
     plans = plan_methods(resolved, registry, registry.match(list(methods)))
-    if not plans:
+    galleries = [
+        outside.open_gallery(label, Path(where), resolved, registry) for label, where in (outputs or {}).items()
+    ]
+    if not plans and not galleries:
         raise ConfigError("There is no method to measure: name some, or 'all'.")
     if threads is not None and threads < 1:
         raise ConfigError(f"A run needs at least one thread, got {threads}.")
@@ -89,16 +96,22 @@ def run(
         run_file = _open_run(folder, resolved, setting)
         with RowStore(folder.rows) as store:
             ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
-            work = _Work(folder, resolved, plans, ledger, retry_failed)
-            if work.missing or work.unscored() or rates.pending(ledger, plans):
+            for gallery in galleries:
+                ledger.pictures.update(gallery.hashes)
+                outside.check_unchanged(gallery, ledger)
+            work = _Work(folder, resolved, plans, galleries, ledger, retry_failed)
+            if work.missing or work.unscored() or work.unreported() or rates.pending(ledger, plans):
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
-                with _noted(folder, run_file, run_id, chosen, plans):
+                with _noted(folder, run_file, run_id, chosen, plans, galleries):
                     _prepare_inputs(folder, resolved)
+                    for gallery in galleries:
+                        outside.take(gallery, folder, ledger, work.pair_metrics)
                     stages.measure(setting, ledger, work.missing)
                     rates.find(setting, ledger, plans)
                     _draw_baselines(folder, work.baselines)
                     stages.score(setting, ledger, work.unscored())
-            labels = {plan.label for plan in plans} | set(resolved.spec.baselines)
+            labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
+            labels |= set(resolved.spec.baselines)
             rows = [row for row in store.rows if row.method in labels or remarks.of_run(row)]
         return BenchResult(folder.path, write_report(folder.path), rows, ledger.written)
 
@@ -107,14 +120,20 @@ class _Work:
     """What is still to do."""
 
     def __init__(
-        self, folder: Folder, protocol: ResolvedProtocol, plans: Sequence[MethodPlan], ledger: Ledger, retry: bool
+        self,
+        folder: Folder,
+        protocol: ResolvedProtocol,
+        plans: Sequence[MethodPlan],
+        galleries: Sequence[outside.Gallery],
+        ledger: Ledger,
+        retry: bool,
     ) -> None:
-        self.folder, self.plans, self.ledger, self.retry = folder, plans, ledger, retry
+        self.folder, self.plans, self.galleries, self.ledger, self.retry = folder, plans, galleries, ledger, retry
         scopes = [ledger.registry.metric(use.name).scope for use in protocol.spec.metrics]
         self.pair_metrics = [i for i, scope in enumerate(scopes) if scope == "pair"]
         self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set"]
         self.baselines = baseline_cells(protocol)
-        groups = set_cells(self.baselines) + [group for plan in plans for group in set_cells(plan.cells)]
+        groups = set_cells(self.baselines) + [group for one in (*plans, *galleries) for group in set_cells(one.cells)]
         self.sets = {cell: SetCell(group) for group in groups for cell in group} if self.set_metrics else {}
         todo = [(plan, [cell for cell in plan.cells if self._to_measure(cell)]) for plan in plans]
         self.missing = [(plan, cells) for plan, cells in todo if cells]
@@ -133,10 +152,14 @@ class _Work:
 
     def _to_score(self, cell: Scored, metric: int) -> bool:
         row = self.ledger.scored(cell, metric)
-        return row is None or (row.status != "ok" and self.retry)
+        return self.ledger.unlike(cell, metric) or (row is not None and row.status != "ok" and self.retry)
+
+    def unreported(self) -> list[Cell]:
+        """Cells of pictures made elsewhere that are not there, and no row says so yet."""
+        return [cell for one in self.galleries for cell in one.unreported(self.ledger, self.pair_metrics)]
 
     def unscored(self) -> list[tuple[int, Scored]]:
-        """(metric, cell) of baselines and of cells measured by now; pictures of one pair stand together.
+        """(metric, cell) of baselines, of pictures made elsewhere and of cells measured by now, pair by pair.
 
         Then the metrics of sets, with how many pictures of each set are missing.
         """
@@ -146,6 +169,7 @@ class _Work:
             for cell in plan.cells
             if (row := self.ledger.measured(cell)) is not None and row.status == "ok"
         ]
+        pictures += [cell for gallery in self.galleries for cell in gallery.usable]
         pictures.sort(key=lambda cell: (cell.size, cell.content, cell.style))
         found: list[tuple[int, Scored]] = [
             (metric, cell) for metric in self.pair_metrics for cell in pictures if self._to_score(cell, metric)
@@ -180,7 +204,12 @@ def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: stages.Settin
 
 @contextmanager
 def _noted(
-    folder: Folder, run_file: dict[str, Any], run_id: str, device: torch.device, plans: Sequence[MethodPlan]
+    folder: Folder,
+    run_file: dict[str, Any],
+    run_id: str,
+    device: torch.device,
+    plans: Sequence[MethodPlan],
+    galleries: Sequence[outside.Gallery],
 ) -> Iterator[None]:
     """An entry in run.json around the work: written before the first row, completed after the last."""
     entry = {
@@ -188,6 +217,7 @@ def _noted(
         "started": utc_now(),
         "ended": None,
         "methods": [plan.label for plan in plans],
+        "outputs": {one.label: {"pictures": len(one.files), "wanted": len(one.cells)} for one in galleries},
         "load_before": environment.load_average(),
         "load_after": None,
         "seconds": None,

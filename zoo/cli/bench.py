@@ -22,8 +22,13 @@ _PIPE_WIDTH = 180
 
 def bench(
     methods: Annotated[
-        str, typer.Option("--methods", "-m", help="Comma-separated: all, gatys, gatys.paper, 'gatys.*'.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            "--methods",
+            "-m",
+            help="Comma-separated: all, gatys, gatys.paper, 'gatys.*'. Default: all, or --outputs alone.",
+        ),
+    ] = None,
     protocol: Annotated[str, typer.Option("--protocol", "-p", help="A protocol's name or its YAML file.")] = "quick",
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Results folder. Default: outputs/bench/PROTOCOL.")
@@ -37,14 +42,28 @@ def bench(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Measure failed and skipped cells again; others stay.")
     ] = False,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outputs",
+            metavar="NAME=DIR",
+            help="Score a folder of pictures made elsewhere, named CONTENT__STYLE.png, as the method NAME. Repeatable.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table, no messages.")] = False,
 ) -> None:
     """Measure speed, memory and quality of methods on the same pairs; a run that was stopped goes on where it was.
+
+    Pictures for --outputs are named after content and style in the protocol, and after size, seed and strength where it
+    has several: astronaut__swirls__512.png. Each must have the size of its content; a missing one is reported.
 
     Exit code 1 if any method failed (the table says why), 130 after Ctrl-C.
     """
     from zoo.bench.run import run
 
+    folders = _folders(outputs or [])
+    if methods is None:
+        methods = "" if folders else "all"
     names = [name.strip() for name in methods.split(",") if name.strip()]
     try:
         with _Display(quiet) as display:
@@ -57,6 +76,7 @@ def bench(
                 threads=threads,
                 fresh=fresh,
                 retry_failed=retry_failed,
+                outputs=folders,
                 on_event=display.show,
             )
     except KeyboardInterrupt:
@@ -67,6 +87,19 @@ def bench(
         _print_result(result)
     if not result.ok:
         raise typer.Exit(1)
+
+
+def _folders(given: list[str]) -> dict[str, str]:
+    """``NAME=DIR`` as a dictionary; ConfigError for anything else."""
+    from zoo.errors import ConfigError
+
+    folders: dict[str, str] = {}
+    for text in given:
+        name, _, folder = text.partition("=")
+        if not name or not folder or name in folders:
+            raise ConfigError(f"--outputs takes NAME=FOLDER, each name once; got {text!r}.")
+        folders[name] = folder
+    return folders
 
 
 class _Display(contextlib.AbstractContextManager["_Display"]):
