@@ -301,6 +301,9 @@ def test_a_machine_is_busy_by_its_load_before_or_by_its_neighbours():
     assert remarks.busy_remark([entry(), entry(other_cores=None)]) == ""
     assert "load of 1.5 on 2 cores" in remarks.busy_remark([entry(), entry(load_before=1.5)])
     assert "kept 0.9 of 2 cores busy" in remarks.busy_remark([entry(load_before=None, other_cores=0.9)])
+    spare = {"usable_cores": 1, "logical_cores": 2}
+    assert remarks.busy(entry(other_cores=1.1, environment=spare)) == ""
+    assert "kept 1.5 of 2 cores" in remarks.busy(entry(other_cores=1.5, environment=spare))
 
 
 def test_the_largest_sizes_are_told_with_what_ended_the_search():

@@ -58,7 +58,7 @@ MEASURES: dict[str, Measure] = {
         Measure("memory.cuda_allocated", "peak allocated by torch on the GPU", "MiB", "GPU allocated", "max"),
         Measure("memory.cuda_reserved", "peak reserved by torch on the GPU", "MiB", "GPU reserved", "max"),
         Measure("seconds.warmup", "warm-up calls", "s"),
-        Measure("seconds.extra", "counting operations, and batches", "s"),
+        Measure("seconds.extra", "counting operations, batches, the machine's peak", "s"),
         Measure("seconds.files", "reading the inputs and writing the picture", "s"),
         Measure("machine.conv_gflops", "a 3x3 convolution on this machine", "GFLOP/s", scope="run", direction="higher"),
         Measure(

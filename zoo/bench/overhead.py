@@ -9,7 +9,7 @@ from typing import Any
 from zoo.bench.rows import Row
 
 # Rows whose samples are stretches of time that do not overlap: the timed calls.
-_TIMED = ("seconds.encode_style", "seconds.stylize", "machine.conv_gflops", "machine.matmul_gflops")
+_TIMED = ("seconds.encode_style", "seconds.stylize")
 # Rows whose value is such a stretch: what a worker does beside the timed calls.
 _ITEMS = ("seconds.import", "seconds.load", "seconds.warmup", "seconds.extra", "seconds.files")
 

@@ -66,9 +66,11 @@ def busy_remark(entries: Iterable[Mapping[str, Any]]) -> str:
 def busy(entry: Mapping[str, Any]) -> str:
     """Why a run counts as one on a busy machine; empty where it does not."""
     cores = entry["environment"]["usable_cores"]
+    everything = entry["environment"].get("logical_cores") or cores
     before, others = entry.get("load_before"), entry.get("other_cores")
-    if others is not None and others > BUSY_MEAN_SHARE * cores:
-        return f"other processes kept {others:.1f} of {cores} cores busy while a run was on"
+    # Cores that the run may not use can be others' without harm.
+    if others is not None and others - (everything - cores) > BUSY_MEAN_SHARE * cores:
+        return f"other processes kept {others:.1f} of {everything} cores busy while a run was on"
     if before is not None and before > BUSY_SHARE * cores:
         return f"a load of {before:g} on {cores} cores when a run began"
     return ""
