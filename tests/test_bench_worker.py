@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,12 +17,13 @@ import psutil
 import pytest
 import torch
 
-from zoo.bench import environment, memory, stages, timing
+from zoo import images
+from zoo.bench import environment, largest, memory, stages, timing
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.measures import PRIMARY
 from zoo.bench.plan import Cell, MethodPlan
-from zoo.bench.protocol import Limits, Protocol, ResolvedProtocol, Timing
+from zoo.bench.protocol import Limits, Protocol, ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import RowStore
 from zoo.bench.supervise import Worker, WorkerError
 from zoo.bench.worker import explain
@@ -341,6 +343,74 @@ def test_out_of_memory_says_the_projected_need(setting, ledger):
     stages.measure(setting, ledger, [(PLAN, CELLS)])
     need = "; projected need at 64, from its growth over smaller sizes: 4 MiB above idle, 4 s a picture"
     assert outcomes(ledger) == ["ok"] * 4 + [f"{death['reason']}{need}", "ok"]
+
+
+# -- the largest size, with scripted workers -------------------------------------------------------------------------
+
+
+def searched(low: int, high: int | None, limit: int) -> tuple[int, int | None, list[int]]:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= limit
+
+    return (*largest.search(low, high, fits), tried)
+
+
+def test_the_search_doubles_then_halves_and_stops_a_sixteenth_apart():
+    assert searched(256, None, 1300) == (1280, 1344, [512, 1024, 2048, 1536, 1280, 1408, 1344])
+    for limit in range(256, 2048, 37):
+        low, high, tried = searched(256, 2048, limit)
+        assert high is not None
+        assert low <= limit < high
+        assert high - low <= max(8, low / 16)
+        assert len(tried) <= 8
+        assert not any(size % 8 for size in tried)
+
+
+def test_the_search_ends_at_the_largest_picture_that_can_be_read():
+    low, high, tried = searched(4096, None, 10**6)
+    assert high is None
+    assert low == tried[-1]
+    assert low**2 <= images.MAX_PIXELS < (low + 8) ** 2
+
+
+def test_the_largest_size_is_a_row_of_the_run_with_what_ended_the_search(setting, ledger):
+    ledger.protocol = dataclasses.replace(
+        ledger.protocol,
+        contents=(ProtocolImage("a", "builtin:astronaut", ""),),
+        styles=(ProtocolImage("s", "builtin:swirls", ""),),
+        pairs=(("a", "s"),),
+    )
+    slow = WorkerError("took longer than the limit of 9 s", limit=True)
+    death = {"event": "failed", "cell": 0, "reason": "out of memory: 9 MiB needed; and so on"}
+    setting.play(
+        Script([loaded(), *measured(0), *measured(1), *measured(2)]),
+        Script([loaded(), {"event": "start", "cell": 0}], slow),  # 64, in the protocol
+        Script([loaded(), *measured(0)]),  # 48
+        Script([loaded(), death]),  # 56
+    )
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    largest.find(setting, ledger, [PLAN])
+    (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
+    assert (row.method, row.size, row.content, row.value, row.unit) == ("m.x", 0, None, 48, "px")
+    assert row.reason == "56: out of memory: 9 MiB needed"
+    assert setting.jobs[-1]["timing"]["warmup"] == 0
+    assert not (setting.folder.outputs / "largest").exists()
+    assert largest.pending(ledger, [PLAN]) == []
+
+
+def test_a_search_that_meets_another_failure_says_so(setting, ledger, monkeypatch):
+    monkeypatch.setattr(largest, "_prepare", lambda folder, protocol, size: {})
+    setting.play(
+        *(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)),
+        Script([loaded(), {"event": "failed", "cell": 0, "reason": "ValueError: too wide for me"}]),
+    )
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    largest.find(setting, ledger, [PLAN])
+    (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
+    assert (row.status, row.reason) == ("failed", "at 128: ValueError: too wide for me")
 
 
 def test_a_worker_that_dies_while_loading_fails_all_its_cells(setting, ledger):

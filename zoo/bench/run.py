@@ -18,7 +18,7 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, outside, rates, remarks, stages
+from zoo.bench import environment, largest, outside, rates, remarks, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
@@ -60,6 +60,7 @@ def run(
     fresh: bool = False,
     retry_failed: bool = False,
     outputs: Mapping[str, str | Path] | None = None,
+    find_largest: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> BenchResult:
     """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
@@ -67,7 +68,8 @@ def run(
     ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
     ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside; ``retry_failed`` measures failed
     and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
-    (:mod:`zoo.bench.outside` tells how their files are named).
+    (:mod:`zoo.bench.outside` tells how their files are named). ``find_largest`` searches for the largest size that fits
+    each method (:mod:`zoo.bench.largest`).
 
     Raises ProtocolError (malformed protocol; the folder is in use or was measured under other conditions),
     UnknownNameError and ConfigError, all before anything is measured.
@@ -100,7 +102,8 @@ def run(
                 ledger.pictures.update(gallery.hashes)
                 outside.check_unchanged(gallery, ledger)
             work = _Work(folder, resolved, plans, galleries, ledger, retry_failed)
-            if work.missing or work.unscored() or work.unreported() or rates.pending(ledger, plans):
+            beside = rates.pending(ledger, plans) or (find_largest and largest.pending(ledger, plans))
+            if work.missing or work.unscored() or work.unreported() or beside:
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
                 with _noted(folder, run_file, run_id, chosen, plans, galleries):
                     _prepare_inputs(folder, resolved)
@@ -108,6 +111,8 @@ def run(
                         outside.take(gallery, folder, ledger, work.pair_metrics)
                     stages.measure(setting, ledger, work.missing)
                     rates.find(setting, ledger, plans)
+                    if find_largest:
+                        largest.find(setting, ledger, plans)
                     _draw_baselines(folder, work.baselines)
                     stages.score(setting, ledger, work.unscored())
             labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}

@@ -50,6 +50,10 @@ def bench(
             help="Score a folder of pictures made elsewhere, named CONTENT__STYLE.png, as the method NAME. Repeatable.",
         ),
     ] = None,
+    find_largest: Annotated[
+        bool,
+        typer.Option("--largest", help="Search for the largest size that fits each method."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table, no messages.")] = False,
 ) -> None:
     """Measure speed, memory and quality of methods on the same pairs; a run that was stopped goes on where it was.
@@ -77,6 +81,7 @@ def bench(
                 fresh=fresh,
                 retry_failed=retry_failed,
                 outputs=folders,
+                find_largest=find_largest,
                 on_event=display.show,
             )
     except KeyboardInterrupt:
