@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import device as devices
@@ -313,6 +313,16 @@ class Stylizer(ABC):
         """A texture of ``size`` (height, width); only with the trait ``texture``."""
         raise UnsupportedError(f"{self.name} cannot synthesise a texture without a content image.")
 
+    def _as_network(self, style: Mix) -> nn.Module:
+        """What ``_stylize`` runs for ``style``, as one module; only where it is one network and draws no noise."""
+        if self.traits.kind == "optimisation":
+            reason = "it fits every picture by optimisation and has no network of its own"
+        elif self.traits.styles == "any":
+            reason = "it takes any style image, and only the network of a trained style is one whole (traits.styles)"
+        else:
+            reason = "it does not say what network a style is (Stylizer.as_network)"
+        raise UnsupportedError(f"{self.name} cannot be exported: {reason}.")
+
     # -- public calls ------------------------------------------------------------------------------------------
 
     def encode_style(self, style: Style | Tensor | str, content_size: tuple[int, int] | None = None) -> StyleCode:
@@ -414,6 +424,14 @@ class Stylizer(ABC):
         if tuple(result.image.shape) != (1, 3, *size):
             raise InputError(f"{self.name} returned a texture of shape {tuple(result.image.shape)} for size {size}.")
         return dataclasses.replace(result, image=self._finish(result.image, self.device))
+
+    def as_network(self, style: StyleCode | Mix) -> nn.Module:
+        """The network that :meth:`stylize` runs for ``style``, to be exported (:mod:`zoo.export`).
+
+        Images (B, 3, H, W) in [0, 1] to images of the same size, at full strength, not clamped; sides must be multiples
+        of ``traits.multiple_of``. Raises UnsupportedError where the method is not one network.
+        """
+        return self._as_network(_without_zeros(self._as_mix(style)))
 
     def __call__(self, content: Tensor, style: Style | Tensor | str | StyleCode | Mix, **options: Any) -> Tensor:
         """Encode and stylise in one call: two images in, one image out. ``options`` go to :meth:`stylize`."""

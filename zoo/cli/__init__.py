@@ -12,6 +12,7 @@ from zoo.cli.bench import bench
 from zoo.cli.check import check
 from zoo.cli.data import data
 from zoo.cli.doctor import doctor
+from zoo.cli.export import export
 from zoo.cli.info import info
 from zoo.cli.list import list_names
 from zoo.cli.reconstruct import reconstruct
@@ -37,6 +38,7 @@ _WITH_METHOD_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True
 app.command("stylize", context_settings=_WITH_METHOD_OPTIONS)(stylize)
 app.command("texture", context_settings=_WITH_METHOD_OPTIONS)(texture)
 app.command("train", context_settings=_WITH_METHOD_OPTIONS)(train)
+app.command("export", context_settings=_WITH_METHOD_OPTIONS)(export)
 app.command("bench")(bench)
 app.command("list")(list_names)
 app.command("info")(info)

@@ -87,6 +87,29 @@ def default_style(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else DEFAULT_STYLE
 
 
+def parse_weights(text: str | None, styles: int) -> list[float] | None:
+    """``0.3,0.7`` as numbers, one per style; None for None."""
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"Style weights are numbers separated by commas, such as 0.3,0.7, not {text!r}.") from None
+    if len(values) != styles:
+        raise ConfigError(f"Give one weight per style: there are {styles} styles and {len(values)} weights.")
+    return values
+
+
+def shown_licence(method: str, checkpoint: str | None) -> str:
+    """The licence of the weights that ``method`` would load."""
+    from zoo.registry import load_registry
+
+    registered = load_registry().resolve(method).checkpoint
+    if checkpoint is not None or registered is None:
+        return "not stated (weights of your own)"
+    return registered.licence
+
+
 def options_table(title: str, specs: Sequence[OptionSpec]) -> Table:
     """Options as people read them: flag, type, value, bounds, meaning."""
     table = Table(title=title, title_justify="left")

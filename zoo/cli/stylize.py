@@ -21,6 +21,7 @@ from zoo.cli.common import (
     expand,
     load_first,
     method_options,
+    parse_weights,
     progress_bar,
     read_image,
     write_text,
@@ -81,6 +82,10 @@ def stylize(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="torch, or onnxruntime: the network exported ('zoo export'), in float32 on the CPU."),
+    ] = "torch",
     sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None,
     save_every: Annotated[int, typer.Option(min=0, help="Keep the picture of every N-th step.")] = 0,
     losses: Annotated[str | None, typer.Option(help="Write the losses of every step to this CSV file.")] = None,
@@ -92,6 +97,10 @@ def stylize(
 
     options = method_options(context.args, method)
     keep = _preserved_color(preserve_color, method, options)
+    if backend not in ("torch", "onnxruntime"):
+        raise ConfigError(f"--backend is torch or onnxruntime, not {backend!r}.")
+    if backend == "onnxruntime":
+        device, precision = _for_onnxruntime(device, precision)
     stylizer = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
     names = stylizer.style_names if stylizer else ()
     if names and keep == "coral":
@@ -100,7 +109,7 @@ def stylize(
     styles = expand([*(style or []), *([style_dir] if style_dir else [])] or [default_style(names)], "style", names)
     if (contents + styles).count("-") > 1:
         raise InputError("Standard input can be the content or the style, not both: give the other as a file.")
-    blend = _parse_weights(weights, len(styles))
+    blend = parse_weights(weights, len(styles))
     if mask and len(mask) != len(styles):
         raise InputError(f"Give one --mask per style: there are {len(styles)} styles and {len(mask)} masks.")
     jobs = _plan(contents, styles, method, output, joined=bool(blend or mask))
@@ -114,6 +123,10 @@ def stylize(
     loss_rows: list[dict[str, Any]] = []
     pictures = {s: None if s in names else read_image(s, style_size, max_pixels) for s in styles}
     stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    if backend == "onnxruntime":
+        from zoo.export import with_onnxruntime
+
+        stylizer = with_onnxruntime(stylizer)
     session = _Session(stylizer, pictures, strength, seed, blend, keep)
     bar = progress_bar(quiet)
     with stop.listening(), bar or contextlib.nullcontext():
@@ -128,7 +141,7 @@ def stylize(
             _write(job, result.image, photo)
             rows.append([photo.pixels, *session.pictures(job), result.image])
             loss_rows += [{"output": str(job.output), **row} for row in result.losses]
-            summaries.append(_summary(job, stylizer, result, seconds, strength, seed))
+            summaries.append(_summary(job, stylizer, result, seconds, strength, seed, backend))
             if stop.asked:
                 break
     if sheet:
@@ -206,16 +219,11 @@ def _check_targets(outputs: list[str], sheet: str | None, losses: str | None) ->
         raise InputError(f"The folder of {losses} does not exist.")
 
 
-def _parse_weights(text: str | None, styles: int) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"Style weights are numbers separated by commas, such as 0.3,0.7, not {text!r}.") from None
-    if len(values) != styles:
-        raise ConfigError(f"Give one weight per style: there are {styles} styles and {len(values)} weights.")
-    return values
+def _for_onnxruntime(device: str, precision: str) -> tuple[str, str]:
+    """The device and precision of exported networks, where these are left open or the same."""
+    if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
+        raise ConfigError("--backend onnxruntime runs in float32 on the CPU: leave --device and --precision out.")
+    return "cpu", "fp32"
 
 
 def _preserved_color(wanted: str, method: str, options: dict[str, Any]) -> str:
@@ -312,7 +320,7 @@ def _write(job: _Job, image: Tensor, photo: Image) -> None:
 
 
 def _summary(
-    job: _Job, stylizer: Stylizer, result: Stylized, seconds: float, strength: float, seed: int
+    job: _Job, stylizer: Stylizer, result: Stylized, seconds: float, strength: float, seed: int, backend: str
 ) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
     return {
@@ -330,6 +338,7 @@ def _summary(
         "seed": seed,
         "device": str(stylizer.device),
         "precision": stylizer.precision,
+        "backend": backend,
         "options": stylizer.config.to_dict(),
     }
 

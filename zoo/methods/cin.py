@@ -71,6 +71,25 @@ class CINNet(nn.Module):
         return network
 
 
+class FixedStyle(nn.Module):
+    """A CINNet with one row of scales and shifts, (C,) each, of a style or a mix; images to images."""
+
+    def __init__(self, network: CINNet, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.body = network.body
+        counts = network.body.channels()
+        parts = zip(counts, scale.split([*counts.values()]), shift.split([*counts.values()]), strict=True)
+        for name, scales, shifts in parts:
+            self.register_buffer(f"scale_{name}", scales.clone())
+            self.register_buffer(f"shift_{name}", shifts.clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sigmoid(self.body(images, self._normalise))
+
+    def _normalise(self, name: str, x: Tensor) -> Tensor:
+        return instance_norm(x, self.get_buffer(f"scale_{name}"), self.get_buffer(f"shift_{name}"))
+
+
 def _records(checkpoint: Path, count: int) -> list[TrainedStyle]:
     """What the checkpoint says of its rows, in their order; WeightsError where it does not say it of each."""
     found = list(find_styles(read_metadata(checkpoint)).values())
@@ -127,12 +146,19 @@ class CIN(Stylizer):
         return {"scale": self._network.scale[row].clone(), "shift": self._network.shift[row].clone()}
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        scale = torch.stack([weight * code.data["scale"] for code, weight in style]).sum(0)
-        shift = torch.stack([weight * code.data["shift"] for code, weight in style]).sum(0)
         with self.autocast():
-            image = self._network(content, scale, shift).float()
+            image = self._network(content, *_mixed(style)).float()
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
+
+    def _as_network(self, style: Mix) -> nn.Module:
+        return FixedStyle(self._network, *_mixed(style))
+
+
+def _mixed(style: Mix) -> tuple[Tensor, Tensor]:
+    """Scales and shifts of a mix of styles: those of its parts, weighted."""
+    scale = torch.stack([weight * code.data["scale"] for code, weight in style]).sum(0)
+    return scale, torch.stack([weight * code.data["shift"] for code, weight in style]).sum(0)
 
 
 # -- training ---------------------------------------------------------------------------------------------------------

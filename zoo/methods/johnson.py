@@ -153,6 +153,10 @@ class Johnson(Stylizer):
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
 
+    def _as_network(self, style: Mix) -> nn.Module:
+        ((code, _),) = style
+        return self._networks[code.data["name"]]
+
 
 # -- training ---------------------------------------------------------------------------------------------------------
 

@@ -168,6 +168,17 @@ def with_image(network: Pyramid, image: Tensor, noise: Sequence[Tensor] | None) 
     ]
 
 
+class OfPhotograph(nn.Module):
+    """A pyramid without noise as a function of the photograph, (B, 3, H, W) with sides in multiples of the cell."""
+
+    def __init__(self, pyramid: Pyramid) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.pyramid(with_image(self.pyramid, images, None))
+
+
 # -- the method -------------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +269,14 @@ class TextureNets(Stylizer):
             image = network(with_image(network, content, noise)).float()
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
+
+    def _as_network(self, style: Mix) -> nn.Module:
+        network = self._pyramid(style, "stylise")
+        if network.inputs > NOISE:
+            raise UnsupportedError(
+                f"{self.name} cannot be exported: this style's network draws noise for every picture."
+            )
+        return OfPhotograph(network)
 
     def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
         network = self._pyramid(style, "texture")

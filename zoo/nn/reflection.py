@@ -19,7 +19,8 @@ _WORTHWHILE = 32 << 20
 
 def reflect(features: Tensor, width: int = 1) -> Tensor:
     """Reflection padding; a side too short to reflect (one pixel, deep in a small image) repeats its edge instead."""
-    mode = "reflect" if min(features.shape[-2:]) > width else "replicate"
+    # Not min(), which would tie a graph that is traced (export) to the order of height and width.
+    mode = "reflect" if all(side > width for side in features.shape[-2:]) else "replicate"
     # Under autocast on the CPU torch would pad in float32: twice the bytes, then a cast back.
     with torch.autocast(features.device.type, enabled=False):
         return F.pad(features, (width, width, width, width), mode=mode)
@@ -31,6 +32,9 @@ def reflected(conv: nn.Conv2d, features: Tensor) -> Tensor:
     Without gradients the border is done on its own; with them, or where a hook wants to see the padded input, a padded
     copy is made. Both agree up to rounding. RuntimeError where a side is too short to reflect.
     """
+    if torch.compiler.is_compiling():
+        # One graph for all sizes.
+        return conv(reflect(features))
     small = features.numel() * features.element_size() < _WORTHWHILE or min(features.shape[-2:]) < 2
     hooked = bool(conv._forward_pre_hooks or conv._forward_hooks)
     if torch.is_grad_enabled() or features.device.type != "cpu" or small or hooked:
