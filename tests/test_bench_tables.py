@@ -1,4 +1,4 @@
-"""Tables from rows: which pairs a mean joins, what is bold, what the footnotes say, and the four forms."""
+"""Tables from rows: which pairs a mean joins, what is bold, intervals, what the footnotes say, and the forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.console import Console
 
 from zoo.bench.rows import Row
 from zoo.errors import ProtocolError
-from zoo.report.tables import Table, build_table, escape_tex, number, to_csv, to_latex, to_markdown, to_rich
+from zoo.report.forms import escape_tex, to_latex, to_markdown, to_rich
+from zoo.report.present import number, present, to_csv
+from zoo.report.tables import Table, build_table
 
 RUN: dict[str, Any] = {
     "protocol": {
@@ -65,6 +67,9 @@ ROWS = [
 ]
 
 
+SANITY = "Sanity rows beat every method: content-copy in SSIM. No such column alone tells a good transfer."
+
+
 def values(table: Table, metric: str) -> dict[str, float | None]:
     return {line.method: line.values.get(metric) for line in table.lines}
 
@@ -75,7 +80,7 @@ def test_speed_and_quality_are_means_and_memory_is_the_largest():
     assert values(table, "ssim") == {"m.x": 0.625, "n_1.y[k=2]": 0.25, "content-copy": 1.0}
     assert values(table, "memory.resident")["m.x"] == 120.0
     assert values(table, "seconds.first")["m.x"] == 0.7
-    assert table.remarks == []
+    assert table.remarks == [SANITY]
     assert table.notes == []
 
 
@@ -87,7 +92,7 @@ def test_a_mean_joins_only_pairs_that_every_line_covers():
     assert values(table, "seconds.stylize")["m.x"] == 0.25
     # Memory exists for one method alone, so both its pairs count.
     assert values(table, "memory.resident")["m.x"] == 120.0
-    assert table.remarks == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s."]
+    assert table.remarks == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s.", SANITY]
     assert table.notes == ["failed on 1 pair: boom."]
     assert [line.notes for line in table.lines] == [(), (1,), ()]
 
@@ -124,7 +129,7 @@ def test_sizes_and_strengths_are_lines_of_their_own():
     # A first call has no strength: it stands beside every one.
     assert found["m.x", 64, 0.5]["seconds.first"] == 0.7
     assert found["content-copy", 64, 0.5]["ssim"] == 1.0
-    head = to_markdown(table).splitlines()[2]
+    head = to_markdown(present(table)).splitlines()[2]
     assert "| size | strength |" in head
 
 
@@ -147,7 +152,7 @@ def test_csv_holds_full_numbers_and_nothing_else():
     assert float(lines[0]["seconds.stylize.p95"]) == 1 / 3
     assert (lines[0]["seconds.stylize.p95.pairs"], lines[0]["ssim.pairs"]) == ("1", "2")
     assert lines[1]["seconds.stylize.p95"] == ""
-    texts = {"protocol", "method", "precision"}
+    texts = {"protocol", "method", "family", "precision"}
     for line in lines:
         assert line["protocol"] == "p@1"
         for name, value in line.items():
@@ -155,7 +160,7 @@ def test_csv_holds_full_numbers_and_nothing_else():
 
 
 def test_markdown_has_one_shape_and_a_caption():
-    text = to_markdown(build_table(ROWS, RUN))
+    text = to_markdown(present(build_table(ROWS, RUN)))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert text.startswith("Protocol p@1; 2 pairs; Box, 2 cores; cpu, 2 threads; zoo 0.1.0; 2026-01-02\n")
@@ -166,10 +171,10 @@ def test_markdown_has_one_shape_and_a_caption():
 
 def test_latex_is_booktabs_with_everything_escaped():
     rows = [*ROWS, row("bad_&.z", "a", "seconds.stylize", None, reason="50% of {x}_1")]
-    text = to_latex(build_table(rows, RUN))
+    text = to_latex(present(build_table(rows, RUN)))
     assert r"\toprule" in text
     assert r"SSIM $\uparrow$" in text
-    assert r"\textbf{0.625}" in text
+    assert r"\bfseries 0.625 \\" in text
     assert r"n\_1.y[k=2]" in text
     assert r"50\% of \{x\}\_1" in text
     assert r"\caption{Protocol p@1;" in text
@@ -184,7 +189,7 @@ def test_escape_tex_covers_what_tex_reads_specially():
 
 def test_the_terminal_shows_the_same_numbers():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(to_rich(build_table([*ROWS, row("bad.z", "a", "ssim", None, reason="[no] luck")], RUN)))
+    console.print(to_rich(present(build_table([*ROWS, row("bad.z", "a", "ssim", None, reason="[no] luck")], RUN))))
     shown = console.export_text()
     for text in ("p@1", "0.625", "n_1.y[k=2]", "bad.z (1)", "ssim failed on 1 pair: [no] luck"):
         assert text in shown
@@ -208,7 +213,7 @@ def test_numbers_have_three_digits(value, text):
 
 def test_a_column_of_very_large_numbers_says_its_power_of_ten_once():
     rows = [*ROWS, row("m.x", "a", "gram_loss", 3.2e11), row("content-copy", "a", "gram_loss", 5e9)]
-    text = to_markdown(build_table(rows, RUN))
+    text = to_markdown(present(build_table(rows, RUN)))
     assert "gram loss (1e11) ↓" in text
     assert "| 3.20 |" in text
     assert "| 0.0500 |" in text

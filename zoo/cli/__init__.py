@@ -16,6 +16,7 @@ from zoo.cli.export import export
 from zoo.cli.info import info
 from zoo.cli.list import list_names
 from zoo.cli.reconstruct import reconstruct
+from zoo.cli.report import compare, report
 from zoo.cli.stylize import stylize
 from zoo.cli.texture import texture
 from zoo.cli.train import train
@@ -40,6 +41,8 @@ app.command("texture", context_settings=_WITH_METHOD_OPTIONS)(texture)
 app.command("train", context_settings=_WITH_METHOD_OPTIONS)(train)
 app.command("export", context_settings=_WITH_METHOD_OPTIONS)(export)
 app.command("bench")(bench)
+app.command("report")(report)
+app.command("compare")(compare)
 app.command("list")(list_names)
 app.command("info")(info)
 app.command("check")(check)

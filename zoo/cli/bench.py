@@ -50,6 +50,9 @@ def bench(
             help="Score a folder of pictures made elsewhere, named CONTENT__STYLE.png, as the method NAME. Repeatable.",
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Processes that score at once; methods are measured one by one.")
+    ] = 1,
     find_largest: Annotated[
         bool,
         typer.Option("--largest", help="Search for the largest size that fits each method."),
@@ -82,6 +85,7 @@ def bench(
                 retry_failed=retry_failed,
                 outputs=folders,
                 find_largest=find_largest,
+                jobs=jobs,
                 on_event=display.show,
             )
     except KeyboardInterrupt:
@@ -151,11 +155,12 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
 
 
 def _print_result(result: BenchResult) -> None:
-    from zoo.report.tables import to_rich
+    from zoo.report.forms import to_rich
+    from zoo.report.present import present
 
     plain = Console()
     shown = plain if plain.is_terminal else Console(width=_PIPE_WIDTH)
-    shown.print(to_rich(result.table))
+    shown.print(to_rich(present(result.table)))
     failed, skipped = result.count("failed"), result.count("skipped")
     counts = (
         f"{result.count('ok')} rows ok" + f", {failed} failed" * bool(failed) + f", {skipped} skipped" * bool(skipped)

@@ -26,6 +26,7 @@ and no style occurs twice, pairs are independent and are drawn themselves. Every
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -282,6 +283,7 @@ class Ranking:
     groups: tuple[tuple[int, ...], ...]
 
 
+@functools.cache
 def critical_difference(methods: int, blocks: int, alpha: float = ALPHA) -> float:
     """Nemenyi's critical difference of average ranks: q sqrt(k (k + 1) / (6 N)) (Demšar 2006, section 3.2.2).
 

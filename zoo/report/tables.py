@@ -1,37 +1,50 @@
-"""Tables from the rows of one protocol: for the terminal, as CSV, Markdown and LaTeX.
+"""The table of a run from its rows: what is averaged, what is best, what must be said beside it.
+
+:mod:`zoo.report.present` brings it into the forms in which it is read.
 
 A line is a method (or baseline) at one size and strength. A quality column is the mean over the pairs that every line
 of that size and strength covers, so that no method is averaged over easier pairs than another; speed columns are the
 mean, memory columns the largest, over the same kind of common pairs of the methods. A method without any value in a
-column does not shrink it for the others. The best method of a column is bold; baselines do not compete.
+column does not shrink it for the others. The best method of a column is bold, the second underlined; the sanity rows
+(baselines) do not compete, and where one of them beats every method the table says so.
+
+Intervals are at 95 % (:mod:`zoo.report.statistics`): of quality metrics by two-way bootstrap over contents and styles,
+of timings by bootstrap of the repeats of every cell. Memory, numbers of a whole process and metrics of sets have none.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from zoo.bench import remarks as run_remarks
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
-from zoo.registry import Registry, load_registry
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from zoo.registry import MethodEntry, Registry, load_registry
+from zoo.report import statistics
+from zoo.report.scores import Scores, Unit, gather, names_of
+from zoo.report.statistics import Interval
 
 Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
 # Pairs that a remark names before it stops.
 _LISTED = 8
 
-_Pair = tuple[str | None, str | None, int]
+# Groups of a table, after the taxonomy of Jing et al., "Neural style transfer: a review", TVCG 2020, in its order.
+OPTIMISATION = "image optimisation"
+NETWORKS = {
+    "one": "networks of one style",
+    "many": "networks of several styles",
+    "any": "networks of any style",
+}
+OTHERS = "other pictures"
+SANITY = "sanity rows"
+FAMILIES = (OPTIMISATION, *NETWORKS.values(), OTHERS, SANITY)
 
 
 @dataclass(frozen=True)
@@ -48,16 +61,16 @@ class Column:
     combine: Literal["mean", "max"] = "mean"
     shown: bool = True
 
-    def heading(self, scale: int) -> str:
-        """Title, unit (or the power of ten that its numbers leave out) and direction."""
+    def heading(self, scale: int, title: str | None = None) -> str:
+        """Title (or another one), unit (or the power of ten that its numbers leave out) and direction."""
         unit = self.unit or (f"1e{scale}" if scale else "")
-        return f"{self.title}{f' ({unit})' if unit else ''} {_ARROWS[self.direction]}"
+        return f"{title or self.title}{f' ({unit})' if unit else ''} {_ARROWS[self.direction]}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line: values by metric (None where there is none), how many cells failed or were skipped, and the numbers of
-    the footnotes that concern it."""
+    """A line: values by metric (None where there is none), how many cells failed or were skipped, the numbers of the
+    footnotes that concern it, the group it stands in (one of FAMILIES), and the intervals of values that have one."""
 
     method: str
     precision: str | None
@@ -68,12 +81,15 @@ class Line:
     failed: int
     skipped: int
     notes: tuple[int, ...]
+    family: str = OTHERS
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table. ``best`` holds (line, metric) of every bold number; ``pairs`` how many pairs a size, strength
-    and metric joins."""
+    """A finished table. ``best`` and ``second`` hold (line, metric) of every number that is bold or underlined;
+    ``pairs`` how many pairs a size, strength and metric joins; ``intervals`` what the intervals are, in a sentence;
+    ``order`` the methods and sanity rows in the order of the rows."""
 
     protocol: str
     caption: str
@@ -83,6 +99,9 @@ class Table:
     pairs: dict[tuple[int, float, str], int]
     notes: list[str]
     remarks: list[str]
+    second: set[tuple[int, str]] = field(default_factory=set)
+    intervals: str = ""
+    order: tuple[str, ...] = ()
 
     @property
     def shown(self) -> list[Column]:
@@ -121,6 +140,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     strengths = {strength for (_, strength), group in groups.items() for row in group if row.method not in baselines}
     lines: list[Line] = []
     best: set[tuple[int, str]] = set()
+    second: set[tuple[int, str]] = set()
     pairs: dict[tuple[int, float, str], int] = {}
     notes: list[str] = []
     remarks: list[str] = []
@@ -129,13 +149,17 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
         for strength in sorted(strengths, reverse=True):
             own = [row for row in groups.get((size, strength), []) if not _for_all_strengths(row, baselines)]
             start = len(lines)
-            lines += _lines(own + fixed, size, strength, columns, baselines, pairs, notes, remarks)
-            best |= _best(lines, start, columns)
+            lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, notes, remarks)
+            for found, place in ((best, 0), (second, 1)):
+                found |= _placed(lines, start, columns, place)
+    remarks += _sanity(lines, columns)
     remarks += _said_beside(counted, columns)
     remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
-    return Table(identity["id"], _caption(run_file, counted), columns, lines, best, pairs, notes, remarks)
+    order = tuple(dict.fromkeys(row.method for row in counted))
+    caption, intervals = _caption(run_file, counted), _about_intervals(lines, columns)
+    return Table(identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order)
 
 
 def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
@@ -162,6 +186,7 @@ def _lines(
     size: int,
     strength: float,
     columns: Sequence[Column],
+    registry: Registry,
     baselines: set[str],
     pairs: dict[tuple[int, float, str], int],
     notes: list[str],
@@ -170,21 +195,22 @@ def _lines(
     by_method: dict[str, list[Row]] = {}
     for row in rows:
         by_method.setdefault(row.method, []).append(row)
-    # The methods in the order they were measured, then the baselines.
-    order = sorted(by_method, key=lambda method: method in baselines)
+    # Family by family, the methods of each in the order they were measured; the baselines come last.
+    families = {method: SANITY if method in baselines else family(method, registry) for method in by_method}
+    order = sorted(by_method, key=lambda method: FAMILIES.index(families[method]))
     values: dict[str, dict[str, float | None]] = {method: {} for method in order}
-    partial: dict[tuple[frozenset[_Pair], int], list[str]] = {}
+    intervals: dict[str, dict[str, Interval]] = {method: {} for method in order}
+    partial: dict[tuple[tuple[Unit, ...], int], list[str]] = {}
     for column in columns:
-        found = {method: _by_pair(by_method[method], column.metric) for method in order}
-        covered = [set(scores) for scores in found.values() if scores]
-        common = set.intersection(*covered) if covered else set()
-        everything = set().union(*covered) if covered else set()
-        pairs[size, strength, column.metric] = len(common)
-        if common < everything and column.shown:
-            partial.setdefault((frozenset(common), len(everything)), []).append(column.title)
-        for method, scores in found.items():
-            kept = [value for pair, value in scores.items() if pair in common]
-            values[method][column.metric] = _combined(kept, column.combine) if kept else None
+        scores = gather({method: by_method[method] for method in order}, column.metric)
+        pairs[size, strength, column.metric] = len(scores.units)
+        if len(scores.units) < scores.total and column.shown:
+            partial.setdefault((scores.units, scores.total), []).append(column.title)
+        for method in order:
+            kept = scores.of(method)
+            values[method][column.metric] = _combined(kept.tolist(), column.combine) if len(kept) else None
+        for method, interval in column_intervals(scores, column).items():
+            intervals[method][column.metric] = interval
     for (common, total), titles in partial.items():
         remarks.append(_coverage(common, total, titles, size))
     return [
@@ -198,9 +224,81 @@ def _lines(
             sum(row.status == "failed" for row in by_method[method]),
             sum(row.status == "skipped" for row in by_method[method]),
             _notes_of(by_method[method], notes),
+            families[method],
+            intervals[method],
         )
         for method in order
     ]
+
+
+def method_entry(label: str, registry: Registry) -> MethodEntry | None:
+    """The registry's entry for a row's label, such as ``gatys.zoo[num_steps=50]``; None for pictures made elsewhere."""
+    return registry.methods.get(label.partition("[")[0].partition(".")[0])
+
+
+def family(label: str, registry: Registry) -> str:
+    """The group that a method stands in: one of FAMILIES."""
+    entry = method_entry(label, registry)
+    if entry is None:
+        return OTHERS
+    return OPTIMISATION if entry.taxonomy.optimises == "image" else NETWORKS[entry.taxonomy.styles]
+
+
+def column_intervals(scores: Scores, column: Column) -> dict[str, Interval]:
+    """The intervals of a column's means, by method; none where there is nothing to draw from.
+
+    A timing (a measure in seconds with its repeats) speaks of its repeats, a metric of the pairs.
+    """
+    if column.combine == "max" or not scores.units:
+        return {}
+    if column.metric in MEASURES:
+        timed = column.metric.startswith("seconds.") and not column.metric.endswith((".p95", ".iqr"))
+        cells = zip(scores.methods, scores.samples, strict=True) if timed else ()
+        found = {method: statistics.timing_interval(samples) for method, samples in cells}
+        return {method: interval for method, interval in found.items() if interval is not None}
+    pairs = scores.pairs
+    drawn = statistics.mean_intervals(scores.values, pairs) if pairs is not None else None
+    return {} if drawn is None else dict(zip(scores.methods, drawn, strict=True))
+
+
+def _about_intervals(lines: Sequence[Line], columns: Sequence[Column]) -> str:
+    """What the intervals are and, where quality has none, why."""
+    metrics = {metric for line in lines for metric in line.intervals}
+    parts = []
+    if metrics - MEASURES.keys():
+        parts.append(f"of quality by two-way bootstrap over contents and styles ({statistics.RESAMPLES} resamples)")
+    if metrics & MEASURES.keys():
+        parts.append("of timings by bootstrap of the repeats")
+    said = f"Intervals at {100 * statistics.LEVEL:g} %: {', '.join(parts)}." if parts else ""
+    quality = any(column.metric not in MEASURES for column in columns)
+    if quality and not metrics - MEASURES.keys():
+        said += " " * bool(said) + (
+            f"Quality has no intervals: fewer than {statistics.MIN_LEVELS} contents or styles say nothing about others."
+        )
+    return said
+
+
+def _sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
+    """Which sanity rows beat every method, and in what: such a column alone does not measure style transfer."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        if not column.shown:
+            continue
+        sign = 1 if column.direction == "higher" else -1
+        for place in dict.fromkeys((line.size, line.strength) for line in lines):
+            own = [
+                (sign * value, line)
+                for line in lines
+                if (line.size, line.strength) == place and (value := line.values.get(column.metric)) is not None
+            ]
+            methods = [value for value, line in own if not line.baseline]
+            for value, line in own:
+                if line.baseline and methods and value > max(methods):
+                    found.setdefault(line.method, []).append(column.title)
+    parts = [f"{method} in {', '.join(dict.fromkeys(titles))}" for method, titles in found.items()]
+    if not parts:
+        return []
+    return [f"Sanity rows beat every method: {'; '.join(parts)}. No such column alone tells a good transfer."]
 
 
 def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
@@ -214,41 +312,33 @@ def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _coverage(common: frozenset[_Pair], total: int, titles: Sequence[str], size: int) -> str:
-    names = sorted(
-        (f"{content} x {style}" if content else "all pictures") + (f" (seed {seed})" if seed else "")
-        for content, style, seed in common
-    )
+def _coverage(common: Sequence[Unit], total: int, titles: Sequence[str], size: int) -> str:
+    names = names_of(common)
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     at = f" at {size}" if size else ""
     which = f": {listed}" if names else ""
     return f"{', '.join(titles)}{at}: over the {len(common)} of {total} pairs that every line covers{which}."
 
 
-def _by_pair(rows: Sequence[Row], metric: str) -> dict[_Pair, float]:
-    return {
-        (row.content, row.style, row.seed): row.value
-        for row in rows
-        if row.metric == metric and row.status == "ok" and row.value is not None
-    }
-
-
 def _combined(values: Sequence[float], how: Literal["mean", "max"]) -> float:
     return max(values) if how == "max" else sum(values) / len(values)
 
 
-def _best(lines: Sequence[Line], start: int, columns: Sequence[Column]) -> set[tuple[int, str]]:
+def _placed(lines: Sequence[Line], start: int, columns: Sequence[Column], place: int) -> set[tuple[int, str]]:
+    """(line, metric) of the numbers at a place (0 is best) among the methods from line ``start`` on; ties share it.
+
+    The second of two is the last, and is not marked.
+    """
     found: set[tuple[int, str]] = set()
     for column in columns:
-        pick: Callable[[Iterable[float]], float] = max if column.direction == "higher" else min
         competing = {
             i: value
             for i, line in enumerate(lines[start:], start)
             if not line.baseline and (value := line.values.get(column.metric)) is not None
         }
-        if len(competing) > 1:
-            winner = pick(competing.values())
-            found |= {(i, column.metric) for i, value in competing.items() if value == winner}
+        distinct = sorted(set(competing.values()), reverse=column.direction == "higher")
+        if len(competing) > 1 + place and len(distinct) > place:
+            found |= {(i, column.metric) for i, value in competing.items() if value == distinct[place]}
     return found
 
 
@@ -299,127 +389,6 @@ def _run_remarks(run_file: dict[str, Any]) -> list[str]:
     return remarks
 
 
-# -- the four forms ------------------------------------------------------------------------------------------------
-
-
-def number(value: float) -> str:
-    """Three significant digits: ``0.0120``, ``1.23``, ``123``, ``12346``; ``1.23e-05`` below a ten-thousandth."""
-    if value == 0:
-        return "0"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
-
-
-def _head(table: Table) -> list[str]:
-    extra = [name for name in ("size", "strength") if table.show(name)]
-    return ["method", "precision", *extra, *(column.heading(table.scale(column)) for column in table.shown)]
-
-
-def _body(
-    table: Table, emphasise: Callable[[str], str], mark: Callable[[int], str], missing: str = "–"
-) -> list[list[str]]:
-    extra = [name for name in ("size", "strength") if table.show(name)]
-    body = []
-    for i, line in enumerate(table.lines):
-        name = line.method + "".join(mark(note) for note in line.notes)
-        cells = [name, line.precision or "", *(f"{getattr(line, field):g}" for field in extra)]
-        for column in table.shown:
-            value = line.values.get(column.metric)
-            text = missing if value is None else number(value / 10.0 ** table.scale(column))
-            cells.append(emphasise(text) if (i, column.metric) in table.best else text)
-        body.append(cells)
-    return body
-
-
-def to_rich(table: Table) -> RichTable:
-    """The table for the terminal."""
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    shown = RichTable(title=escape(table.caption), title_justify="left", caption_justify="left")
-    for i, heading in enumerate(_head(table)):
-        # Headings wrap at their blanks; a method's name folded in two could not be copied.
-        shown.add_column(escape(heading), justify="left" if i < 2 else "right", overflow="fold", no_wrap=i == 0)
-    body = _body(table, lambda text: f"[bold]{text}[/bold]", lambda note: f" ({note})")
-    for line, cells in zip(table.lines, body, strict=True):
-        shown.add_row(escape(cells[0]), *cells[1:], style="dim" if line.baseline else None)
-    foot = [f"({i}) {note}" for i, note in enumerate(table.notes, 1)] + table.remarks
-    shown.caption = escape("\n".join(foot)) if foot else None
-    return shown
-
-
-def to_markdown(table: Table) -> str:
-    """GitHub's form, with the caption above and the footnotes below."""
-    head = [text.replace("|", "\\|") for text in _head(table)]
-    body = _body(table, lambda text: f"**{text}**", lambda note: f" ({note})")
-    lines = [f"{table.caption}", "", "| " + " | ".join(head) + " |"]
-    lines.append("|" + "|".join("---" if i < 2 else "---:" for i in range(len(head))) + "|")
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in body]
-    foot = [f"({i}) {note}" for i, note in enumerate(table.notes, 1)] + table.remarks
-    return "\n".join([*lines, *(line for note in foot for line in ("", note))]) + "\n"
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "–": "--",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
-def escape_tex(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(_TEX.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    """A ``table`` environment for the booktabs package."""
-    head = [escape_tex(text) for text in _head(table)]
-    bold, plain = "\x00", "\x01"
-    body = _body(table, lambda text: f"{bold}{text}{plain}", lambda note: f" ({note})")
-    rendered = [[escape_tex(cell).replace(bold, r"\textbf{").replace(plain, "}") for cell in cells] for cells in body]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_tex(table.caption)}.}}",
-        rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-    ]
-    for i, cells in enumerate(rendered):
-        if i and table.lines[i].baseline and not table.lines[i - 1].baseline:
-            lines.append(r"\midrule")
-        lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    foot = [f"({i}) {note}" for i, note in enumerate(table.notes, 1)] + table.remarks
-    if foot:
-        lines += ["", r"\footnotesize", *(escape_tex(note) + r"\\" for note in foot)]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-def to_csv(table: Table) -> str:
-    """Every metric as full numbers, and beside each the number of pairs it joins."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = [name for column in table.columns for name in (column.metric, f"{column.metric}.pairs")]
-    fixed = ["protocol", "method", "baseline", "precision", "size", "strength", "failed", "skipped"]
-    writer.writerow([*fixed, *names])
-    for line in table.lines:
-        cells: list[Any] = [table.protocol, line.method, int(line.baseline), line.precision]
-        cells += [line.size, line.strength, line.failed, line.skipped]
-        for column in table.columns:
-            value = line.values.get(column.metric)
-            joined = table.pairs[line.size, line.strength, column.metric]
-            cells += [value, None if value is None else joined]
-        writer.writerow(cells)
-    return buffer.getvalue()
-
-
 # -- a results folder ----------------------------------------------------------------------------------------------
 
 
@@ -434,11 +403,15 @@ def read_table(path: Path) -> Table:
 
 def write_report(path: Path) -> Table:
     """Write table.csv, table.md, table.tex and sheet.jpg into a results folder from what lies in it."""
+    from zoo.report.forms import to_latex, to_markdown
+    from zoo.report.present import present, to_csv
+
     folder = Folder(path)
     table = read_table(path)
+    form = present(table)
     write_text(path / "table.csv", to_csv(table))
-    write_text(path / "table.md", to_markdown(table))
-    write_text(path / "table.tex", to_latex(table))
+    write_text(path / "table.md", to_markdown(form))
+    write_text(path / "table.tex", to_latex(form))
     write_sheet(folder, table)
     return table
 

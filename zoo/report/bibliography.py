@@ -1,0 +1,76 @@
+"""The ``.bib`` of a run: exactly the methods, metrics, networks, image sets and statistics that its tables use."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.bench.measures import MEASURES
+from zoo.bench.rows import Row
+from zoo.registry import Registry
+from zoo.report.tables import method_entry
+
+_FILE = Path(__file__).with_name("references.bib")
+_ENTRY = re.compile(r"^@\w+\{([^,\s]+),.*?^\}", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An entry: its key, what it is the reference of (``metric:ssim``), and its text without those keywords."""
+
+    key: str
+    of: frozenset[str]
+    text: str
+
+
+@functools.cache
+def references() -> tuple[Reference, ...]:
+    """What ships beside the methods' own entries."""
+    found = []
+    for match in _ENTRY.finditer(_FILE.read_text(encoding="utf-8")):
+        keywords = re.search(r",\n *keywords *= \{([^}]*)\}", match[0])
+        of = frozenset(keywords[1].split(", ")) if keywords else frozenset()
+        text = match[0].replace(keywords[0], "") if keywords else match[0]
+        found.append(Reference(match[1], of, text))
+    return tuple(found)
+
+
+def bibliography(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry, extra: Iterable[str] = ()) -> str:
+    """BibTeX of what the rows used, methods first; ``extra`` are further keywords, such as ``statistics:ranks``."""
+    rows = list(rows)
+    wanted = set(extra)
+    methods: dict[str, str] = {}
+    for label in dict.fromkeys(row.method for row in rows):
+        entry = method_entry(label, registry)
+        if entry is None:
+            wanted.add(f"sanity:{label}")
+            continue
+        key = re.search(r"@\w+\{([^,\s]+),", entry.bibtex)
+        if key:
+            methods[key[1]] = entry.bibtex.strip()
+    wanted |= {f"encoder:{row.encoder}" for row in rows if row.encoder}
+    for name in {row.metric.partition("[")[0] for row in rows} - MEASURES.keys():
+        metric = registry.metric(name)
+        wanted |= {f"metric:{name}", f"encoder:{metric.encoder}", f"package:{metric.package}"}
+    wanted |= {f"set:{name}" for name in image_sets(run_file)}
+    texts = [reference.text for reference in references() if reference.of & wanted and reference.key not in methods]
+    return "\n\n".join([*methods.values(), *texts]) + "\n"
+
+
+def image_sets(run_file: dict[str, Any]) -> list[str]:
+    """Names of the sets that a protocol's images belong to, told by their hashes; ``builtin`` for the zoo's own."""
+    from zoo import images
+    from zoo.imagesets import list_sets, load_manifest
+
+    resolved = run_file["protocol"]["resolved"]
+    used = {(image["name"], image["sha256"]) for role in ("contents", "styles") for image in resolved.get(role, ())}
+    hashes = {sha256 for _, sha256 in used}
+    found = [name for name in list_sets() if hashes & {image.sha256 for image in load_manifest(name).images}]
+    photographs = {name for name, _ in used} & images.builtin_contents().keys()
+    if any((name, images.read(f"builtin:{name}").sha256) in used for name in sorted(photographs)):
+        found.insert(0, "builtin")
+    return found

@@ -1,0 +1,142 @@
+"""``zoo report RUN`` without its terminal: every table of a run in every form, its bibliography, and a LaTeX document.
+
+table          means of every method with intervals               zoo.report.present
+ranks          average ranks and critical differences             zoo.report.summary
+comparisons    every two methods compared, corrected after Holm
+correlations   how far the metrics agree
+reported       figures quoted from the literature                 zoo.report.reported
+
+each as .md, .csv, .tex, .json and .html; ``references.bib`` holds what they used and ``report.tex`` is a document of
+all the .tex that compiles alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.bench.folder import Folder, write_text
+from zoo.bench.rows import latest, read_rows
+from zoo.errors import ProtocolError, UnknownNameError
+from zoo.registry import load_registry
+from zoo.report import summary
+from zoo.report.bibliography import bibliography
+from zoo.report.forms import Form, to_html, to_latex, to_markdown
+from zoo.report.layout import Layout
+from zoo.report.present import present, records_csv, records_json, to_csv, to_json
+from zoo.report.reported import reported
+from zoo.report.tables import Table, build_table
+
+FORMATS = ("md", "csv", "tex", "json", "html")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report left: its table, its folder, the files by name, and of tables without numbers the reason."""
+
+    table: Table
+    folder: Path
+    files: tuple[str, ...]
+    omitted: dict[str, str]
+
+
+def write_tables(
+    run: Path, out: Path | None = None, *, layout: Layout | None = None, formats: Sequence[str] = FORMATS
+) -> Written:
+    """Write the tables of a results folder into ``out`` (default: RUN/tables).
+
+    Raises ProtocolError where nothing was measured there or a file cannot be written, UnknownNameError for a format or
+    a column that does not exist.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise UnknownNameError("format", name, FORMATS)
+    layout = layout or Layout()
+    folder = Folder(run)
+    run_file = folder.read_run()
+    if run_file is None:
+        raise ProtocolError(f"{run} holds no results: run 'zoo bench --out {run}' first.")
+    registry = load_registry()
+    rows = latest(read_rows(folder.rows))
+    table = build_table(rows, run_file, registry)
+    sheets: dict[str, tuple[Form, Callable[[], str], Callable[[], str]]] = {}
+    form = present(table, layout)
+    sheets["table"] = form, lambda: to_csv(table), lambda: to_json(table)
+    omitted: dict[str, str] = {}
+    for name, made in _summaries(summary.Run(rows, run_file, registry), table.caption).items():
+        if isinstance(made, str):
+            omitted[name] = made
+        else:
+            sheets[name] = _sheet(*made)
+    sheets["reported"] = _sheet(*reported(rows, run_file, registry))
+    target = out if out is not None else run / "tables"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProtocolError(f"{target} cannot be made ({error.strerror}): choose another --out.") from error
+    texts: dict[str, str] = {}
+    for name, (shown, as_csv, as_json) in sheets.items():
+        makers: dict[str, Callable[[], str]] = {
+            "md": lambda shown=shown: to_markdown(shown),
+            "csv": as_csv,
+            "tex": lambda shown=shown: to_latex(shown),
+            "json": as_json,
+            "html": lambda shown=shown: to_html(shown),
+        }
+        texts |= {f"{name}.{kind}": makers[kind]() for kind in FORMATS if kind in formats}
+    if "tex" in formats:
+        used = [f"statistics:{name}" for name in sheets] + ["statistics:intervals"] * bool(table.intervals)
+        texts["references.bib"] = bibliography(rows, run_file, registry, used)
+        texts["report.tex"] = document(list(sheets), table.protocol)
+    for name, text in texts.items():
+        write_text(target / name, text)
+    return Written(table, target, tuple(texts), omitted)
+
+
+def _sheet(form: Form, records: list[dict[str, Any]]) -> tuple[Form, Callable[[], str], Callable[[], str]]:
+    return form, lambda: records_csv(records), lambda: records_json(form, records)
+
+
+def _summaries(run: summary.Run, caption: str) -> dict[str, tuple[Form, list[dict[str, Any]]] | str]:
+    """Form and records of each, or why there is none."""
+    ranks, contests, agreements = run.ranks(), run.contests(), run.agreements()
+    return {
+        "ranks": (summary.ranks_form(ranks, f"Average ranks. {caption}"), summary.ranks_records(ranks))
+        if ranks
+        else "ranks need two methods and two contents or styles",
+        "comparisons": (
+            summary.contests_form(contests, f"Comparisons of two methods. {caption}"),
+            summary.contests_records(contests),
+        )
+        if contests
+        else "comparisons need two methods with a metric of single pictures",
+        "correlations": (
+            summary.agreements_form(agreements, f"Correlations of metrics. {caption}"),
+            summary.agreements_records(agreements),
+        )
+        if agreements
+        else "correlations need two metrics of single pictures",
+    }
+
+
+def document(names: Sequence[str], title: str) -> str:
+    """A LaTeX document that inputs the tables beside it and lists the references."""
+    from zoo.report.forms import escape_tex
+
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[a4paper,landscape,margin=15mm]{geometry}",
+        r"\usepackage{booktabs,graphicx,siunitx,url}",
+        rf"\title{{{escape_tex(title)}}}",
+        r"\date{}",
+        r"\begin{document}",
+        r"\maketitle",
+        *(rf"\input{{{name}.tex}}" + "\n\\clearpage" for name in names),
+        r"\nocite{*}",
+        r"\bibliographystyle{plain}",
+        r"\bibliography{references}",
+        r"\end{document}",
+    ]
+    return "\n".join(lines) + "\n"

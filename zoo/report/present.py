@@ -1,0 +1,245 @@
+"""A run's table as it is shown under a layout, and as data: CSV and JSON with every number in full."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.bench.measures import MEASURES
+from zoo.errors import ConfigError, UnknownNameError
+from zoo.registry import load_registry
+from zoo.report.forms import MISSING, Entry, Form, Group, Heading
+from zoo.report.layout import Layout
+from zoo.report.tables import FAMILIES, SANITY, Column, Line, Table
+
+
+def number(value: float, digits: int = 3) -> str:
+    """``digits`` significant digits, 3 as in ``0.0120``, ``1.23``, ``123``, ``12346``; ``1.23e-05`` below 0.0001."""
+    if value == 0:
+        return "0"
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A column with the choices of the layout; ``scale`` is the power of ten that its numbers leave out."""
+
+    column: Column
+    name: str
+    decimals: int | None
+    scale: int
+
+    @property
+    def heading(self) -> str:
+        return self.column.heading(self.scale, self.name)
+
+
+def present(table: Table, layout: Layout | None = None, name: str = "table") -> Form:
+    """The table as it is read; UnknownNameError for a column that is no metric or measure, or to sort by."""
+    layout = layout or Layout()
+    columns = _columns(table, layout)
+    extra = [field for field in ("size", "strength") if table.show(field)]
+    precision = layout.precision and any(line.precision for line in table.lines)
+    headings = [Heading("method", False), *([Heading("precision", False)] if precision else [])]
+    headings += [Heading(field) for field in extra] + [Heading(shown.heading) for shown in columns]
+    groups: list[Group] = []
+    for title, aside, members in _groups(table, layout):
+        rows = []
+        for i in members:
+            line = table.lines[i]
+            row = [Entry(layout.names.get(line.method, line.method), notes=line.notes)]
+            row += [Entry(line.precision or "")] if precision else []
+            row += [Entry(f"{getattr(line, field):g}") for field in extra]
+            rows.append([*row, *(_entry(table, i, shown, layout) for shown in columns)])
+        groups.append(Group(title, rows, aside))
+    spreads = any(entry.spread for group in groups for row in group.rows for entry in row)
+    said = list(table.remarks)
+    if table.intervals and (spreads or layout.intervals != "none"):
+        said.insert(
+            0, ("± is half the width. " if spreads and layout.intervals == "plusminus" else "") + table.intervals
+        )
+    return Form(name, table.caption, headings, groups, table.notes, said)
+
+
+def _columns(table: Table, layout: Layout) -> list[_Shown]:
+    if layout.columns is None:
+        return [_Shown(column, column.title, None, table.scale(column)) for column in table.shown]
+    present = {column.metric: column for column in table.columns}
+    found = []
+    for choice in layout.columns:
+        known = {*MEASURES, *load_registry().metrics, *present}
+        if choice.metric not in known and choice.metric.partition("[")[0] not in known:
+            raise UnknownNameError("column", choice.metric, known)
+        column = present.get(choice.metric)
+        if column is not None:
+            title = choice.name or column.title or MEASURES[column.metric].title
+            scale = 0 if choice.decimals is not None else table.scale(column)
+            found.append(_Shown(column, title, choice.decimals, scale))
+    if not found:
+        names = ", ".join(choice.metric for choice in layout.columns)
+        raise ConfigError(f"This run has none of the columns {names}: it has {', '.join(present)}.")
+    return found
+
+
+def _groups(table: Table, layout: Layout) -> list[tuple[str, bool, list[int]]]:
+    """(title, set apart, positions of the lines), one size and strength after the other."""
+    lines = [i for i, line in enumerate(table.lines) if layout.sanity or not line.baseline]
+    if layout.sort == "family":
+        families = [family for family in FAMILIES if any(table.lines[i].family == family for i in lines)]
+        titled = len(set(families) - {SANITY}) > 1
+        found = []
+        for place in _places(table):
+            for family in families:
+                members = [i for i in lines if _place(table.lines[i]) == place and table.lines[i].family == family]
+                if members:
+                    found.append((family if titled else "", family == SANITY, members))
+        return found
+    methods = [i for i in lines if not table.lines[i].baseline]
+    if layout.sort == "measured":
+        order = {method: i for i, method in enumerate(table.order)}
+        methods.sort(key=lambda i: order[table.lines[i].method])
+    else:
+        column = next((column for column in table.columns if column.metric == layout.sort), None)
+        if column is None:
+            raise UnknownNameError("order", layout.sort, ["family", "measured", *(c.metric for c in table.columns)])
+        sign = -1 if column.direction == "higher" else 1
+
+        def by_value(i: int) -> tuple[bool, float]:
+            value = table.lines[i].values.get(column.metric)
+            return value is None, 0.0 if value is None else sign * value
+
+        methods.sort(key=by_value)
+    found = []
+    for place in _places(table):
+        for members, aside in ((methods, False), ([i for i in lines if table.lines[i].baseline], True)):
+            own = [i for i in members if _place(table.lines[i]) == place]
+            if own:
+                found.append(("", aside, own))
+    return found
+
+
+def _place(line: Line) -> tuple[int, float]:
+    return line.size, line.strength
+
+
+def _places(table: Table) -> list[tuple[int, float]]:
+    return list(dict.fromkeys(_place(line) for line in table.lines))
+
+
+def _entry(table: Table, i: int, shown: _Shown, layout: Layout) -> Entry:
+    metric = shown.column.metric
+    line = table.lines[i]
+    value = line.values.get(metric)
+    if value is None:
+        return Entry(MISSING)
+    factor = 10.0**shown.scale
+    text = number(value / factor, layout.digits) if shown.decimals is None else f"{value:.{shown.decimals}f}"
+    interval = line.intervals.get(metric)
+    spread = ""
+    if interval is not None and layout.intervals != "none":
+        # As many decimals as the number has: a spread that is finer than its number claims too much.
+        decimals = len(text.partition(".")[2]) if "e" not in text else 3
+        low, high, half = (
+            f"{bound / factor:.{decimals}f}" for bound in (interval.low, interval.high, interval.half_width)
+        )
+        spread = f"± {half}" if layout.intervals == "plusminus" else f"[{low}, {high}]"
+    mark = "best" if (i, metric) in table.best else "second" if (i, metric) in table.second else ""
+    return Entry(text, spread, mark)
+
+
+# -- as data -------------------------------------------------------------------------------------------------------
+
+
+def to_csv(table: Table) -> str:
+    """Every metric as full numbers, beside each the number of pairs it joins and, where it has one, its interval."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    spread = {metric for line in table.lines for metric in line.intervals}
+    names: list[str] = []
+    for column in table.columns:
+        names += [column.metric, f"{column.metric}.pairs"]
+        names += [f"{column.metric}.low", f"{column.metric}.high"] if column.metric in spread else []
+    fixed = ["protocol", "method", "family", "baseline", "precision", "size", "strength", "failed", "skipped"]
+    writer.writerow([*fixed, *names])
+    for line in table.lines:
+        cells: list[Any] = [table.protocol, line.method, line.family, int(line.baseline), line.precision]
+        cells += [line.size, line.strength, line.failed, line.skipped]
+        for column in table.columns:
+            value = line.values.get(column.metric)
+            joined = table.pairs[line.size, line.strength, column.metric]
+            cells += [value, None if value is None else joined]
+            if column.metric in spread:
+                interval = line.intervals.get(column.metric)
+                cells += [None, None] if interval is None else [interval.low, interval.high]
+        writer.writerow(cells)
+    return buffer.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """The same as one object: caption, columns with unit and direction, lines with values, intervals and footnotes."""
+    lines = []
+    for i, line in enumerate(table.lines):
+        values: dict[str, Any] = {}
+        for column in table.columns:
+            value = line.values.get(column.metric)
+            if value is None:
+                continue
+            cell: dict[str, Any] = {"value": value, "pairs": table.pairs[line.size, line.strength, column.metric]}
+            if (interval := line.intervals.get(column.metric)) is not None:
+                cell |= {"low": interval.low, "high": interval.high}
+            if (i, column.metric) in table.best | table.second:
+                cell["place"] = 1 if (i, column.metric) in table.best else 2
+            values[column.metric] = cell
+        lines.append(
+            {
+                "method": line.method,
+                "family": line.family,
+                "baseline": line.baseline,
+                "precision": line.precision,
+                "size": line.size,
+                "strength": line.strength,
+                "failed": line.failed,
+                "skipped": line.skipped,
+                "notes": [table.notes[note - 1] for note in line.notes],
+                "values": values,
+            }
+        )
+    columns = [
+        {"metric": c.metric, "title": c.title, "unit": c.unit, "direction": c.direction, "combine": c.combine}
+        for c in table.columns
+    ]
+    whole = {"protocol": table.protocol, "caption": table.caption, "intervals": table.intervals, "columns": columns}
+    return _dump({**whole, "lines": lines, "remarks": table.remarks})
+
+
+def records_csv(records: Sequence[dict[str, Any]]) -> str:
+    """Records of one shape as CSV; an empty field for None."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()
+
+
+def records_json(form: Form, records: Sequence[dict[str, Any]]) -> str:
+    """Records under the caption and the notes of their form."""
+    return _dump({"caption": form.caption, "rows": list(records), "notes": form.below})
+
+
+def _dump(data: Any) -> str:
+    # An infinite t is no JSON number; as a word it stays readable.
+    return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and data in (float("inf"), float("-inf")):
+        return str(data)
+    return data
