@@ -18,15 +18,16 @@ import pytest
 import torch
 
 from zoo import images
-from zoo.bench import environment, largest, memory, stages, timing
+from zoo.bench import environment, largest, memory, scoring, stages, timing
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.measures import PRIMARY
-from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.plan import Cell, MethodPlan, SetCell
 from zoo.bench.protocol import Limits, Protocol, ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import RowStore
 from zoo.bench.supervise import Worker, WorkerError
 from zoo.bench.worker import explain
+from zoo.errors import ProtocolError
 from zoo.registry import MetricEntry, Registry
 
 CPU = torch.device("cpu")
@@ -430,7 +431,7 @@ def test_a_crash_while_scoring_costs_one_picture(setting, ledger):
         {"event": "refused", "metric": 1, "item": None, "reason": "weights are missing"},
     ]
     setting.play(Script(first, WorkerError("crashed")), Script(second))
-    stages.score(setting, ledger, pending)
+    scoring.score(setting, ledger, pending)
     found = {(row.metric, row.content): (row.status, row.reason) for row in ledger.store.rows}
     assert found == {
         ("ssim", "a"): ("ok", ""),
@@ -444,5 +445,72 @@ def test_a_metric_that_cannot_be_loaded_fails_alone(setting, ledger):
     pending = [(metric, cell) for metric in (0, 1) for cell in CELLS[:2]]
     ready = [{"event": "scored", "metric": 0, "item": i, "value": 0.5} for i in range(2)]
     setting.play(Script(ready, WorkerError("ended")))
-    stages.score(setting, ledger, pending)
+    scoring.score(setting, ledger, pending)
     assert [row.status for row in ledger.store.rows] == ["ok", "ok", "failed", "failed"]
+
+
+# -- several scoring processes ---------------------------------------------------------------------------------------
+
+
+def test_parts_hold_whole_pictures_and_are_of_one_size():
+    pending = [(metric, cell) for metric in (0, 1) for cell in CELLS]
+    whole = SetCell(CELLS[:3])
+    parts = scoring.share_out([*pending, (2, whole)], 4)
+    assert sorted(len(part) for part in parts) == [2, 2, 4, 5]
+    assert sorted(map(str, (one for part in parts for one in part))) == sorted(map(str, [*pending, (2, whole)]))
+    homes = [{cell for _, cell in part} for part in parts]
+    assert sum(map(len, homes)) == len(CELLS) + 1, "no picture is in two parts"
+    assert scoring.share_out(pending, 1) == [pending]
+    assert len(scoring.share_out(pending[:1], 8)) == 1
+    assert scoring.share_out([], 3) == []
+
+
+class Crowd(stages.Setting):
+    """A setting whose workers give every item the same value, and wait for each other before they begin."""
+
+    def worker(self, module: str, job: Mapping[str, Any]) -> Any:
+        crowd: list[Crowd] = CROWD
+        crowd.append(self)
+        if len(crowd) > 2:
+            raise AssertionError("a part had two workers")
+        wait_until(lambda: len(crowd) == 2)
+        starts = [
+            {"event": kind, "metric": number, "item": item, "value": 0.5}
+            for number, use in enumerate(job["metrics"])
+            for item in use["items"]
+            for kind in ("start", "scored")
+        ]
+        return Script(starts)
+
+
+CROWD: list[Crowd] = []
+
+
+def test_two_jobs_score_at_once_and_share_threads_and_memory(tmp_path, ledger):
+    CROWD.clear()
+    pending = [(metric, cell) for metric in (0, 1) for cell in CELLS]
+    scoring.score(Crowd(Folder(tmp_path), "cpu", "auto", 2, Limits(memory=0.8)), ledger, pending, jobs=2)
+    found = {row.key: row.value for row in ledger.store.rows}
+    assert found == {cell.key(metric): 0.5 for cell in CELLS for metric in ("ssim", "other")}
+    assert [(crowd.threads, crowd.limits.memory) for crowd in CROWD] == [(1, 0.4)] * 2
+
+
+def test_jobs_end_together_when_one_entry_cannot_be_written(tmp_path, ledger, monkeypatch):
+    pids: list[int] = []
+
+    class Errands(stages.Setting):
+        def worker(self, module: str, job: Mapping[str, Any]) -> Any:
+            worker = errand("hang")
+            pids.append(worker.pid)
+            return worker
+
+    hello = {"event": "start", "metric": 0, "item": 0}
+    monkeypatch.setattr(Worker, "events", lambda self: iter([hello, time.sleep(0.2) or hello]))
+    monkeypatch.setattr(ledger, "tell", lambda label: (_ for _ in ()).throw(ProtocolError("the disk is full")))
+    with pytest.raises(ProtocolError, match="disk is full"):
+        scoring.score(Errands(Folder(tmp_path), "cpu", "auto", 2, Limits()), ledger, [(0, c) for c in CELLS], jobs=2)
+    assert pids
+    wait_until(lambda: all(map(gone, pids)))
+    ledger.begin("score", 0)
+    monkeypatch.undo()
+    ledger.tell("")

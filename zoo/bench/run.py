@@ -18,7 +18,7 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, largest, outside, rates, remarks, stages
+from zoo.bench import environment, largest, outside, rates, remarks, scoring, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
@@ -61,6 +61,7 @@ def run(
     retry_failed: bool = False,
     outputs: Mapping[str, str | Path] | None = None,
     find_largest: bool = False,
+    jobs: int = 1,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> BenchResult:
     """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
@@ -69,7 +70,8 @@ def run(
     ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside; ``retry_failed`` measures failed
     and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
     (:mod:`zoo.bench.outside` tells how their files are named). ``find_largest`` searches for the largest size that fits
-    each method (:mod:`zoo.bench.largest`).
+    each method (:mod:`zoo.bench.largest`). ``jobs`` processes score pictures at once; methods are measured one by one
+    always.
 
     Raises ProtocolError (malformed protocol; the folder is in use or was measured under other conditions),
     UnknownNameError and ConfigError, all before anything is measured.
@@ -85,6 +87,8 @@ def run(
         raise ConfigError("There is no method to measure: name some, or 'all'.")
     if threads is not None and threads < 1:
         raise ConfigError(f"A run needs at least one thread, got {threads}.")
+    if jobs < 1:
+        raise ConfigError(f"A run needs at least one job, got {jobs}.")
     chosen = resolve_device(device)
     resolve_precision(precision, chosen, "fp32")
     threads = threads or torch.get_num_threads()
@@ -114,7 +118,7 @@ def run(
                     if find_largest:
                         largest.find(setting, ledger, plans)
                     _draw_baselines(folder, work.baselines)
-                    stages.score(setting, ledger, work.unscored())
+                    scoring.score(setting, ledger, work.unscored(), jobs)
             labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
             labels |= set(resolved.spec.baselines)
             rows = [row for row in store.rows if row.method in labels or remarks.of_run(row)]

@@ -1,7 +1,7 @@
-"""The two stages of a run, each in worker processes: measuring methods, then scoring the pictures they left.
+"""The first stage of a run: measuring methods, in worker processes. The second is :mod:`zoo.bench.scoring`.
 
 Measuring is one process at a time, always: two at once would share caches, memory and the device, and time each other.
-What :mod:`zoo.bench.rates` adds to the first stage, operations and rates, is found after all of it.
+What :mod:`zoo.bench.rates` adds, operations and rates, is found after all of it.
 """
 
 from __future__ import annotations
@@ -139,57 +139,3 @@ def _projected(ledger: Ledger, cell: Cell) -> str:
     if (seconds := growth.projected(rows, cell.method, PRIMARY, cell.size)) is not None:
         said.append(f"{seconds:.3g} s a picture")
     return f"; projected need at {cell.size}, from its growth over smaller sizes: {', '.join(said)}" if said else ""
-
-
-def score(setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Scored]]) -> None:
-    """Score (metric, cell) pairs, metric by metric; a crash costs the picture (or set) that caused it.
-
-    A set that lacks pictures is skipped: over fewer pairs its value would be another.
-    """
-    ledger.begin("score", len(pending))
-    for number, cell in pending:
-        if isinstance(cell, SetCell) and cell.missing:
-            reason = f"{cell.missing} of the {len(cell.members)} pictures of the set are missing"
-            ledger.score(cell, number, None, "skipped", reason)
-    pending = [(i, cell) for i, cell in pending if not (isinstance(cell, SetCell) and cell.missing)]
-    while pending:
-        busy: tuple[int, Scored] | None = None
-        rest = dict.fromkeys(pending)
-        cells = list(dict.fromkeys(cell for _, cell in pending))
-        try:
-            with setting.worker("zoo.bench.score", _score_job(setting, ledger, pending, cells)) as worker:
-                for event in worker.events():
-                    number, kind = event["metric"], event["event"]
-                    if kind == "start":
-                        busy = (number, cells[event["item"]])
-                        ledger.tell(f"{ledger.protocol.spec.metrics[number].label} of {busy[1]}")
-                        continue
-                    whole = event["item"] is None
-                    for cell in [cell for i, cell in rest if i == number] if whole else [cells[event["item"]]]:
-                        if kind == "scored":
-                            ledger.score(cell, number, event["value"], reason=event.get("note", ""))
-                        else:
-                            ledger.score(cell, number, None, STATUS[kind], event["reason"])
-                        del rest[number, cell]
-                    busy = None
-            return
-        except WorkerError as error:
-            # Between two pictures it was loading a metric, and would die there again.
-            for number, cell in [busy] if busy else list(rest):
-                ledger.score(cell, number, None, "failed", str(error))
-            pending = [one for one in rest if one != busy] if busy else []
-
-
-def _score_job(
-    setting: Setting, ledger: Ledger, pending: Sequence[tuple[int, Scored]], cells: Sequence[Scored]
-) -> dict[str, Any]:
-    positions = {cell: i for i, cell in enumerate(cells)}
-    metrics = [
-        {
-            "name": use.name,
-            "settings": use.settings,
-            "items": [positions[cell] for i, cell in pending if i == number],
-        }
-        for number, use in enumerate(ledger.protocol.spec.metrics)
-    ]
-    return {"metrics": metrics, "pictures": [setting.files(cell) for cell in cells]}

@@ -50,6 +50,9 @@ def bench(
             help="Score a folder of pictures made elsewhere, named CONTENT__STYLE.png, as the method NAME. Repeatable.",
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Processes that score at once; methods are measured one by one.")
+    ] = 1,
     find_largest: Annotated[
         bool,
         typer.Option("--largest", help="Search for the largest size that fits each method."),
@@ -82,6 +85,7 @@ def bench(
                 retry_failed=retry_failed,
                 outputs=folders,
                 find_largest=find_largest,
+                jobs=jobs,
                 on_event=display.show,
             )
     except KeyboardInterrupt:
