@@ -1,4 +1,4 @@
-"""``zoo info NAME``: one method, encoder or metric in full, without importing torch."""
+"""``zoo info NAME``: one method, encoder or metric in full, without importing torch (but for trained styles' names)."""
 
 from __future__ import annotations
 
@@ -56,8 +56,25 @@ def _method(resolved: Resolved, registry: Registry) -> dict[str, Any]:
         "plugin": resolved.method in registry.plugins,
         "presets": {tag: preset.model_dump() for tag, preset in entry.presets.items()},
         "checkpoints": {tag: checkpoint.model_dump() for tag, checkpoint in entry.checkpoints.items()},
+        "trained_styles": _trained_styles(resolved),
         "options": [{**dataclasses.asdict(s), "flag": s.flag} for s in registry.options(resolved.label)],
     }
+
+
+def _trained_styles(resolved: Resolved) -> list[dict[str, str]]:
+    """What the method's weights say of the styles they were trained on; none where they take any, or are not here."""
+    if resolved.entry.taxonomy.styles == "any" or resolved.checkpoint is None:
+        return []
+    from zoo.errors import DownloadRequiredError
+    from zoo.styles import find_styles, read_metadata
+    from zoo.weights import resolve_checkpoint
+
+    try:
+        path = resolve_checkpoint(resolved.label, resolved.checkpoint)
+    except DownloadRequiredError:
+        return []
+    facts = read_metadata(path)
+    return [style.to_dict() for style in find_styles(facts, list(facts.get("parts", ())) or None).values()]
 
 
 def _print_method(resolved: Resolved, registry: Registry) -> None:
@@ -80,3 +97,12 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
         tags.add_row(other.label + star, other.summary, weights)
     out.print(tags)
     out.print(options_table(f"Options of {resolved.label}", registry.options(resolved.label)))
+    styles = _trained_styles(resolved)
+    if styles:
+        table = Table(title="Trained styles", title_justify="left")
+        for heading in ("name", "what it is", "licence", "source"):
+            table.add_column(heading, overflow="fold")
+        for style in styles:
+            what = ", ".join(style[key] for key in ("title", "artist", "year") if style[key])
+            table.add_row(style["name"], what, style["licence"], style["source"])
+        out.print(table)
