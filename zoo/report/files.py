@@ -4,6 +4,7 @@ table          means of every method with intervals               zoo.report.pre
 ranks          average ranks and critical differences             zoo.report.summary
 comparisons    every two methods compared, corrected after Holm
 correlations   how far the metrics agree
+growth         how costs grow over the sizes, where they end     zoo.report.growth
 reported       figures quoted from the literature                 zoo.report.reported
 
 each as .md, .csv, .tex, .json and .html; ``references.bib`` holds what they used and ``report.tex`` is a document of
@@ -24,6 +25,7 @@ from zoo.registry import load_registry
 from zoo.report import summary
 from zoo.report.bibliography import bibliography
 from zoo.report.forms import Form, to_html, to_latex, to_markdown
+from zoo.report.growth import growth_sheet
 from zoo.report.layout import Layout
 from zoo.report.present import present, records_csv, records_json, to_csv, to_json
 from zoo.report.reported import reported
@@ -65,7 +67,11 @@ def write_tables(
     form = present(table, layout)
     sheets["table"] = form, lambda: to_csv(table), lambda: to_json(table)
     omitted: dict[str, str] = {}
-    for name, made in _summaries(summary.Run(rows, run_file, registry), table.caption).items():
+    summaries = _summaries(summary.Run(rows, run_file, registry), table.caption)
+    # A protocol of one size is no run that lacks something.
+    if grown := growth_sheet(rows, f"Growth of costs. {table.caption}"):
+        summaries["growth"] = grown
+    for name, made in summaries.items():
         if isinstance(made, str):
             omitted[name] = made
         else:
