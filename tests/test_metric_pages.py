@@ -1,0 +1,58 @@
+"""docs/metrics.md is what registry and docstrings say, and its scripts compute the recorded values."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_metrics_goldens import GOLDENS, TOLERANCE
+
+from zoo.registry import load_registry
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+SETS = {"fd_vgg19": (707.785,), "kid_vgg19": (23.0964,)}
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "metric_pages.py"))
+
+
+def test_the_page_is_up_to_date(pages: dict[str, Any]) -> None:
+    assert (DOCS / "metrics.md").read_text(encoding="utf-8") == pages["page"](), "run python docs/metric_pages.py"
+
+
+def test_every_metric_has_a_section_that_says_what_it_needs(pages: dict[str, Any]) -> None:
+    text = pages["page"]()
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    metrics = load_registry().metrics
+    assert list(sections) == list(metrics)
+    for name, entry in metrics.items():
+        for said in (entry.title, entry.range, entry.reference, f"{entry.direction} is better", *entry.needs):
+            assert said in sections[name], (name, said)
+        # A metric that needs no download is recorded, and its value can be computed again by the reader.
+        assert ("```python" in sections[name]) == (not entry.needs), name
+    assert ":class:" not in text
+    assert "``" not in text.replace("```", "")
+
+
+@pytest.mark.parametrize("name", [*GOLDENS, *SETS])
+def test_the_script_computes_the_recorded_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "goldens"))
+    script = DOCS / "goldens" / f"{name}.py"
+    body = [line for line in script.read_text().splitlines() if line and not line.startswith(("import ", "from "))]
+    assert len(body) <= 10
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            runpy.run_path(str(script))
+    finally:
+        sys.modules.pop("pictures", None)
+    wanted = {**GOLDENS, **SETS}[name]
+    assert [float(line) for line in said.getvalue().split()] == pytest.approx(wanted, rel=TOLERANCE.get(name, 1e-3))
