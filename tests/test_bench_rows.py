@@ -150,10 +150,13 @@ def test_earlier_results_are_set_aside_and_not_deleted(tmp_path):
         assert not (folder.path / "earlier-nothing-yet").exists()
         folder.rows.write_text("rows")
         (folder.outputs / "a.png").write_text("picture")
+        (folder.path / "tables").mkdir()
+        (folder.path / "tables" / "table.md").write_text("report")
         folder.set_aside("20260102")
         aside = folder.path / "earlier-20260102"
         assert (aside / "rows.jsonl").read_text() == "rows"
         assert (aside / "outputs" / "a.png").read_text() == "picture"
+        assert (aside / "tables" / "table.md").read_text() == "report"
         assert not folder.rows.exists()
         assert (folder.outputs / "inputs").is_dir()
 

@@ -90,6 +90,7 @@ def test_report_writes_what_is_asked_for(tmp_path, capsys):
     assert command("report", str(run), "--columns", "lp,ssim", "--format", "md", "--digits", "2") == 0
     text = (run / "tables" / "table.md").read_text()
     assert "| method | precision | LP ↑ | SSIM ↑ |" in text
+    assert "| method | precision | stylize (s) ↓ | peak memory" in (run / "table.md").read_text(), "whole as ever"
     assert "5 files in" in capsys.readouterr().err
     assert command("report", str(run), "--columns", "nonsense", "-q") == 2
     assert "Unknown column 'nonsense'" in capsys.readouterr().err

@@ -9,12 +9,15 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
+from pathlib import Path
 
 import pytest
 from grid_runs import METHODS, METRICS, rows, run_file, write_run
 
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.registry import load_registry
+from zoo.report import layout
 from zoo.report.bibliography import bibliography, image_sets, references
 from zoo.report.files import FORMATS, write_tables
 from zoo.report.forms import Entry, Form, Group, Heading, to_html, to_latex, to_markdown
@@ -404,3 +407,14 @@ def test_a_figure_is_comparable_where_nothing_differs():
     ]
     resolved["pairs"].pop()
     assert differences(source, "AdaIN", own, run, registry) == ["other images"]
+
+
+def test_the_layout_in_the_documentation_is_one(table, tmp_path):
+    """It is also the one in the docstring, so that neither promises what the other lacks."""
+    documents = Path(__file__).resolve().parent.parent / "docs"
+    (text,) = re.findall(r"```yaml\n(.*?)```", (documents / "reports.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert textwrap.indent(text, "    ") in str(layout.__doc__)
+    (tmp_path / "layout.yaml").write_text(text, encoding="utf-8")
+    form = present(table, Layout.make(tmp_path / "layout.yaml"))
+    assert [heading.text for heading in form.headings] == ["method", "SSIM ↑", "time (s) ↓"]
+    assert form.groups[0].rows[0][0].text == "Gatys et al."

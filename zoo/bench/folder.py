@@ -3,6 +3,7 @@
 rows.jsonl    every measured number (zoo.bench.rows)
 run.json      the resolved protocol, the conditions, and one entry per run with its environment
 table.*       what zoo.report makes of the rows; sheet.jpg: the pictures side by side
+tables/       every table in every form (zoo report), beside figures/ and page/
 outputs/      pictures as the methods gave them, prepared inputs, the lock; not for version control
 """
 
@@ -22,7 +23,7 @@ from zoo.bench.plan import Cell
 from zoo.bench.protocol import ResolvedProtocol
 from zoo.errors import ProtocolError
 
-_RESULTS = ("rows.jsonl", "run.json", "table.csv", "table.md", "table.tex", "sheet.jpg")
+_RESULTS = ("rows.jsonl", "run.json", "table.csv", "table.md", "table.tex", "sheet.jpg", "tables", "figures", "page")
 _LOCK = ".lock"
 
 

@@ -25,13 +25,17 @@ def report(
     """Write every table of a run: means with intervals, ranks, comparisons, correlations, and quoted figures.
 
     report.tex compiles alone; the layout changes what is shown, never CSV and JSON, which hold every number in full.
+    Without --out the run's own table.md, table.csv and table.tex, which know no layout, are brought up to date as well.
     """
     from zoo.report.files import FORMATS, write_tables
     from zoo.report.layout import Layout
+    from zoo.report.tables import write_report
 
     chosen = FORMATS if formats == "all" else tuple(name.strip() for name in formats.split(",") if name.strip())
     layout = Layout.make(columns, intervals=intervals, digits=digits, sort=sort)
     written = write_tables(run, out, layout=layout, formats=chosen)
+    if out is None:
+        write_report(run)
     if quiet:
         return
     for name, reason in written.omitted.items():
