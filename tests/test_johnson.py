@@ -133,6 +133,18 @@ def test_instance_norm_is_torchs_also_with_a_row_for_each_image() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_instance_norm_in_place_gives_the_same_numbers(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = torch.randn(2, 5, 7, 6).to(dtype).contiguous(memory_format=layout)
+    scale, shift = torch.randn(2, 5), torch.randn(2, 5)
+    wanted = instance_norm(x.clone(memory_format=torch.preserve_format), scale, shift)
+    with torch.no_grad():
+        found = instance_norm(x, scale, shift)
+    assert found is x
+    assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("upsampling", ["nearest", "transposed"])
 @pytest.mark.parametrize(("norm", "output"), [("instance", "linear"), ("batch", "tanh")])
 def test_weights_say_which_network_they_are(norm, output, upsampling) -> None:  # type: ignore[no-untyped-def]

@@ -122,9 +122,10 @@ class Pyramid(nn.Module):
         (B, inputs, H, W), and each scale has exactly half the side of the next."""
         x = self.enter[0](levels[0])
         for i in range(1, self.scales):
-            up = F.interpolate(x, scale_factor=2, mode="nearest")
-            side = self.enter[i](levels[i])
-            x = self.join[i - 1](torch.cat([self.below[i - 1](up), self.beside[i - 1](side)], 1))
+            # One name for all: a map that is not needed any more would cost as much memory as the one that is.
+            x = self.below[i - 1](F.interpolate(x, scale_factor=2, mode="nearest"))
+            x = torch.cat([x, self.beside[i - 1](self.enter[i](levels[i]))], 1)
+            x = self.join[i - 1](x)
         return self.out(x)
 
     @property
