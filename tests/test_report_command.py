@@ -178,6 +178,11 @@ def test_the_exit_code_says_whether_anything_became_worse(tmp_path, capsys):
     assert command("compare", str(before), str(after), "--fail-on-regression", "--tolerance", "0.2") == 0
     assert command("compare", str(after), str(before), "--fail-on-regression") == 0, "better is no regression"
     capsys.readouterr()
+    assert command("compare", str(before), str(before)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{before} before, {before} after; protocol grid@0123456789ab",
+        "21 numbers compared, 21 the same within the tolerance; 0 worse.",
+    ]
     assert command("compare", str(before), str(after), "--json") == 0
     data = json.loads(capsys.readouterr().out)
     assert [one["method"] for one in data["rows"] if one["verdict"] == "worse"] == ["adain.zoo"]

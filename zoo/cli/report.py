@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zoo.cli.common import console
+from zoo.errors import ConfigError
 
 
 def report(
@@ -20,12 +23,26 @@ def report(
     intervals: Annotated[str | None, typer.Option(help="plusminus, brackets or none.")] = None,
     digits: Annotated[int | None, typer.Option(min=1, max=9, help="Significant digits. Default: 3.")] = None,
     sort: Annotated[str | None, typer.Option(help="family, measured, or a column (best first).")] = None,
+    figures: Annotated[bool, typer.Option("--figures", help="Draw the figures, into RUN/figures.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write a page for the browser, into RUN/page.")] = False,
+    only: Annotated[str | None, typer.Option(help="Figures to draw, comma-separated. Default: all with data.")] = None,
+    width: Annotated[float | None, typer.Option(help="Page width of the figures in mm. Default: 174.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="Rows of the grid: CONTENT:STYLE, comma-separated.")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Without --pairs: how many rows to draw.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    grid_methods: Annotated[str | None, typer.Option(help="Columns of the grid, comma-separated labels.")] = None,
+    zoom: Annotated[str | None, typer.Option(help="Insets: auto, or LEFT,TOP,WIDTH,HEIGHT as shares.")] = None,
+    size: Annotated[int | None, typer.Option(help="Size that figures compare at. Default: the largest.")] = None,
+    tradeoff: Annotated[str | None, typer.Option(help="Metrics to set against each other: CONTENT,STYLE.")] = None,
+    losses: Annotated[list[str] | None, typer.Option(help="Loss curves: NAME=FILE or FILE; repeatable.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Write every table of a run: means with intervals, ranks, comparisons, correlations, and quoted figures.
 
     report.tex compiles alone; the layout changes what is shown, never CSV and JSON, which hold every number in full.
     Without --out the run's own table.md, table.csv and table.tex, which know no layout, are brought up to date as well.
+    --figures draws every figure that the rows have numbers for as PDF and PNG; --html writes a folder that opens from
+    a disk, with the tables and figures to download; with --out both stand inside that folder.
     """
     from zoo.report.files import FORMATS, write_tables
     from zoo.report.layout import Layout
@@ -36,11 +53,68 @@ def report(
     written = write_tables(run, out, layout=layout, formats=chosen)
     if out is None:
         write_report(run)
-    if quiet:
-        return
-    for name, reason in written.omitted.items():
-        console.print(f"No {name}: {reason}.", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(written.files)} files in {written.folder}", markup=False, highlight=False, soft_wrap=True)
+    said = [f"No {name}: {reason}." for name, reason in written.omitted.items()]
+    said.append(f"{len(written.files)} files in {written.folder}")
+    place = out or run
+    if figures or only:
+        from zoo.report.figures import FigureOptions, draw_figures
+
+        metrics = _list(tradeoff, ",") or [None, None]
+        if len(metrics) != 2:
+            raise ConfigError(f"--tradeoff is CONTENT,STYLE, such as lpips,gram_loss, not {tradeoff!r}.")
+        chosen_figures = FigureOptions(
+            only=_list(only, ","),
+            pairs=_pairs(pairs),
+            sample=sample,
+            seed=seed,
+            methods=_labels(grid_methods),
+            zoom=zoom,
+            size=size,
+            content=metrics[0],
+            style=metrics[1],
+            losses=_named_files(losses or []),
+            names=layout.names,
+            **({} if width is None else {"width": width}),
+        )
+        drawn = draw_figures(run, place / "figures", chosen_figures)
+        said += [f"No figure {name}: {reason}." for name, reason in drawn.omitted.items()]
+        said += [f"{paths[0]}: {drawn.said[name]}" for name, paths in drawn.written.items()]
+    if html:
+        from zoo.report.page import write_page
+
+        said.append(str(write_page(run, place / "page", tables=written.folder, names=layout.names)))
+    if not quiet:
+        for text in said:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _list(text: str | None, separator: str) -> list[str]:
+    return [part.strip() for part in text.split(separator) if part.strip()] if text else []
+
+
+def _labels(text: str | None) -> list[str]:
+    """Labels between commas that stand outside brackets: ``adain.zoo,gatys.zoo[init=content,num_steps=50]``."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()] if text else []
+
+
+def _pairs(text: str | None) -> list[tuple[str, str]]:
+    found = []
+    for part in _list(text, ","):
+        content, colon, style = part.partition(":")
+        if not colon:
+            raise ConfigError(f"--pairs is CONTENT:STYLE, comma-separated, not {part!r}.")
+        found.append((content.strip(), style.strip()))
+    return found
+
+
+def _named_files(texts: Sequence[str]) -> dict[str, Path]:
+    """``NAME=FILE``; a file alone is named after itself, a training run's losses.csv after its folder."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        path = Path(file if equals else text)
+        found[name if equals else path.resolve().parent.name if path.stem == "losses" else path.stem] = path
+    return found
 
 
 def compare(
@@ -69,6 +143,10 @@ def compare(
     if json:
         print(records_json(found.form(everything=True), found.records()), end="")
     else:
-        out.print(to_rich(found.form(everything=everything)))
+        form = found.form(everything=everything)
+        if form.groups:
+            out.print(to_rich(form))
+        else:
+            print("\n".join([form.caption, *form.below]))
     if fail_on_regression and found.regressions:
         raise typer.Exit(1)
