@@ -56,6 +56,8 @@ def test_two_contents_have_no_intervals_and_the_table_says_so():
     few = build_table([r for r in rows() if r.content in ("astronaut", "coffee")], run_file())
     assert not set(line(few, "adain.zoo").intervals) & set(METRICS)
     assert "fewer than 3 contents or styles" in few.intervals
+    # Speed alone, and metrics of all pictures together, lack no interval.
+    assert "Quality" not in build_table([r for r in rows() if r.metric not in METRICS], run_file()).intervals
 
 
 def test_the_second_is_underlined_and_sanity_rows_that_win_are_named(table):

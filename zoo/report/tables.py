@@ -158,7 +158,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
     order = tuple(dict.fromkeys(row.method for row in counted))
-    caption, intervals = _caption(run_file, counted), _about_intervals(lines, columns)
+    caption, intervals = _caption(run_file, counted), _about_intervals(lines, columns, registry)
     return Table(identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order)
 
 
@@ -261,7 +261,7 @@ def column_intervals(scores: Scores, column: Column) -> dict[str, Interval]:
     return {} if drawn is None else dict(zip(scores.methods, drawn, strict=True))
 
 
-def _about_intervals(lines: Sequence[Line], columns: Sequence[Column]) -> str:
+def _about_intervals(lines: Sequence[Line], columns: Sequence[Column], registry: Registry) -> str:
     """What the intervals are and, where quality has none, why."""
     metrics = {metric for line in lines for metric in line.intervals}
     parts = []
@@ -270,8 +270,13 @@ def _about_intervals(lines: Sequence[Line], columns: Sequence[Column]) -> str:
     if metrics & MEASURES.keys():
         parts.append("of timings by bootstrap of the repeats")
     said = f"Intervals at {100 * statistics.LEVEL:g} %: {', '.join(parts)}." if parts else ""
-    quality = any(column.metric not in MEASURES for column in columns)
-    if quality and not metrics - MEASURES.keys():
+    of_pairs = {
+        column.metric
+        for column in columns
+        if column.metric not in MEASURES and registry.metric(column.metric.partition("[")[0]).scope == "pair"
+    }
+    scored = any(line.values.get(metric) is not None for line in lines for metric in of_pairs)
+    if scored and not metrics - MEASURES.keys():
         said += " " * bool(said) + (
             f"Quality has no intervals: fewer than {statistics.MIN_LEVELS} contents or styles say nothing about others."
         )
