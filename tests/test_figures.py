@@ -282,8 +282,7 @@ def test_losses_of_training_and_of_an_optimisation_method_are_drawn_as_written(t
         "step,lr,total,content,grad_norm\n" + "".join(f"{i},0.1,{9 + (i % 7)},{i},1\n" for i in range(1, 301))
     )
     fitted.write_text("image,step,total\n0,1,8.5\n0,2,4.25\n1,1,7\n")
-    curves = [read_curve(trained, "trained"), read_curve(fitted)]
-    assert curves[1].name == "gatys"
+    curves = [read_curve(trained, "trained"), read_curve(fitted, "gatys")]
     with canvas.settings():
         figure = loss_curves(curves, width_mm=84)
     found = lines(figure)
@@ -305,9 +304,9 @@ def test_a_file_that_holds_no_losses_is_refused(tmp_path: Path, text: str, match
     path = tmp_path / "x.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=match):
-        read_curve(path)
+        read_curve(path, "x")
     with pytest.raises(InputError, match="cannot be read"):
-        read_curve(tmp_path / "absent.csv")
+        read_curve(tmp_path / "absent.csv", "x")
 
 
 # -- the grid --------------------------------------------------------------------------------------------------------

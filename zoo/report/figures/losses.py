@@ -35,7 +35,7 @@ class Curve:
         return [step for step, _ in found], [value for _, value in found]
 
 
-def read_curve(path: Path, name: str | None = None) -> Curve:
+def read_curve(path: Path, name: str) -> Curve:
     """A CSV with a column ``step`` and a column per loss; of several images the first is read.
 
     Raises InputError where the file cannot be read, has no such columns or a cell that is no number.
@@ -57,7 +57,7 @@ def read_curve(path: Path, name: str | None = None) -> Curve:
         losses = {term: tuple(float(row[term]) if row[term] else None for row in rows) for term in terms}
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is not a table of losses: {error}.") from error
-    return Curve(name or (path.parent.name if path.stem == "losses" else path.stem), steps, losses)
+    return Curve(name, steps, losses)
 
 
 def loss_curves(curves: Sequence[Curve], *, width_mm: float) -> Figure:
