@@ -6,8 +6,8 @@ import csv
 import html.parser
 import io
 import json
-import re
 import os
+import re
 import shutil
 import subprocess
 import textwrap
