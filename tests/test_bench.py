@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -175,6 +176,10 @@ def test_the_baselines_are_the_ends_of_the_scale(whole):
     assert values(result.rows, "content-copy", "ssim") == [pytest.approx(1.0)] * 4
     assert values(result.rows, "style-copy", "gram_loss") == [0.0] * 4
     assert all(value < 0.9 for value in values(result.rows, "style-copy", "ssim"))
+    ssims = [values(result.rows, name, "ssim") for name in ("color-transfer", "style-copy")]
+    assert all(map(operator.gt, *ssims)), "the content's structure is kept"
+    losses = [values(result.rows, name, "gram_loss") for name in ("content-copy", "color-transfer")]
+    assert all(map(operator.gt, *losses)), "and the style's colours are nearer"
     assert not values(result.rows, "content-copy", "seconds.stylize")
 
 
@@ -191,7 +196,7 @@ def test_tables_and_pictures_are_there(whole):
 
 def test_progress_counts_every_piece_of_work_once(whole):
     _, events = whole
-    for stage, total in (("measure", 8 * 4), ("score", 2 * (4 * 4 + 2 + 2 + 2 * 4))):
+    for stage, total in (("measure", 8 * 4), ("score", 2 * (4 * 4 + 2 + 2 + 3 * 4))):
         counts = [event.done for event in events if event.stage == stage]
         assert counts == sorted(counts)
         assert (counts[-1], events[-1].total if stage == "score" else 32) == (total, total)
@@ -288,7 +293,7 @@ def test_a_killed_run_goes_on_and_equals_an_unbroken_one(whole, protocol, tmp_pa
     assert resumed.ok
     assert read_rows(out / "rows.jsonl")[: len(kept) - 1] == kept[:-1]
     assert next(event.total for event in events if event.stage == "measure") == 8 - done + 1
-    labels = (STEPPER, "tint.plain", "content-copy", "style-copy")
+    labels = (STEPPER, "tint.plain", "content-copy", "style-copy", "color-transfer")
     unbroken, _ = whole
     assert without_timings(resumed.rows, *labels).keys() <= without_timings(unbroken.rows, *labels).keys()
     mine, other = without_timings(resumed.rows, *labels), without_timings(unbroken.rows, *labels)

@@ -200,7 +200,7 @@ def test_cells_are_every_combination_smallest_size_first(folder, registry):
     names = {cell.filename for cell in plan.cells}
     assert len(names) == 16
     assert "tint.plain__second__paint__32__seed1__strength0.5.png" in names
-    assert len(baseline_cells(protocol)) == 2 * 2 * 2
+    assert len(baseline_cells(protocol)) == 3 * 2 * 2
     listed = resolve(folder, registry, pairs=[["second", "paint"]], sizes=[0])
     assert [(c.content, c.style, c.size) for c in plan_methods(listed, registry, ["tint"])[0].cells] == [
         ("second", "paint", 0)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from zoo.color import (
     color_statistics,
+    from_lab,
     grey,
     luminance,
     match_color,
     match_luminance,
     recolor_style,
+    reinhard,
+    to_lab,
     with_luminance,
 )
 
@@ -109,3 +114,46 @@ def test_a_recoloured_style_has_the_contents_colours() -> None:
     assert torch.equal(plain[:, 0], plain[:, 2])
     assert luminance(plain).mean().item() == pytest.approx(luminance(content).mean().item(), abs=1e-3)
     torch.testing.assert_close(luminance(grey(content)), luminance(content))
+
+
+def test_lab_of_grey_is_its_logarithm() -> None:
+    # The rows of eq. 4 sum to 0.9996, 0.9993 and 0.9973, so grey is almost, not exactly, without α and β.
+    lab = to_lab(torch.full((1, 3, 2, 2), 0.1))[0, :, 0, 0]
+    logs = [math.log10(0.1 * total) for total in (0.9996, 0.9993, 0.9973)]
+    assert float(lab[0]) == pytest.approx(sum(logs) / 3**0.5, rel=1e-6)
+    assert float(lab[1]) == pytest.approx((logs[0] + logs[1] - 2 * logs[2]) / 6**0.5, rel=1e-4)
+    assert float(lab[2]) == pytest.approx((logs[0] - logs[1]) / 2**0.5, rel=1e-4)
+
+
+def test_lab_and_back_changes_nothing_but_black(photos: Tensor) -> None:
+    bright = 0.05 + 0.9 * photos
+    torch.testing.assert_close(from_lab(to_lab(bright)).float(), bright)
+    assert float(from_lab(to_lab(torch.zeros(1, 3, 2, 2))).max()) < 2 / 255
+
+
+def test_reinhard_has_the_moments_of_the_other_in_lab(photos: Tensor, painting: Tensor) -> None:
+    bright = 0.05 + 0.9 * photos
+    moved, wanted = to_lab(reinhard(bright.double(), painting.double())), to_lab(painting)
+    for single in moved:
+        torch.testing.assert_close(single.mean((1, 2)), wanted[0].mean((1, 2)), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            single.std((1, 2), correction=0), wanted[0].std((1, 2), correction=0), atol=1e-6, rtol=0
+        )
+
+
+def test_reinhard_of_a_brighter_copy_is_that_copy(photos: Tensor) -> None:
+    # Twice the light moves the logarithms of all three responses by the same amount: l alone shifts.
+    bright = 0.05 + 0.4 * photos
+    torch.testing.assert_close(reinhard(bright, 2 * bright), 2 * bright, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reinhard(bright, bright), bright, atol=1e-5, rtol=0)
+
+
+def test_reinhard_of_flat_images_is_the_mean_and_noise_stays_small(painting: Tensor) -> None:
+    flat, red = torch.full((1, 3, 4, 4), 0.5), torch.tensor([0.8, 0.2, 0.1]).view(1, 3, 1, 1)
+    torch.testing.assert_close(reinhard(flat, red.expand(1, 3, 6, 6)), red.expand(1, 3, 4, 4))
+    noisy = flat + 1e-5 * torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert float((reinhard(noisy, painting) - reinhard(flat, painting)).abs().max()) < 0.02
+
+
+def test_reinhard_does_not_depend_on_the_batch(photos: Tensor, painting: Tensor) -> None:
+    torch.testing.assert_close(reinhard(photos, painting)[1:], reinhard(photos[1:], painting))

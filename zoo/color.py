@@ -3,7 +3,8 @@
 Gatys, Bethge, Hertzmann, Shechtman, *Preserving Color in Neural Artistic Style Transfer*, 2016, gives the two ways in
 which a stylised photograph keeps its colours: transfer the luminance alone (section 4), or first give the style image
 the colours of the content (section 3). The second is also known as CORAL: Sun, Feng, Saenko, *Return of Frustratingly
-Easy Domain Adaptation*, 2016.
+Easy Domain Adaptation*, 2016. Older than both, and here a baseline of benchmarks: Reinhard, Ashikhmin, Gooch, Shirley,
+*Color Transfer between Images*, 2001.
 
 All images are (B, 3, H, W) float RGB. Nothing here clamps: values may leave [0, 1].
 """
@@ -19,6 +20,15 @@ _LUMA = (0.299, 0.587, 0.114)
 # Spread of colour, in [0, 1], below which a direction counts as flat: 2.5 levels of 255. Dividing by less would turn
 # the compression noise of a grey image into strong colours.
 _FLAT = 0.01
+
+# Eq. 4 of Reinhard et al., from RGB to the responses of the cones, and the two factors of eq. 6, from their logarithms
+# to achromatic, yellow-blue and red-green.
+_LMS = ((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0241, 0.1288, 0.8444))
+_OPPONENT = ((1.0, 1.0, 1.0), (1.0, 1.0, -2.0), (1.0, -1.0, 0.0))
+# Black has no logarithm: responses below one level of 255 count as one.
+_BLACK = 1 / 255
+# Deviation along an axis of lαβ below which it counts as flat: what rounding to 8 bits alone gives mid-grey.
+_FLAT_LAB = 0.001
 
 
 def luminance(images: Tensor) -> Tensor:
@@ -88,6 +98,47 @@ def match_color(images: Tensor, like: Tensor) -> Tensor:
     offset = wanted_mean - (matrix @ mean[:, :, None])[:, :, 0]
     mixed = torch.einsum("bij,bjhw->bihw", matrix.to(images), images)
     return mixed + offset.to(images)[:, :, None, None]
+
+
+def to_lab(images: Tensor) -> Tensor:
+    """lαβ (B, 3, H, W) in float64 of Reinhard et al., whose axes correlate little in photographs; not CIE L*a*b*.
+
+    The pixel values are taken as they are stored, as the paper does: it undoes no gamma.
+    """
+    responses = _mixed(_matrix(_LMS), images.double()).clamp_min(_BLACK)
+    return _mixed(_to_opponent(), responses.log10())
+
+
+def from_lab(lab: Tensor) -> Tensor:
+    """The inverse of :func:`to_lab`, exact (the paper prints rounded inverses)."""
+    responses = 10 ** _mixed(torch.linalg.inv(_to_opponent()), lab)
+    return _mixed(torch.linalg.inv(_matrix(_LMS)), responses)
+
+
+def reinhard(images: Tensor, like: Tensor) -> Tensor:
+    """``images`` with the mean and deviation that ``like`` has along each axis of lαβ: eqs. 10 and 11.
+
+    ``like`` holds one image, or one for each of ``images``. An axis flatter than 0.001 is stretched as if it were
+    0.001 wide, so for it alone the deviation is not reached.
+    """
+    lab = to_lab(images)
+    mean, deviation = _moments(lab)
+    wanted_mean, wanted_deviation = _moments(to_lab(like))
+    moved = (lab - mean) * (wanted_deviation / deviation.clamp_min(_FLAT_LAB)) + wanted_mean
+    return from_lab(moved).to(images.dtype)
+
+
+def _to_opponent() -> Tensor:
+    scale = torch.tensor([3.0, 6.0, 2.0], dtype=torch.float64).rsqrt()
+    return scale[:, None] * _matrix(_OPPONENT)
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _mixed(matrix: Tensor, images: Tensor) -> Tensor:
+    return torch.einsum("ij,bjhw->bihw", matrix.to(images.device), images)
 
 
 def _symmetric_power(matrices: Tensor, power: float, floor: float) -> Tensor:

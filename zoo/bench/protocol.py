@@ -21,7 +21,7 @@ from zoo.errors import ImageError, ProtocolError, RegistryError, UnknownNameErro
 from zoo.registry import PACKAGE, Registry, Resolved, explain, read_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Baseline = Literal["content-copy", "style-copy"]
+Baseline = Literal["content-copy", "style-copy", "color-transfer"]
 
 
 class _Strict(BaseModel):
@@ -133,7 +133,7 @@ class Protocol(_Strict):
     optimisation: MethodSettings = MethodSettings()
     methods: dict[str, MethodChoice] = Field(default_factory=dict)
     metrics: list[Annotated[MetricUse, BeforeValidator(_metric)]] = Field(default_factory=list)
-    baselines: list[Baseline] = ["content-copy", "style-copy"]
+    baselines: list[Baseline] = ["content-copy", "style-copy", "color-transfer"]
     limits: Limits = Limits()
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
 from zoo.errors import ConfigError
 from zoo.registry import load_registry
@@ -264,13 +265,14 @@ def _prepare_inputs(folder: Folder, protocol: ResolvedProtocol) -> None:
 
 
 def _draw_baselines(folder: Folder, cells: Iterable[Cell]) -> None:
+    """Sanity rows: the content as it is, the style in the content's size, the content in the style's colours."""
     for cell in cells:
         target = folder.output(cell)
         if target.exists():
             continue
-        content = folder.input("content", cell.content, cell.size)
-        if cell.method == "content-copy":
-            images.write(target, images.read(content).pixels)
-        else:
+        content = images.read(folder.input("content", cell.content, cell.size)).pixels
+        if cell.method != "content-copy":
             style = images.read(folder.input("style", cell.style, cell.size)).pixels
-            images.write(target, images.resize(style, images.read(content).size))
+            resized = images.resize(style, (content.shape[-2], content.shape[-1]))
+            content = resized if cell.method == "style-copy" else reinhard(content, style).clamp(0, 1)
+        images.write(target, content)
