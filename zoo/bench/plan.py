@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.bench.protocol import ResolvedProtocol, Timing, label_with
 from zoo.bench.rows import RowKey
-from zoo.errors import ProtocolError
+from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import Registry
 
 
@@ -98,6 +98,23 @@ class RunCell:
 
     def __str__(self) -> str:
         return self.method
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` (from 0) of ``count``: pairs in a row, so that metrics can remember what their pictures share."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ConfigError(f"There is no shard {self.index} of {self.count}: they count from 0.")
+
+    def cells(self, pairs: Sequence[tuple[str, str]], cells: Iterable[Cell]) -> tuple[Cell, ...]:
+        """Those of ``cells`` whose pair, of all of them, is in this shard."""
+        own = {pair for i, pair in enumerate(pairs) if i * self.count // len(pairs) == self.index}
+        return tuple(cell for cell in cells if (cell.content, cell.style) in own)
 
 
 Scored = Cell | SetCell

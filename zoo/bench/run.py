@@ -6,6 +6,7 @@ have rows are not measured again. Failed and skipped cells stay as they are unle
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from zoo import images
 from zoo.bench import environment, largest, outside, rates, remarks, scoring, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
-from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, baseline_cells, plan_methods, set_cells
+from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.color import reinhard
@@ -63,6 +64,7 @@ def run(
     outputs: Mapping[str, str | Path] | None = None,
     find_largest: bool = False,
     jobs: int = 1,
+    shard: Shard | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> BenchResult:
     """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
@@ -72,7 +74,7 @@ def run(
     and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
     (:mod:`zoo.bench.outside` tells how their files are named). ``find_largest`` searches for the largest size that fits
     each method (:mod:`zoo.bench.largest`). ``jobs`` processes score pictures at once; methods are measured one by one
-    always.
+    always. ``shard`` keeps to a part of the pairs and leaves out the metrics of sets (:mod:`zoo.bench.shards`).
 
     Raises ProtocolError (malformed protocol; the folder is in use or was measured under other conditions),
     UnknownNameError and ConfigError, all before anything is measured.
@@ -90,6 +92,8 @@ def run(
         raise ConfigError(f"A run needs at least one thread, got {threads}.")
     if jobs < 1:
         raise ConfigError(f"A run needs at least one job, got {jobs}.")
+    if shard is not None:
+        plans = [dataclasses.replace(plan, cells=shard.cells(resolved.pairs, plan.cells)) for plan in plans]
     chosen = resolve_device(device)
     resolve_precision(precision, chosen, "fp32")
     threads = threads or torch.get_num_threads()
@@ -106,7 +110,7 @@ def run(
             for gallery in galleries:
                 ledger.pictures.update(gallery.hashes)
                 outside.check_unchanged(gallery, ledger)
-            work = _Work(folder, resolved, plans, galleries, ledger, retry_failed)
+            work = _Work(folder, resolved, plans, galleries, ledger, retry_failed, shard)
             beside = rates.pending(ledger, plans) or (find_largest and largest.pending(ledger, plans))
             if work.missing or work.unscored() or work.unreported() or beside:
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
@@ -137,12 +141,15 @@ class _Work:
         galleries: Sequence[outside.Gallery],
         ledger: Ledger,
         retry: bool,
+        shard: Shard | None,
     ) -> None:
         self.folder, self.plans, self.galleries, self.ledger, self.retry = folder, plans, galleries, ledger, retry
         scopes = [ledger.registry.metric(use.name).scope for use in protocol.spec.metrics]
         self.pair_metrics = [i for i, scope in enumerate(scopes) if scope == "pair"]
-        self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set"]
+        self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set" and shard is None]
         self.baselines = baseline_cells(protocol)
+        if shard is not None:
+            self.baselines = list(shard.cells(protocol.pairs, self.baselines))
         groups = set_cells(self.baselines) + [group for one in (*plans, *galleries) for group in set_cells(one.cells)]
         self.sets = {cell: SetCell(group) for group in groups for cell in group} if self.set_metrics else {}
         todo = [(plan, [cell for cell in plan.cells if self._to_measure(cell)]) for plan in plans]

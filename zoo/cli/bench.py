@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -53,6 +53,14 @@ def bench(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="Processes that score at once; methods are measured one by one.")
     ] = 1,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Run in so many parts on a cluster, one task each, and merge them.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="Where shards run: slurm, or local, one after the other.")] = "slurm",
+    cluster_options: Annotated[
+        list[str] | None,
+        typer.Option("--cluster-option", metavar="KEY=VALUE", help="Of submitit: slurm_partition=gpu. Repeatable."),
+    ] = None,
     find_largest: Annotated[
         bool,
         typer.Option("--largest", help="Search for the largest size that fits each method."),
@@ -74,20 +82,32 @@ def bench(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     try:
         with _Display(quiet) as display:
-            result = run(
-                names,
-                protocol,
-                out,
-                device=device,
-                precision=precision,
-                threads=threads,
-                fresh=fresh,
-                retry_failed=retry_failed,
-                outputs=folders,
-                find_largest=find_largest,
-                jobs=jobs,
-                on_event=display.show,
-            )
+            options: dict[str, Any] = {
+                "device": device,
+                "precision": precision,
+                "threads": threads,
+                "fresh": fresh,
+                "retry_failed": retry_failed,
+                "outputs": folders,
+                "find_largest": find_largest,
+                "jobs": jobs,
+            }
+            if shards is None:
+                result = run(names, protocol, out, on_event=display.show, **options)
+            else:
+                from zoo.bench.shards import run_sharded
+
+                wishes = _cluster_options(cluster_options or [])
+                result = run_sharded(
+                    names,
+                    protocol,
+                    out,
+                    count=shards,
+                    cluster=cluster,
+                    cluster_options=wishes,
+                    on_event=display.show,
+                    **options,
+                )
     except KeyboardInterrupt:
         if not quiet:
             console.print("Stopped. What was measured is kept: the same command goes on from there.")
@@ -109,6 +129,21 @@ def _folders(given: list[str]) -> dict[str, str]:
             raise ConfigError(f"--outputs takes NAME=FOLDER, each name once; got {text!r}.")
         folders[name] = folder
     return folders
+
+
+def _cluster_options(given: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` as a dictionary, values as YAML reads them; ConfigError for anything else."""
+    import yaml
+
+    from zoo.errors import ConfigError
+
+    options: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"--cluster-option takes KEY=VALUE; got {text!r}.")
+        options[key] = yaml.safe_load(value)
+    return options
 
 
 class _Display(contextlib.AbstractContextManager["_Display"]):

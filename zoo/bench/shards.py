@@ -1,0 +1,208 @@
+"""A run in several parts: one task of a cluster per shard, and the shards merged into the same rows.
+
+A shard is a share of the protocol's pairs, measured and scored in a results folder of its own, ``shards/K-of-N`` in
+the run's. Its rows carry the id of the whole protocol. When all are there, one more task merges them, scores what needs
+all pictures together, and writes the tables: on the cluster too, because a folder holds results of one kind of machine.
+Everything can be stopped and started again like an unsharded run.
+
+Tasks go through submitit (the extra ``cluster``). A CPU's node is asked for as a whole, and the cluster ``local``, this
+machine, takes one shard after the other: measured timing never shares a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from zoo.bench.folder import Folder
+from zoo.bench.ledger import Event
+from zoo.bench.plan import Shard, plan_methods
+from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
+from zoo.bench.rows import RowStore, read_rows, utc_now
+from zoo.bench.run import BenchResult, run
+from zoo.errors import ConfigError, ProtocolError
+from zoo.registry import load_registry
+from zoo.report.tables import read_table
+
+Cluster = Literal["slurm", "local"]
+_LOGS = "logs"
+# submitit's own default, five minutes, is short even for one method.
+_TIMEOUT_MINUTES = 24 * 60
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one task does: a shard, or merging them all (``shard`` None). ``options`` are those of :func:`run`."""
+
+    methods: tuple[str, ...]
+    protocol: str
+    out: Path
+    count: int
+    shard: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> None:
+        """Do it, in the process that the cluster gave."""
+        if self.shard is not None:
+            # The largest size is one for all pairs.
+            options = {name: value for name, value in self.options.items() if name != "find_largest"}
+            shard = Shard(self.shard, self.count)
+            run(self.methods, self.protocol, _folder(self.out, shard), shard=shard, **options)
+            return
+        target = Folder(self.out)
+        if self.options.get("fresh"):
+            with target.locked():
+                target.set_aside(utc_now().replace("-", "").replace(":", ""))
+        merge(target, [Folder(_folder(self.out, Shard(i, self.count))) for i in range(self.count)])
+        options = {name: value for name, value in self.options.items() if name not in ("fresh", "retry_failed")}
+        run(self.methods, self.protocol, self.out, **options)
+
+
+def run_sharded(
+    methods: Iterable[str],
+    protocol: str | Path,
+    out: str | Path | None,
+    *,
+    count: int,
+    cluster: str = "slurm",
+    cluster_options: Mapping[str, Any] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **options: Any,
+) -> BenchResult:
+    """:func:`zoo.bench.run.run` in ``count`` tasks of a cluster, and one more that merges them; returns when all ended.
+
+    ``cluster_options`` are submitit's (``slurm_partition``, ``timeout_min``, ``mem_gb``...); ``options`` those of
+    :func:`run`. Raises what :func:`run` raises before anything is submitted; ConfigError without submitit or for an
+    option it does not know, ProtocolError where a task failed, with its log.
+    """
+    registry = load_registry()
+    path = find_protocol(str(protocol))
+    resolved = resolve_protocol(load_protocol(path), path.parent, registry)
+    names = tuple(methods)
+    if options.get("outputs"):
+        raise ConfigError("Pictures made elsewhere are scored in one run: leave out --shards.")
+    if cluster not in get_args(Cluster):
+        raise ConfigError(f"Unknown cluster {cluster!r}: use slurm or local.")
+    if not plan_methods(resolved, registry, registry.match(list(names))):
+        raise ConfigError("There is no method to measure: name some, or 'all'.")
+    if not 1 <= count <= len(resolved.pairs):
+        raise ConfigError(
+            f"A run of {len(resolved.pairs)} pairs can have 1 to {len(resolved.pairs)} shards, not {count}."
+        )
+    target = Path(out) if out is not None else Path("outputs") / "bench" / resolved.spec.name
+    where = target.resolve()
+    executor = _executor(cluster, where / "shards" / _LOGS, options, cluster_options or {})
+    whole = str(path.resolve())
+    tasks = [Task(names, whole, where, count, index, options) for index in range(count)]
+    steps = count + 1
+
+    def tell(done: int, label: str) -> None:
+        on_event(Event("measure", done, steps, label))
+
+    tell(0, f"{count} shards")
+    if cluster == "slurm":
+        for done, job in enumerate(executor.map_array(_do, tasks), 1):
+            _wait(job)
+            tell(done, f"shard {done} of {count}")
+    else:
+        for done, task in enumerate(tasks, 1):
+            _wait(executor.submit(_do, task))
+            tell(done, f"shard {done} of {count}")
+    _wait(executor.submit(_do, Task(names, whole, where, count, None, options)))
+    tell(steps, "merged")
+    rows = read_rows(where / "rows.jsonl")
+    return BenchResult(target, read_table(where), rows, len(rows))
+
+
+def _folder(run: Path, shard: Shard) -> Path:
+    return run / "shards" / f"{shard.index + 1}-of-{shard.count}"
+
+
+def _do(task: Task) -> None:
+    task()
+
+
+def _executor(cluster: str, logs: Path, options: Mapping[str, Any], wishes: Mapping[str, Any]) -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("Shards need submitit: pip install 'style-transfer-zoo[cluster]'.") from error
+    on_gpu = str(options.get("device", "auto")).startswith("cuda")
+    settings: dict[str, Any] = {
+        "name": "zoo-bench",
+        "timeout_min": _TIMEOUT_MINUTES,
+        "cpus_per_task": options.get("threads") or 1,
+        **({"gpus_per_node": 1} if on_gpu else {"slurm_exclusive": True}),
+        **wishes,
+    }
+    try:
+        executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
+        executor.update_parameters(**settings)
+    except (RuntimeError, NameError, TypeError, AssertionError) as error:
+        raise ConfigError(f"The cluster {cluster!r} cannot be used: {error}.") from error
+    return executor
+
+
+def _wait(job: Any) -> None:
+    """Until a task has ended; ProtocolError with its reason and log where it failed."""
+    error = job.exception()
+    if error is not None:
+        said = [line for line in str(error).splitlines() if line.strip() and not set(line.strip()) <= set("-")]
+        raise ProtocolError(
+            f"A task failed ({said[-1].strip() if said else type(error).__name__}), its log is {job.paths.stderr}: the "
+            "same command goes on where the tasks stopped."
+        )
+
+
+def merge(target: Folder, parts: Sequence[Folder]) -> None:
+    """Put runs, rows and pictures of ``parts`` into ``target``; what is there already stays.
+
+    Raises ProtocolError where a part is missing, or was measured under another protocol or other conditions.
+    """
+    with target.locked():
+        merged = target.read_run()
+        for part in parts:
+            found = part.read_run()
+            if found is None:
+                raise ProtocolError(f"The shard {part.path} holds no results: start the same command again.")
+            merged = merged or {**found, "runs": []}
+            for name in ("protocol", "conditions"):
+                if merged[name] != found[name]:
+                    raise ProtocolError(
+                        f"The shard {part.path} has another {name} than {target.path}: shards of one run are measured "
+                        "on one kind of machine, under one protocol."
+                    )
+            known = {entry["run_id"] for entry in merged["runs"]}
+            merged["runs"] += [entry for entry in found["runs"] if entry["run_id"] not in known]
+        if merged is None:
+            return
+        for part in parts:
+            for picture in part.outputs.rglob("*.png"):
+                _place(picture, target.outputs / picture.relative_to(part.outputs))
+        # As in a run: rows are nothing without run.json, which therefore comes first.
+        target.write_run(merged)
+        with RowStore(target.rows) as store:
+            for part in parts:
+                store.append(row for row in read_rows(part.rows) if row != store.get(row.key))
+
+
+def _place(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error
