@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from zoo import images
-from zoo.bench import environment, largest, memory, scoring, stages, timing
+from zoo.bench import environment, largest, memory, rates, scoring, stages, timing
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.measures import PRIMARY
@@ -514,3 +514,68 @@ def test_jobs_end_together_when_one_entry_cannot_be_written(tmp_path, ledger, mo
     ledger.begin("score", 0)
     monkeypatch.undo()
     ledger.tell("")
+
+
+# -- operations and rates, with scripted workers ---------------------------------------------------------------------
+
+COUNTING = dataclasses.replace(PLAN, timing=Timing(count=1.0, batches=[2]), cells=CELLS[:3])
+NUMBERS = {"gflops.encode_style": 1.0, "gflops.stylize": 3.0, "images_per_second": 2.0}
+
+
+def counted(cell: int) -> list[dict[str, Any]]:
+    numbers = [{"metric": name, "value": value, "unit": "", "samples": []} for name, value in NUMBERS.items()]
+    return [{"event": "start", "cell": cell}, {"event": "measured", "cell": cell, "measured": numbers}]
+
+
+def peak() -> Script:
+    numbers = [{"metric": f"machine.{n}_gflops", "value": 10.0, "unit": "", "samples": []} for n in ("conv", "matmul")]
+    return Script([{"event": "measured", "cell": 0, "measured": numbers}])
+
+
+def statuses(ledger: Ledger, metric: str) -> list[str]:
+    rows = [ledger.store.get(cell.key(metric)) for cell in COUNTING.cells]
+    return ["missing" if row is None else row.reason or row.status for row in rows]
+
+
+def test_a_crash_while_counting_costs_that_and_not_the_cell(setting, ledger):
+    crash = Script([loaded(), *counted(0), {"event": "start", "cell": 1}], WorkerError("crashed"))
+    setting.play(Script([loaded(), *measured(0), *measured(1), *measured(2)]), crash, Script([loaded(), *counted(0)]))
+    setting.scripts.append(peak())
+    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
+    assert rates.pending(ledger, [COUNTING])
+    rates.find(setting, ledger, [COUNTING])
+    assert outcomes(ledger)[:3] == ["ok", "ok", "ok"]
+    assert statuses(ledger, "gflops.encode_style") == statuses(ledger, "images_per_second") == ["ok", "crashed", "ok"]
+    # Three GFLOP in one second, of ten.
+    shares = [ledger.store.get(cell.key("share.conv_peak")) for cell in COUNTING.cells]
+    assert [row and row.value for row in shares] == [30.0, None, 30.0]
+    assert [job["cells"][0]["seconds"] for job in setting.jobs[1:3]] == [1.0, 1.0]
+    assert setting.jobs[1]["cells"][0]["bytes"] == memory.MIB
+    assert setting.jobs[3] == {"precision": "fp32"}
+    assert not rates.pending(ledger, [COUNTING])
+
+
+def test_a_method_that_cannot_be_counted_and_a_machine_that_cannot_be_measured_say_so(setting, ledger):
+    every = [loaded(), *measured(0), *measured(1), *measured(2)]
+    setting.play(Script(every), Script([], WorkerError("ended with exit code 1")))
+    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
+    rates.find(setting, ledger, [COUNTING])
+    assert statuses(ledger, "gflops.encode_style") == ["ended with exit code 1"] * 3
+    assert not rates.pending(ledger, [COUNTING])
+
+    other = dataclasses.replace(COUNTING, timing=Timing(batches=[2]))
+    assert not rates.pending(ledger, [other]), "what failed stays as it is"
+    assert not rates.pending(ledger, [dataclasses.replace(COUNTING, timing=Timing())])
+
+
+def test_no_share_without_the_machines_speed(setting, ledger):
+    every = [loaded(), *measured(0), *measured(1), *measured(2)]
+    setting.play(
+        Script(every), Script([loaded(), *counted(0), *counted(1), *counted(2)]), Script([], WorkerError("ill"))
+    )
+    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
+    rates.find(setting, ledger, [COUNTING])
+    assert statuses(ledger, "share.conv_peak") == ["missing"] * 3
+    (row,) = [row for row in ledger.store.rows if row.method == "machine[precision=fp32]"]
+    assert (row.metric, row.status, row.reason) == ("machine.conv_gflops", "failed", "ill")
+    assert not rates.pending(ledger, [COUNTING])
