@@ -28,7 +28,7 @@ def tradeoff(
     y_higher: bool,
     width_mm: float,
 ) -> Figure:
-    """Filled markers stand on the front, hollow ones are beaten in both; grey letters are the baselines.
+    """Filled markers stand on the front, hollow ones are beaten in both; grey letters are the sanity rows.
 
     An axis is logarithmic where its values are positive and far apart; a baseline that such an axis cannot show (the
     content's own copy has no content loss) is named below the figure instead.
@@ -52,7 +52,7 @@ def tradeoff(
         _draw_method(axes, label, own, front, looks[label], names[label])
     for point, letter in zip(shown, "abcdefgh", strict=False):
         style = {"color": canvas.BASELINE_COLOR, "marker": f"${letter}$", "linestyle": "none", "markersize": 5.0}
-        axes.plot([point.x], [point.y], **style, gid=point.label, label=f"{point.label} (baseline)")
+        axes.plot([point.x], [point.y], **style, gid=point.label, label=f"{point.label} (sanity row)")
     axes.margins(0.09)
     if log_x:
         canvas.log_axis(axes.xaxis, [point.x for point in (*methods, *shown)])
@@ -63,7 +63,7 @@ def tradeoff(
     hidden = [
         (
             axes.plot([], [], linestyle="none")[0],
-            f"{point.label} (baseline): {point.x:.4g}, {point.y:.4g}, off the axes",
+            f"{point.label} (sanity row): {point.x:.4g}, {point.y:.4g}, off the axes",
         )
         for point in baselines
         if point not in shown

@@ -113,8 +113,11 @@ def _render(**values: Any) -> str:
 
 
 def _short(value: float | None, scale: int) -> str:
-    """Four significant digits of ``value / 10**scale``; a dash for no value."""
-    return "–" if value is None else f"{value / 10.0**scale:.4g}"
+    """Four significant digits of ``value / 10**scale``, more where more stand before the point; a dash for none."""
+    if value is None:
+        return "–"
+    shown = value / 10.0**scale
+    return f"{shown:.0f}" if abs(shown) >= 1000 else f"{shown:.4g}"
 
 
 def _script_safe(data: Any) -> str:
