@@ -6,6 +6,7 @@ import importlib
 import json
 import operator
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,6 +303,28 @@ def test_a_killed_run_goes_on_and_equals_an_unbroken_one(whole, protocol, tmp_pa
     assert {key: mine[key] for key in mine} == {key: other[key] for key in mine}
     runs = json.loads((out / "run.json").read_text())["runs"]
     assert [entry["ended"] is None for entry in runs] == [True, False]
+
+
+def test_a_run_killed_while_scoring_goes_on_and_equals_an_unbroken_one(whole, protocol, tmp_path):
+    unbroken, _ = whole
+    out = tmp_path / "killed"
+    shutil.copytree(unbroken.folder, out)
+    lines = (out / "rows.jsonl").read_text().splitlines(keepends=True)
+    unscored = [line for line in lines if json.loads(line)["metric"] not in ("ssim", "gram_loss")]
+    (out / "rows.jsonl").write_text("".join(unscored))
+    with start(protocol, out, "stepper", "tint") as process:
+        end = time.monotonic() + 300
+        while len(read_rows(out / "rows.jsonl")) < len(unscored) + 2:
+            assert process.poll() is None, "the run ended too early"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.kill()
+    labels = (STEPPER, "tint.plain", "content-copy", "style-copy", "color-transfer")
+    kept = read_rows(out / "rows.jsonl")
+    assert len(kept) < len(unscored) + 2 * 4 * len(labels), "it was killed before the last score"
+    resumed = run(["stepper", "tint"], protocol, out, device="cpu", threads=1)
+    assert resumed.written == len(unscored) + 2 * 4 * len(labels) - len(kept)
+    assert without_timings(resumed.rows, *labels) == without_timings(unbroken.rows, *labels)
 
 
 def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(protocol, tmp_path):
