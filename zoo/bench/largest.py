@@ -34,18 +34,19 @@ class _FailedError(Exception):
     """The method failed for another reason than its size."""
 
 
-def pending(ledger: Ledger, plans: Iterable[MethodPlan]) -> list[MethodPlan]:
-    """The methods whose largest size is not known yet, though one size was measured."""
-    return [
-        plan
-        for plan in plans
-        if ledger.store.get(RunCell(plan.label).key(METRIC)) is None and any(_sizes(ledger, plan)[0])
-    ]
+def pending(ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> list[MethodPlan]:
+    """The methods whose largest size is not known yet (or, with ``retry``, failed to be), though one was measured."""
+
+    def lacks(plan: MethodPlan) -> bool:
+        row = ledger.store.get(RunCell(plan.label).key(METRIC))
+        return row is None or (retry and row.status != "ok")
+
+    return [plan for plan in plans if lacks(plan) and _sizes(ledger, plan)[0]]
 
 
-def find(setting: Setting, ledger: Ledger, plans: Iterable[MethodPlan]) -> None:
+def find(setting: Setting, ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> None:
     """Search for every method that lacks a row, from what its measured cells say already."""
-    for plan in pending(ledger, plans):
+    for plan in pending(ledger, plans, retry):
         good, bad = _sizes(ledger, plan)
         precision = next(row.precision for row in good.values())
         why = {size: row.reason for size, row in bad.items()}

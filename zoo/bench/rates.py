@@ -18,23 +18,27 @@ from zoo.bench.stages import STATUS, Setting
 from zoo.bench.supervise import WorkerError
 
 
-def pending(ledger: Ledger, plans: Iterable[MethodPlan]) -> bool:
-    """Whether cells that were measured lack operations, pictures a second or a share, and could have them."""
+def pending(ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> bool:
+    """Whether cells that were measured lack operations, pictures a second or a share, and could have them.
+
+    What failed stays as it is unless ``retry``.
+    """
     plans = list(plans)
-    return any(_unfound(ledger, plan) for plan in plans) or any(
-        _seconds(ledger, row) for row in _counted(ledger, plans)
-    )
+    unrelated = any(_seconds(ledger, row, retry) for row in _counted(ledger, plans))
+    return unrelated or any(_unfound(ledger, plan, retry) for plan in plans)
 
 
-def find(setting: Setting, ledger: Ledger, plans: Iterable[MethodPlan]) -> None:
+def find(setting: Setting, ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> None:
     """Find all that is pending: a process per method and size, one for the machine's speed in each precision."""
     plans = list(plans)
     for plan in plans:
-        cells = _unfound(ledger, plan)
+        cells = _unfound(ledger, plan, retry)
         for size in dict.fromkeys(cell.size for cell in cells):
             _count(setting, ledger, plan, [cell for cell in cells if cell.size == size])
+    tried: set[str | None] = set()
     for row in _counted(ledger, plans):
-        _relate(setting, ledger, row)
+        _relate(setting, ledger, row, retry and row.precision not in tried)
+        tried.add(row.precision)
 
 
 # -- operations and pictures a second --------------------------------------------------------------------------------
@@ -45,13 +49,17 @@ def _wanted(plan: MethodPlan) -> list[str]:
     return ["gflops.encode_style"] * bool(plan.timing.count) + ["images_per_second"] * bool(plan.timing.batches)
 
 
-def _unfound(ledger: Ledger, plan: MethodPlan) -> list[Cell]:
+def _unfound(ledger: Ledger, plan: MethodPlan, retry: bool) -> list[Cell]:
+    def lacks(cell: Cell, metric: str) -> bool:
+        row = ledger.store.get(cell.key(metric))
+        return row is None or (retry and row.status != "ok")
+
     return [
         cell
         for cell in plan.cells
         if (row := ledger.measured(cell)) is not None
         and row.status == "ok"
-        and any(ledger.store.get(cell.key(metric)) is None for metric in _wanted(plan))
+        and any(lacks(cell, metric) for metric in _wanted(plan))
     ]
 
 
@@ -113,15 +121,16 @@ def _counted(ledger: Ledger, plans: Iterable[MethodPlan]) -> list[Row]:
     ]
 
 
-def _relate(setting: Setting, ledger: Ledger, row: Row) -> None:
+def _relate(setting: Setting, ledger: Ledger, row: Row, retry: bool) -> None:
     """Give a counted cell its share of a bare convolution's speed in its precision, which is measured first.
 
     An optimiser's share is that of its steps, for which operations and time are known alike.
     """
-    seconds, machine = _seconds(ledger, row), _machine(row)
+    seconds, machine = _seconds(ledger, row, retry), _machine(row)
     if seconds is None or row.value is None:
         return
-    if ledger.store.get(machine.key("machine.conv_gflops")) is None:
+    peak = ledger.store.get(machine.key("machine.conv_gflops"))
+    if peak is None or peak.status != "ok":
         _measure_machine(setting, ledger, machine, row.precision or "")
     peak = ledger.store.get(machine.key("machine.conv_gflops"))
     if peak is not None and peak.value:
@@ -135,14 +144,16 @@ def _relate(setting: Setting, ledger: Ledger, row: Row) -> None:
         ledger.record(_cell(row), row.precision, [number])
 
 
-def _seconds(ledger: Ledger, row: Row) -> float | None:
+def _seconds(ledger: Ledger, row: Row, retry: bool) -> float | None:
     """Seconds that a row's operations take, where its cell still lacks a share and may have one; else None."""
     cell = _cell(row)
     by_step = ledger.store.get(cell.key("gflops.step")) is not None
     if row.status != "ok" or by_step != (row.metric == "gflops.step"):
         return None
     peak = ledger.store.get(_machine(row).key("machine.conv_gflops"))
-    if ledger.store.get(cell.key("share.conv_peak")) is not None or (peak is not None and peak.status != "ok"):
+    if ledger.store.get(cell.key("share.conv_peak")) is not None:
+        return None
+    if peak is not None and peak.status != "ok" and not retry:
         return None
     time = ledger.store.get(cell.key("seconds.step" if by_step else PRIMARY))
     return None if time is None else time.value

@@ -111,7 +111,8 @@ def run(
                 ledger.pictures.update(gallery.hashes)
                 outside.check_unchanged(gallery, ledger)
             work = _Work(folder, resolved, plans, galleries, ledger, retry_failed, shard)
-            beside = rates.pending(ledger, plans) or (find_largest and largest.pending(ledger, plans))
+            beside = rates.pending(ledger, plans, retry_failed)
+            beside = beside or (find_largest and bool(largest.pending(ledger, plans, retry_failed)))
             if work.missing or work.unscored() or work.unreported() or beside:
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
                 with _noted(folder, run_file, run_id, chosen, plans, galleries):
@@ -119,9 +120,9 @@ def run(
                     for gallery in galleries:
                         outside.take(gallery, folder, ledger, work.pair_metrics)
                     stages.measure(setting, ledger, work.missing)
-                    rates.find(setting, ledger, plans)
+                    rates.find(setting, ledger, plans, retry_failed)
                     if find_largest:
-                        largest.find(setting, ledger, plans)
+                        largest.find(setting, ledger, plans, retry_failed)
                     _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
             labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
