@@ -74,16 +74,14 @@ class AdaIN(Stylizer):
 
     Strength 0 decodes the content's own features: the decoder's reconstruction of the content, not the content itself.
 
-    =============================  ==============================  ==================================================
-    paper / authors' code          here                            why
-    =============================  ==============================  ==================================================
-    VGG-19 as converted by them    the same network with our own   theirs is not on the package index; scales differ
-                                   normalisation scales            by a few percent and the decoder is trained on ours
-    pooling in ceil mode           sides padded to multiples of 8  the same pooling for every content; the result has
-                                   by reflection, cut afterwards   the content's size
-    one mask, two styles           any number of regions           each region uses the moments of its own content
-    (test.lua, -mask)              (Context.content_masks)         positions and of its own style
-    =============================  ==============================  ==================================================
+    | paper / authors' code | here | why |
+    |---|---|---|
+    | VGG-19 as converted by them | the same network with our own normalisation scales | theirs is not on the package \
+index; scales differ by a few percent and the decoder is trained on ours |
+    | pooling in ceil mode | sides padded to multiples of 8 by reflection, cut afterwards | the same pooling for \
+every content; the result has the content's size |
+    | one mask, two styles (test.lua, -mask) | any number of regions (Context.content_masks) | each region uses the \
+moments of its own content positions and of its own style |
     """
 
     traits = Traits(

@@ -88,28 +88,24 @@ class StyleSwap(Stylizer):
     ``strength`` blends the content's features with the swapped ones; 0 gives the inverse network's reconstruction of
     the content, not the content itself.
 
-    =============================  ==============================  ==================================================
-    paper / authors' code          here                            why
-    =============================  ==============================  ==================================================
-    correlation by convolving      products of pixels, summed over the same numbers by a ninth of the work, in bounded
-    with all style patches         patches, in blocks              memory
-    overlaps averaged by a second  sums of slices, divided by      the same numbers; the count depends on the size
-    deconvolution                  the known count                 alone
-    zero padding in VGG-19         reflection                      zeros mark a frame in content and style: on 4 pairs
-                                                                   at 192 pixels 76 to 87 % of the patches along the
-                                                                   border matched patches along the style's, with
-                                                                   reflection as many as elsewhere (6 to 47 %)
-    inverse network with zero      VGGDecoder(3): reflection, no   same widths and upsampling (figure 6); statistics of
-    padding and batch or instance  normalisation, channels scaled  the whole image in the way of single patches; the
-    normalisation                  to mean 1 beforehand            scales stand in for the normalisation
-    stride 1 when the map ends     the last patch that fits is     no border is left without features at any stride
-    before the last stride         always taken
-    style of one image             mixes, masks of content and     blends of swapped features, region by region
-                                   style, strength
-    TV weight 1e-7 (authors'       1e-4 on half the squared        the zoo's one definition (zoo.nn.losses); with 1e-7
-    code), pixel scale unstated    differences in levels of 255    grain of single pixels is left all over the image
-    result of the last step        evaluated image of lowest loss  Adam's last step is not its best
-    =============================  ==============================  ==================================================
+    | paper / authors' code | here | why |
+    |---|---|---|
+    | correlation by convolving with all style patches | products of pixels, summed over patches, in blocks | the \
+same numbers by a ninth of the work, in bounded memory |
+    | overlaps averaged by a second deconvolution | sums of slices, divided by the known count | the same numbers; \
+the count depends on the size alone |
+    | zero padding in VGG-19 | reflection | zeros mark a frame in content and style: on 4 pairs at 192 pixels 76 to \
+87 % of the patches along the border matched patches along the style's, with reflection as many as elsewhere (6 \
+to 47 %) |
+    | inverse network with zero padding and batch or instance normalisation | VGGDecoder(3): reflection, no \
+normalisation, channels scaled to mean 1 beforehand | same widths and upsampling (figure 6); statistics of the \
+whole image in the way of single patches; the scales stand in for the normalisation |
+    | stride 1 when the map ends before the last stride | the last patch that fits is always taken | no border is \
+left without features at any stride |
+    | style of one image | mixes, masks of content and style, strength | blends of swapped features, region by region |
+    | TV weight 1e-7 (authors' code), pixel scale unstated | 1e-4 on half the squared differences in levels of 255 | \
+the zoo's one definition (zoo.nn.losses); with 1e-7 grain of single pixels is left all over the image |
+    | result of the last step | evaluated image of lowest loss | Adam's last step is not its best |
 
     In bf16, on the pair that ``benchmarks/style_swap_cost.py`` compares at 256 pixels, 98.7 % of the patches find the
     same match as in float32, the swapped features differ by 4.4 %, and the images by a PSNR of 40.8 dB.
@@ -279,17 +275,15 @@ class StyleSwapTraining(TrainingTask):
     relative error; it is the paper's mean squared error over the mean square of the batch's features, and ``tv`` is
     divided by the same number. ``pixel`` is zero unless weighted.
 
-    =============================  ==============================  ==================================================
-    paper / authors' code          here                            why
-    =============================  ==============================  ==================================================
-    2 photographs, 2 paintings,    the default: batches of 2, all  ``swaps`` chooses fewer for larger batches
-    their 4 swaps                  pairs
-    orthogonal weights             Kaiming, least squares, or a    the last two start where random weights need hours;
-                                   decoder's                       see zoo.training.reconstruction
-    features alone                 ``pixel_weight``, default 0     the image behind unswapped features is known, and
-                                                                   pixels tell colour and contrast directly
-    Adam                           ``whiten``, default off         as in zoo.training.reconstruction
-    =============================  ==============================  ==================================================
+    | paper / authors' code | here | why |
+    |---|---|---|
+    | 2 photographs, 2 paintings, their 4 swaps | the default: batches of 2, all pairs | ``swaps`` chooses fewer for \
+larger batches |
+    | orthogonal weights | Kaiming, least squares, or a decoder's | the last two start where random weights need \
+hours; see zoo.training.reconstruction |
+    | features alone | ``pixel_weight``, default 0 | the image behind unswapped features is known, and pixels tell \
+colour and contrast directly |
+    | Adam | ``whiten``, default off | as in zoo.training.reconstruction |
 
     For a CPU, in place of the paper's::
 

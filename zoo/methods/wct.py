@@ -61,17 +61,15 @@ class WCT(Stylizer):
     ``strength`` is their alpha, applied at every level (section 3.2, last equation). Strength 0 is the content passed
     through the encoder and decoder of every level: a reconstruction.
 
-    ==========================  =================================  ================================================
-    paper / authors' code       here                               why
-    ==========================  =================================  ================================================
-    SVD of the feature map      eigendecomposition of the C x C    the same subspaces; independent of the image's
-    (code)                      covariance in float64              size, and safe where the covariance is singular
-    alpha 0.6                   strength 1 unless asked otherwise  one meaning of strength for all methods
-    two styles by averaging     weighted average of the styles'    any number of styles; one matrix product
-    their coloured features     maps, applied once
-    float32                     16 bits for large images           twice as fast on hardware that has them; not below
-                                                                   362 x 362 pixels, see SMALL
-    ==========================  =================================  ================================================
+    | paper / authors' code | here | why |
+    |---|---|---|
+    | SVD of the feature map (code) | eigendecomposition of the C x C covariance in float64 | the same subspaces; \
+independent of the image's size, and safe where the covariance is singular |
+    | alpha 0.6 | strength 1 unless asked otherwise | one meaning of strength for all methods |
+    | two styles by averaging their coloured features | weighted average of the styles' maps, applied once | any \
+number of styles; one matrix product |
+    | float32 | 16 bits for large images | twice as fast on hardware that has them; not below 362 x 362 pixels, see \
+SMALL |
     """
 
     traits = Traits(

@@ -3,19 +3,17 @@
 Li et al. 2017 (Universal Style Transfer via Feature Transforms), section 3.1: pixel and feature reconstruction,
 ``|I_o - I_i|^2 + lambda |Phi(I_o) - Phi(I_i)|^2`` with lambda = 1. Their training code was not released.
 
-=====================  ===============================  ===========================================================
-paper                  here                             why
-=====================  ===============================  ===========================================================
-random start           least squares, layer by layer    hours on a CPU become minutes: each convolution is solved for
-                                                        the encoder's activation that stands in its place
-Adam (not stated)      Adam on whitened inputs          from the same start plain Adam first loses 4 dB at level 3
-                                                        and takes hundreds of steps to win them back
-lambda = 1             ``feature_weight``, default 0    it needs a second pass of the encoder with its gradient; at
-                                                        first it outweighs the pixels and holds the decoder back
-COCO                   any photographs
-all of it at once      ``upper_only``, default off      level 5 on a CPU: its own four convolutions first, against the
-                                                        features of level 4, at a fraction of the cost of a step
-=====================  ===============================  ===========================================================
+| paper | here | why |
+|---|---|---|
+| random start | least squares, layer by layer | hours on a CPU become minutes: each convolution is solved for the \
+encoder's activation that stands in its place |
+| Adam (not stated) | Adam on whitened inputs | from the same start plain Adam first loses 4 dB at level 3 and takes \
+hundreds of steps to win them back |
+| lambda = 1 | ``feature_weight``, default 0 | it needs a second pass of the encoder with its gradient; at first it \
+outweighs the pixels and holds the decoder back |
+| COCO | any photographs | |
+| all of it at once | ``upper_only``, default off | level 5 on a CPU: its own four convolutions first, against the \
+features of level 4, at a fraction of the cost of a step |
 """
 
 from __future__ import annotations
