@@ -169,8 +169,8 @@ def fetch_set(
 
     In ``source`` an image lies where the manifest says, or anywhere else under whatever name: its sha256 decides.
     What an earlier attempt brought is kept, an image appears only once it is whole, and processes that want the same
-    set wait for one another. ``progress`` is told (bytes here, of how many). Raises DataError where ``ZOO_OFFLINE`` forbids
-    fetching, an image cannot be fetched or is another one, ``source`` lacks one, or nothing can be written.
+    set wait for one another. ``progress`` is told (bytes here, of how many). Raises DataError where ``ZOO_OFFLINE``
+    forbids fetching, an image cannot be fetched or is another one, ``source`` lacks one, or nothing can be written.
     """
     from filelock import FileLock
 

@@ -1,0 +1,93 @@
+"""Kill a benchmark run at random moments, go on with it each time, and compare with an unbroken run.
+
+    python benchmarks/kill_check.py --out results/kills.json --kills 10
+
+The run is a protocol of two pairs at 128 pixels with real methods (``--methods``) and metrics. Each round starts ``zoo
+bench`` anew on an empty folder, kills it with SIGKILL after a random part of the unbroken run's time, starts it again
+and compares every row but timings and memory. Exit code 1 if one differs. A killed run's workers end by themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from zoo.bench.measures import MEASURES
+from zoo.bench.rows import read_rows
+
+PROTOCOL = {
+    "schema": 1,
+    "name": "kills",
+    "contents": ["builtin:coffee"],
+    "styles": ["builtin:swirls", "builtin:mosaic"],
+    "sizes": [128],
+    "timing": {"warmup": 0, "repeats": 1, "budget": 0},
+    "optimisation": {"options": {"num_steps": 5}},
+    "metrics": ["ssim", "content_loss", "gram_loss", "cfsd", "fd_vgg19"],
+}
+
+
+def facts(folder: Path) -> dict[tuple[object, ...], tuple[object, ...]]:
+    """Rows without what differs from run to run."""
+    rows = read_rows(folder / "rows.jsonl")
+    timed = {row.key for row in rows if row.metric in MEASURES}
+    return {row.key: (row.status, row.reason, None if row.key in timed else row.value) for row in rows}
+
+
+def start(protocol: Path, out: Path, methods: str) -> subprocess.Popen[bytes]:
+    """``zoo bench`` in a process of its own."""
+    arguments = ["bench", "--methods", methods, "--protocol", str(protocol), "--out", str(out), "--quiet"]
+    command = [sys.executable, "-m", "zoo", *arguments, "--device", "cpu", "--precision", "fp32"]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+def main() -> int:
+    """Run the check and write what happened in every round."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write.")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--methods", default="adain,gatys")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    moments = random.Random(given.seed)
+    rounds = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        protocol = folder / "kills.yaml"
+        protocol.write_text(yaml.safe_dump(PROTOCOL))
+        begun = time.monotonic()
+        if start(protocol, folder / "whole", given.methods).wait() != 0:
+            sys.exit("the unbroken run failed")
+        seconds = time.monotonic() - begun
+        whole = facts(folder / "whole")
+        for number in range(given.kills):
+            out = folder / str(number)
+            process = start(protocol, out, given.methods)
+            after = moments.uniform(0.05, 1) * seconds
+            time.sleep(after)
+            finished = process.poll() is not None
+            process.kill()
+            process.wait()
+            kept = len(facts(out))
+            code = start(protocol, out, given.methods).wait()
+            equal = code == 0 and facts(out) == whole
+            rounds.append({"killed_after": round(after, 2), "finished": finished, "rows_kept": kept, "equal": equal})
+            print(rounds[-1], flush=True)
+    data = {"unbroken_seconds": round(seconds, 2), "rows": len(whole), "rounds": rounds}
+    temporary = given.out.with_name(f".{given.out.name}.part")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(temporary, given.out)
+    return 0 if all(one["equal"] for one in rounds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
