@@ -259,7 +259,7 @@ def test_operations_are_counted_up_to_every_mark():
 
     def call(mark: Any) -> None:
         for _ in range(3):
-            layer(pixels)
+            layer(pixels).norm()
             mark()
 
     each = 2 * 2 * 3 * 16

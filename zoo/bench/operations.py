@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 # Operators of a cubic or similar cost that the counter knows nothing of, by the beginning of their names.
-_HEAVY = ("linalg_", "_linalg_", "cholesky", "geqrf", "ormqr", "triangular_solve", "_fft_", "histc", "sort")
+_HEAVY = ("linalg_", "_linalg_", "cholesky", "geqrf", "ormqr", "triangular_solve", "_fft_", "sort")
+# Of these, what is only a sum over its elements.
+_LIGHT = ("linalg_vector_norm", "linalg_cross")
 
 
 @dataclass
@@ -48,7 +50,7 @@ class _Unseen(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = func._overloadpacket.__name__
-        if name.startswith(_HEAVY):
+        if name.startswith(_HEAVY) and name not in _LIGHT:
             self.names.add(name.strip("_"))
         return func(*args, **(kwargs or {}))
 
