@@ -256,7 +256,7 @@ OWN = {name: entry for name, entry in REGISTRY.methods.items() if name not in RE
 
 
 # Trainable (`zoo train zoo.methods.johnson:JohnsonTask`), but not in the registry before weights of theirs ship.
-AWAITING_WEIGHTS = {"zoo.methods.cin", "zoo.methods.texture_nets"}
+AWAITING_WEIGHTS = {"zoo.methods.texture_nets"}
 
 
 def test_every_method_file_has_an_entry_and_every_entry_a_file() -> None:
