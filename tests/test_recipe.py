@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from test_train_command import both, photos, plugin, run  # noqa: F401  # fixtures
 
+from zoo import images
 from zoo.errors import ConfigError
 from zoo.training import read_metadata
 from zoo.training.recipe import Recipe, find_recipe, load_recipe
@@ -148,8 +149,14 @@ def test_the_recipe_that_ships_trains_every_level_and_joins_them(run, capsys):  
     assert isinstance(shipped, Recipe)
     levels = {r.name: r.task["level"] for r in shipped.runs if r.method == "wct"}
     assert sorted(levels.values()) == [1, 2, 3, 4, 5]
-    (join,) = shipped.join
-    assert {prefix: levels[name] for prefix, name in join.parts.items()} == {f"level{k}": k for k in range(1, 6)}
+    joined = {join.name: join.parts for join in shipped.join}
+    assert {prefix: levels[name] for prefix, name in joined["wct"].items()} == {f"level{k}": k for k in range(1, 6)}
+    for method in ("johnson", "texture-nets"):
+        assert set(images.builtin_styles()) <= set(joined[method])
+        for prefix, name in joined[method].items():
+            run_of_style = next(r for r in shipped.runs if r.name == name)
+            assert run_of_style.task["style"] == f"builtin:{prefix.removesuffix('-texture')}"
+            assert (run_of_style.task.get("mode") == "texture") == prefix.endswith("-texture")
     lower = {levels[r.name]: levels[r.inputs[0]] for r in shipped.runs if r.method == "wct" and r.inputs}
     assert lower == {level: level - 1 for level in range(2, 6)}
     assert sum(shipped.minutes(r, 10) or 0 for r in shipped.runs) == pytest.approx(600)

@@ -189,7 +189,9 @@ class TextureNets(Stylizer):
     A checkpoint holds ``{name}.{tensor}``; a network trained for textures is named ``{style}-texture``, so that one
     style can have both. :meth:`encode_style` finds whichever there is; asking for the other is an UnsupportedError.
     ``strength`` blends pixels with the content. Textures of any size: the noise is drawn in whole cells of the
-    coarsest scale and the result is cropped; a size of whole cells tiles without a seam.
+    coarsest scale and the result is cropped; a size of whole cells tiles without a seam. On a CPU with bfloat16
+    arithmetic ``auto`` means bf16: three shipped styles on two photographs at 256 then differ from float32 by 0.5 to 1.5
+    levels of 255 on average.
 
     | paper | v1 | v2 | why |
     |---|---|---|---|
@@ -214,7 +216,7 @@ class TextureNets(Stylizer):
         # 64 pixels are two by two positions at the coarsest of six scales; one alone has no variance to normalise.
         min_size=64,
         multiple_of=32,
-        cpu_precision="fp32",
+        cpu_precision="bf16",
     )
     Config = TextureNetsConfig
     config: TextureNetsConfig
