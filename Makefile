@@ -1,10 +1,11 @@
-# One command each: `make bench` measures every method, `make test` runs the tests. Both build .venv on first use.
+# One command each: `make bench` measures every method, `make test` runs the tests, `make docs` builds the site in
+# build/site. Each builds .venv on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench test stylize check clean
+.PHONY: bench test stylize docs check clean
 
 bench: $(STAMP)
 	$(BIN)/zoo bench --methods all
@@ -14,6 +15,9 @@ stylize: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+docs: $(STAMP)
+	$(BIN)/python -m mkdocs build --strict
 
 check: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check ruff pyright

@@ -1,0 +1,163 @@
+"""Write docs/methods/ from registry.yaml, the methods' docstrings and options: ``python docs/method_pages.py``.
+
+Nothing in these pages is typed by hand, so that they cannot disagree with what runs; with --check nothing is written
+and the exit code is 1 where one is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from generated import DOCS, docstring, plain, table, write_pages
+
+from zoo.config import OptionSpec, describe_source
+from zoo.registry import PACKAGE, Checkpoint, MethodEntry, load_registry, module_source
+from zoo.styles import find_styles, read_metadata
+
+FOLDER = DOCS / "methods"
+INTRODUCTION = """\
+# Methods
+
+Each has one file in `zoo/methods`, one entry in `registry.yaml` and one page here, made of both. A bare name means the
+default preset; `zoo info METHOD` prints the same on a terminal. *Optimises* and *statistics* are the axes of Jing et
+al., Neural Style Transfer: A Review: is the picture fitted or a network trained, and is style a summary of features or
+their patches.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Every page of a method that ships, and their index."""
+    registry = load_registry()
+    entries = {name: entry for name, entry in registry.methods.items() if name not in registry.plugins}
+    rows = [
+        (
+            f"[`{name}`]({name}.md)",
+            f"[{entry.title}]({entry.paper}) ({entry.authors}, {entry.year})",
+            f"the {'picture' if entry.taxonomy.optimises == 'image' else 'network'}",
+            entry.taxonomy.styles,
+            entry.taxonomy.statistics,
+        )
+        for name, entry in entries.items()
+    ]
+    index = INTRODUCTION + "\n" + table(["method", "paper", "optimises", "styles", "statistics"], rows) + "\n"
+    return {FOLDER / "index.md": index} | {FOLDER / f"{name}.md": page(name, entry) for name, entry in entries.items()}
+
+
+def page(name: str, entry: MethodEntry) -> str:
+    """One method: facts, docstrings, sheet, presets, options, training, checkpoints, citation."""
+    module, _, cls = entry.implementation.partition(":")
+    source = module_source(module)
+    parts = [
+        f"# {name}",
+        _facts(name, entry, module),
+        docstring(source),
+        _sheet(name),
+        "## In the zoo",
+        docstring(source, cls),
+    ]
+    parts += ["## Presets and checkpoints", _tags(name, entry)]
+    options = load_registry().options(name)
+    parts += ["## Options", _options(options) if options else "None of its own."]
+    if entry.training:
+        parts += ["## Training", _training(name, entry.training, own=module)]
+    for tag, checkpoint in entry.checkpoints.items():
+        parts += [f"## Weights of {name}.{tag}", _checkpoint(checkpoint, entry)]
+    parts += ["## Citation", f"```bibtex\n{entry.bibtex.strip()}\n```"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(name: str, entry: MethodEntry, module: str) -> str:
+    kind = entry.taxonomy
+    facts = [
+        f"**[{entry.title}]({entry.paper})**, {entry.authors}, {entry.year}",
+        f"optimises the {'picture' if kind.optimises == 'image' else 'network'}; styles: {kind.styles}; "
+        f"statistics: {kind.statistics}",
+        f"file: `{module.replace('.', '/')}.py`",
+    ]
+    if entry.encoder:
+        facts.append(f"features: {load_registry().encoders[entry.encoder].title} (`{entry.encoder}`)")
+    return "\n".join(f"- {fact}" for fact in facts) + f"\n\n```\nzoo info {name}\n```"
+
+
+def _sheet(name: str) -> str:
+    picture = DOCS / "images" / f"{name}.webp"
+    return f"![Photographs and styles by {name}](../images/{picture.name})" if picture.exists() else ""
+
+
+def _tags(name: str, entry: MethodEntry) -> str:
+    registry = load_registry()
+    rows = []
+    for tag in entry.tags:
+        resolved = registry.resolve(f"{name}.{tag}")
+        changes = ", ".join(f"`{key}={plain(value)}`" for key, value in resolved.options.items())
+        default = " (default)" if tag == entry.default else ""
+        rows.append((f"`{name}.{tag}`{default}", resolved.summary, changes or "none"))
+    return table(["name", "what it is", "options other than the class's defaults"], rows)
+
+
+def _options(specs: list[OptionSpec]) -> str:
+    rows = [(f"`{s.flag}`", _kind(s.type), s.bounds, f"`{plain(s.default)}`", s.help) for s in specs]
+    return table(["option", "type", "range", "default", "meaning"], rows)
+
+
+def _kind(annotation: str) -> str:
+    """A type as the file spells it, in words: ``Literal['a', 'b'] | None`` is "a, b or none"."""
+    words = re.sub(r"Literal\[([^]]*)\]", lambda m: m[1].replace("'", ""), annotation)
+    words = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", words).replace(" | None", " or none")
+    for name, word in (("bool", "true or false"), ("int", "whole number"), ("float", "number"), ("str", "text")):
+        words = re.sub(rf"\b{name}\b", word, words)
+    return words
+
+
+def _training(name: str, reference: str, own: str) -> str:
+    module, _, cls = reference.partition(":")
+    source = module_source(module)
+    parts = [
+        f"`zoo train {name} --help` lists these options with those of every run: see "
+        "[Train your style](../train-your-style.md)."
+    ]
+    # A task in a file of its own explains itself there.
+    if module != own:
+        parts.append(docstring(source))
+    parts.append(docstring(source, cls))
+    specs = describe_source(source, cls)
+    return "\n\n".join([*parts, _options(specs)] if specs else parts)
+
+
+def _checkpoint(checkpoint: Checkpoint, entry: MethodEntry) -> str:
+    origin = checkpoint.provenance
+    facts: list[tuple[str, object]] = [
+        ("size", f"{checkpoint.bytes / 1e6:.1f} MB, {checkpoint.parameters:,} parameters"),
+        ("sha256", f"`{checkpoint.sha256}`"),
+        ("licence", checkpoint.licence),
+        ("from", f"{origin.kind}{f', {origin.repository} {origin.commit}' if origin.repository else ''}"),
+        ("data", origin.data),
+        ("teacher", origin.teacher),
+        ("steps", origin.steps if origin.steps is None else f"{origin.steps:,}"),
+        ("hours", origin.hours if origin.hours is None else f"{origin.hours:.2f}"),
+        ("hardware", origin.hardware),
+    ]
+    parts = [checkpoint.summary + ".", table(["", ""], [fact for fact in facts if fact[1]])]
+    if checkpoint.file is None:
+        parts.append(f"Downloaded from {checkpoint.url}.")
+        return "\n\n".join(parts)
+    path = PACKAGE / checkpoint.file
+    card = path.with_suffix(".md")
+    if card.exists():
+        parts.append(f"[Its card](../../zoo/checkpoints/{card.name}): command, data, options and held-out figures.")
+    if entry.taxonomy.styles != "any":
+        metadata = read_metadata(path)
+        styles = find_styles(metadata, list(metadata.get("parts", ())) or None).values()
+        rows = []
+        for style in styles:
+            facts_of = style.to_dict()
+            what = ", ".join(facts_of[key] for key in ("title", "artist", "year") if facts_of[key])
+            rows.append((f"`{facts_of['name']}`", what, facts_of["licence"], facts_of["source"]))
+        parts += ["Styles it knows:", table(["name", "what it is", "licence", "source"], rows)]
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(write_pages(pages(), "method_pages.py", __doc__))
