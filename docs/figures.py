@@ -1,8 +1,9 @@
-"""Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [grid] [sheets]``.
+"""Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [grid] [sheets] ...``.
 
 ``docs/images/styles.webp`` shows the built-in styles; ``docs/images/grid.webp`` shows every method on the same pairs of
 built-in photographs and styles; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every
-feed-forward method. A few minutes on two CPU cores.
+method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained styles;
+``docs/images/textures.webp`` shows textures from several seeds. A few minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -14,13 +15,24 @@ import torch
 
 import zoo
 from zoo import images
+from zoo.errors import UnsupportedError
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic"), ("rocket", "marbling"))
-METHODS = {"gatys": {"num_steps": 300}, "cnnmrf": {"num_steps": 240}, "adain": {}, "wct": {}, "style-swap": {}}
+METHODS = {
+    "gatys": {"num_steps": 300},
+    "cnnmrf": {"num_steps": 240},
+    "johnson": {},
+    "texture-nets": {},
+    "cin": {},
+    "adain": {},
+    "wct": {},
+    "style-swap": {},
+}
 SIZE = "320"
 SHEETS = ("adain", "wct", "style-swap")
 SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
+TRAINED = ("johnson", "texture-nets", "cin")
 SHEET_STYLES = ("swirls", "stained-glass", "pointillism", "woodblock", "cubism", "marbling")
 
 
@@ -59,6 +71,42 @@ def sheets() -> None:
         print(method, flush=True)
 
 
+def trained() -> None:
+    """For every method of trained styles, a row per style and a column per photograph, at 512 pixels."""
+    photos = [zoo.read(f"builtin:{name}", size="512").pixels for name in SHEET_CONTENTS[:4]]
+    known = images.builtin_styles()
+    for method in TRAINED:
+        model = zoo.load(method)
+        rows: list[list[torch.Tensor | None]] = [[None, *photos]]
+        names = [name for name in model.style_names if name in known]
+        names += [name for name in model.style_names if name not in known]
+        for name in names:
+            # A painting's picture is not part of the project.
+            painting = zoo.read(f"builtin:{name}", size="512").pixels if name in known else None
+            rows.append([painting, *(model(photo, name) for photo in photos)])
+        zoo.write(IMAGES / f"{method}.webp", images.contact_sheet(rows, row_labels=["", *names], cell=256), quality=80)
+        print(method, flush=True)
+
+
+def textures() -> None:
+    """Style, four seeds, and two by two copies of the first side by side, for every style trained for textures."""
+    model = zoo.load("texture-nets")
+    rows, names = [], []
+    for name in model.style_names:
+        try:
+            samples = [model.synthesize(model.encode_style(name), (256, 256), seed=seed).image for seed in range(4)]
+        except UnsupportedError:
+            continue
+        names.append(name)
+        painting = zoo.read(f"builtin:{name}", size="256").pixels
+        rows.append([painting, *samples, samples[0].repeat(1, 1, 2, 2)])
+    labels = ["style", *(f"seed {seed}" for seed in range(4)), "seed 0, tiled"]
+    sheet = images.contact_sheet(rows, row_labels=names, column_labels=labels, cell=256)
+    zoo.write(IMAGES / "textures.webp", sheet, quality=80)
+
+
+DRAWN = {"styles": styles, "grid": grid, "sheets": sheets, "trained": trained, "textures": textures}
+
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or ["styles", "grid", "sheets"]:
-        {"styles": styles, "grid": grid, "sheets": sheets}[wanted]()
+    for wanted in sys.argv[1:] or list(DRAWN):
+        DRAWN[wanted]()

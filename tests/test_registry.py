@@ -255,13 +255,8 @@ def _modules(entries: Any) -> set[str]:
 OWN = {name: entry for name, entry in REGISTRY.methods.items() if name not in REGISTRY.plugins}
 
 
-# Trainable (`zoo train zoo.methods.johnson:JohnsonTask`), but not in the registry before weights of theirs ship.
-AWAITING_WEIGHTS = {"zoo.methods.texture_nets"}
-
-
 def test_every_method_file_has_an_entry_and_every_entry_a_file() -> None:
-    assert _modules(OWN.values()) | AWAITING_WEIGHTS == _implementations("methods")
-    assert not _modules(OWN.values()) & AWAITING_WEIGHTS
+    assert _modules(OWN.values()) == _implementations("methods")
 
 
 def test_every_metric_file_has_an_entry_and_every_entry_a_file() -> None:
