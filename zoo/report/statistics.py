@@ -248,7 +248,8 @@ def _min_f(differences: Floats, units: Units, constant: bool) -> tuple[float | N
     if total == 0:
         return None, None, None
     t = mean / math.sqrt(total)
-    df = total**2 / sum(variance**2 / freedom for variance, freedom in variances)
+    # Shares, for the square of a tiny variance would be zero.
+    df = 1 / sum((variance / total) ** 2 / freedom for variance, freedom in variances)
     return t, df, float(2 * stats.t.sf(abs(t), df))
 
 
