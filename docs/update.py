@@ -1,4 +1,4 @@
-"""Bring the tables of the documentation up to date with results/: ``python docs/update.py [--check]``.
+"""Bring the tables of documents and checkpoint cards up to date with results/: ``python docs/update.py [--check]``.
 
 A block ``<!-- include: results/... -->`` ... ``<!-- end -->`` is replaced by that file, so that no figure is typed.
 """
@@ -29,7 +29,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
     check = parser.parse_args().check
     stale = 0
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    cards = sorted((ROOT / "zoo" / "checkpoints").glob("*.md"))
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *cards]:
         before = path.read_text(encoding="utf-8")
         after = refreshed(before)
         if after == before:

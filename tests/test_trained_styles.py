@@ -7,10 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zoo
 from zoo.cli import main
+from zoo.errors import WeightsError
+from zoo.methods.johnson import JohnsonTask
+from zoo.methods.texture_nets import TextureNetsTask
+from zoo.registry import PACKAGE
+from zoo.styles import one_of
+from zoo.weights import read_state
 
 SMALL = ["--content", "builtin:chelsea", "--content-size", "96", "--precision", "fp32", "--quiet"]
 
@@ -85,3 +92,31 @@ def test_info_lists_the_trained_styles(capsys):
     assert all(style["phash"] and style["licence"] for style in styles)
     assert run("info", "johnson") == 0
     assert "Trained styles" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "part"),
+    [
+        (JohnsonTask, {"style": "builtin:mosaic"}, "mosaic"),
+        (TextureNetsTask, {"style": "builtin:mosaic"}, "mosaic"),
+        (TextureNetsTask, {"style": "builtin:marbling", "mode": "texture"}, "marbling-texture"),
+    ],
+)
+def test_training_begins_from_the_shipped_network_of_its_style(kind, options, part):
+    task = kind(kind.Config(**options))
+    file = f"{task.method.replace('-', '_')}.safetensors"
+    state = read_state(PACKAGE / "checkpoints" / file)
+    network = task.adopt(state)
+    assert network.keys() == task.network.state_dict().keys()
+    for key, value in network.items():
+        assert torch.equal(value, state[f"{part}.{key}"])
+
+
+def test_a_new_style_begins_from_another_of_its_kind():
+    shipped = read_state(PACKAGE / "checkpoints" / "texture_nets.safetensors")
+    anchor = "enter.0.conv.0.weight"
+    assert torch.equal(one_of(shipped, anchor, "mine-texture")[anchor], shipped[f"marbling-texture.{anchor}"])
+    photographs = [value for key, value in shipped.items() if key.endswith(anchor) and "-texture." not in key]
+    assert any(torch.equal(one_of(shipped, anchor, "mine")[anchor], value) for value in photographs)
+    with pytest.raises(WeightsError, match="no network to start"):
+        one_of({f"mosaic.{anchor}": torch.zeros(1)}, anchor, "mine-texture")

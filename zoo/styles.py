@@ -36,6 +36,8 @@ _THUMBNAIL, _BLOCK = 32, 8
 # Of 64 bits. Copies resized to 96 ... 777 pixels and saved as JPEG of quality 30 ... 85 differ in at most 2; of 308
 # paintings and drawings no two differ in fewer than 14.
 SAME = 7
+# Ends the name of a network that makes textures in a style, where a checkpoint holds such ones too.
+TEXTURE = "-texture"
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,19 @@ def split_styles(state: Mapping[str, Tensor], anchor: str) -> dict[str, dict[str
     if stray:
         raise WeightsError(f"The checkpoint has tensors of no style: {', '.join(stray[:4])}.")
     return {p.removesuffix("."): {k[len(p) :]: v for k, v in state.items() if k.startswith(p)} for p in prefixes}
+
+
+def one_of(state: Mapping[str, Tensor], anchor: str, name: str) -> dict[str, Tensor]:
+    """The network of style ``name`` in a checkpoint of one or several; of any style where ``name`` is not in it.
+
+    A start for training: a network that knows another style has learned to keep a photograph. A network for textures
+    (its name says so) begins from another of those. Raises WeightsError where the file holds none of either kind.
+    """
+    states = split_styles(state, anchor)
+    alike = [other for other in states if other.endswith(TEXTURE) == name.endswith(TEXTURE) or not other]
+    if not alike:
+        raise WeightsError(f"The checkpoint has no network to start {name!r} from: it holds {', '.join(states)}.")
+    return states[name] if name in states else states[alike[0]]
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:

@@ -18,7 +18,7 @@ from zoo.config import Config, option
 from zoo.errors import WeightsError
 from zoo.nn.perceptual import PerceptualLoss, evaluating, objective
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise, instance_norm
-from zoo.styles import find_styles, load_style, read_metadata, split_styles, trained_name
+from zoo.styles import find_styles, load_style, one_of, read_metadata, split_styles, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state
@@ -269,6 +269,9 @@ class JohnsonTask(TrainingTask):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         content = batch["content"]
         return self.criterion(self.network(content), content, self.style_targets())
+
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return one_of(state, "body.conv1.weight", self.record.name)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

@@ -29,7 +29,7 @@ from zoo.config import Config, option
 from zoo.errors import ConfigError, UnsupportedError, WeightsError
 from zoo.nn.perceptual import PerceptualLoss, evaluating, objective
 from zoo.nn.transformer import instance_norm
-from zoo.styles import find_styles, load_style, read_metadata, split_styles, trained_name
+from zoo.styles import TEXTURE, find_styles, load_style, one_of, read_metadata, split_styles, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state
@@ -190,8 +190,8 @@ class TextureNets(Stylizer):
     style can have both. :meth:`encode_style` finds whichever there is; asking for the other is an UnsupportedError.
     ``strength`` blends pixels with the content. Textures of any size: the noise is drawn in whole cells of the
     coarsest scale and the result is cropped; a size of whole cells tiles without a seam. On a CPU with bfloat16
-    arithmetic ``auto`` means bf16: three shipped styles on two photographs at 256 then differ from float32 by 0.5 to 1.5
-    levels of 255 on average.
+    arithmetic ``auto`` means bf16: three shipped styles on two photographs at 256 then differ from float32 by 0.5 to
+    1.5 levels of 255 on average.
 
     | paper | v1 | v2 | why |
     |---|---|---|---|
@@ -234,8 +234,8 @@ class TextureNets(Stylizer):
         self._styles = {}
         for name, state in states.items():
             network = Pyramid.like(state).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            mode: Mode = "texture" if name.endswith(_SUFFIX) else "stylise"
-            style = name.removesuffix(_SUFFIX)
+            mode: Mode = "texture" if name.endswith(TEXTURE) else "stylise"
+            style = name.removesuffix(TEXTURE)
             self._networks[style, mode] = network.eval().requires_grad_(False)
             self._styles[style] = records[name]
 
@@ -290,9 +290,6 @@ class TextureNets(Stylizer):
             image = network(noise).float()[..., : size[0], : size[1]]
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
-
-
-_SUFFIX = "-texture"
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -402,6 +399,14 @@ class TextureNetsTask(TrainingTask):
             terms["total"] = terms["total"] + terms["entropy"]
         return terms
 
+    @property
+    def _name(self) -> str:
+        """Under which a checkpoint of several networks keeps this one."""
+        return self.record.name + (TEXTURE if self.config.mode == "texture" else "")
+
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return one_of(state, "enter.0.conv.0.weight", self._name)
+
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
         """The objective on held-out photographs and what the unchanged ones score; for textures the style term of
@@ -437,8 +442,7 @@ class TextureNetsTask(TrainingTask):
 
     def describe(self) -> dict[str, Any]:
         own = {key: value for key, value in self.config.to_dict().items() if key != "records"}
-        name = self.record.name + (_SUFFIX if self.config.mode == "texture" else "")
-        record = {**self.record.to_dict(), "name": name}
+        record = {**self.record.to_dict(), "name": self._name}
         return {**own, "style": self.record.name, "diversity": self.diversity, "styles": [record]}
 
 
