@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import run
 from torch import Tensor
 
 import zoo
 from zoo import images
-from zoo.cli import main
 from zoo.color import luminance
 from zoo.encoders import load_encoder
 from zoo.methods.adain import STYLE_TAPS, AdaINTraining, AdaINTrainingConfig, mean_std
@@ -24,15 +24,6 @@ from zoo.weights import read_state, resolve_checkpoint
 
 METHODS = ("adain", "wct", "style-swap")
 SMALL = ("--content-size", "96", "--style-size", "96", "--quiet")
-
-
-def run(*arguments: str) -> int:
-    """Exit code of the command, run in this process."""
-    try:
-        main(list(arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def _style_loss(image: Tensor, style: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import operator
 import os
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bench_fakes
+import bench_runs
 import numpy as np
 import pytest
 import yaml
@@ -28,7 +27,6 @@ from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.metrics import load_metric
-from zoo.registry import load_registry
 
 PROTOCOL: dict[str, Any] = {
     "schema": 1,
@@ -49,25 +47,14 @@ MOODY = ("load", "raise", "refuse", "crash")
 
 @pytest.fixture(scope="module", autouse=True)
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The fakes as an installed plugin, here and in every process started from here."""
-    folder = tmp_path_factory.mktemp("plugin")
-    bench_fakes.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        importlib.invalidate_caches()
-        load_registry.cache_clear()
+    with bench_runs.installed(tmp_path_factory.mktemp("plugin")):
         yield
-    load_registry.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("protocol")
-    rng = np.random.default_rng(0)
-    colours = {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200), "sand": (200, 190, 90)}
-    for name, colour in colours.items():
-        pixels = np.clip(np.array(colour) + rng.integers(-50, 50, (40, 48, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+    bench_runs.draw(folder)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(PROTOCOL))
     return path

@@ -6,13 +6,12 @@ The workers are played in this process, so that hundreds of ends cost seconds; t
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import bench_fakes
+import bench_runs
 import numpy as np
 import pytest
 import yaml
@@ -24,7 +23,6 @@ from zoo.bench.measures import PRIMARY
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import run
 from zoo.errors import ImageError, ProtocolError
-from zoo.registry import load_registry
 
 PROTOCOL: dict[str, Any] = {
     "schema": 1,
@@ -61,14 +59,8 @@ class Fate:
 
 @pytest.fixture(scope="module", autouse=True)
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("plugin")
-    bench_fakes.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        importlib.invalidate_caches()
-        load_registry.cache_clear()
+    with bench_runs.installed(tmp_path_factory.mktemp("plugin")):
         yield
-    load_registry.cache_clear()
 
 
 @pytest.fixture(scope="module")

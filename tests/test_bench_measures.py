@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
-import bench_fakes
+import bench_runs
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,6 @@ from zoo.bench import growth, machine, operations, overhead, remarks
 from zoo.bench.parameters import parameters
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
-from zoo.registry import load_registry
 from zoo.report.tables import read_table
 
 CPU = torch.device("cpu")
@@ -42,15 +40,8 @@ PROTOCOL: dict[str, Any] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The fakes as an installed plugin, here and in every process started from here."""
-    folder = tmp_path_factory.mktemp("plugin")
-    bench_fakes.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        importlib.invalidate_caches()
-        load_registry.cache_clear()
+    with bench_runs.installed(tmp_path_factory.mktemp("plugin")):
         yield
-    load_registry.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bench_fakes
-import numpy as np
+import bench_runs
 import pytest
 import yaml
 from PIL import Image
@@ -43,23 +41,12 @@ PAIRS = [(content, style) for content in ("red", "green") for style in ("sea", "
 
 @pytest.fixture(scope="module", autouse=True)
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The fakes as an installed plugin, here and in every process started from here."""
-    folder = tmp_path_factory.mktemp("plugin")
-    bench_fakes.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        importlib.invalidate_caches()
-        load_registry.cache_clear()
+    with bench_runs.installed(tmp_path_factory.mktemp("plugin")):
         yield
-    load_registry.cache_clear()
 
 
 def write_protocol(folder: Path, **changes: Any) -> Path:
-    rng = np.random.default_rng(0)
-    colours = {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200), "sand": (200, 190, 90)}
-    for name, colour in colours.items():
-        pixels = np.clip(np.array(colour) + rng.integers(-50, 50, (40, 48, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+    bench_runs.draw(folder)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
     return path

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bench_fakes
-import numpy as np
+import bench_runs
 import pytest
 import yaml
-from PIL import Image
 
 from zoo import images
 from zoo.bench.plan import Cell, SetCell, set_cells
@@ -20,7 +17,6 @@ from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
 from zoo.metrics import load_set_metric
 from zoo.metrics.base import SmallSetWarning
-from zoo.registry import load_registry
 from zoo.report.forms import to_markdown
 from zoo.report.present import present
 
@@ -42,24 +38,15 @@ PROTOCOL: dict[str, Any] = {
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The fakes as an installed plugin, and a cache without networks, here and in every process started from here."""
     folder = tmp_path_factory.mktemp("plugin")
-    bench_fakes.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
+    with bench_runs.installed(folder) as patch:
         patch.setenv("TORCH_HOME", str(folder))
-        importlib.invalidate_caches()
-        load_registry.cache_clear()
         yield
-    load_registry.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("protocol")
-    rng = np.random.default_rng(0)
-    colours = {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200), "sand": (200, 190, 90)}
-    for name, colour in colours.items():
-        pixels = np.clip(np.array(colour) + rng.integers(-50, 50, (40, 48, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+    bench_runs.draw(folder)
     path = folder / "sets.yaml"
     path.write_text(yaml.safe_dump(PROTOCOL))
     return path

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run
 from PIL import Image
 
-from zoo.cli import _repeat_lists, main
+from zoo.cli import _repeat_lists
 
 FAST = ["--num-steps", "2", "--content-size", "64", "--style-size", "64", "--precision", "fp32", "--quiet"]
 
@@ -33,15 +34,6 @@ def pictures(tmp_path: Path) -> dict[str, str]:
         Image.fromarray(pixels).save(path)
         paths[name] = str(path)
     return paths
-
-
-def run(*arguments: str) -> int:
-    """Exit code of the command, run in this process."""
-    try:
-        main(list(arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def spawn(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -8,22 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run as command
 from grid_runs import METHODS, METRICS, rows, run_file, write_run
 from scipy import stats
 
 from zoo.bench.rows import Row
-from zoo.cli import main
 from zoo.report import statistics
 from zoo.report.compare import compare_runs
 from zoo.report.summary import Run
-
-
-def command(*arguments: str) -> int:
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def scaled(method: str, metric: str, factor: float):

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import run
 from PIL import Image
 
 import zoo
-from zoo.cli import main
 from zoo.errors import WeightsError
 from zoo.methods.johnson import JohnsonTask
 from zoo.methods.texture_nets import TextureNetsTask
@@ -20,15 +20,6 @@ from zoo.styles import one_of
 from zoo.weights import read_state
 
 SMALL = ["--content", "builtin:chelsea", "--content-size", "96", "--precision", "fp32", "--quiet"]
-
-
-def run(*arguments: str) -> int:
-    """Exit code of the command, run in this process."""
-    try:
-        main(list(arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def pixels(path: Path) -> np.ndarray:

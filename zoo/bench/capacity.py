@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
-from zoo.bench.worker import REFUSALS, explain, measurement, started
+from zoo.bench.worker import build, explain, measurement, run_cells, started
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,32 +39,24 @@ def main() -> None:
     import torch
 
     from zoo.bench import memory
-    from zoo.registry import load
 
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
     idle = memory.resident()
     begun = time.perf_counter() - started(job)
-    try:
-        model = load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
-    except REFUSALS as error:
-        channel.send("refused", cell=None, reason=str(error))
-    except Exception as error:
-        channel.send("failed", cell=None, reason=explain(error))
-    else:
+    model = build(channel)
+    if model is not None:
         channel.send("loaded", precision=model.precision, measured=[])
-        for number, cell in enumerate(job["cells"]):
-            channel.send("start", cell=number)
+
+        def measure(cell: dict[str, Any]) -> list[dict[str, Any]]:
+            nonlocal begun
             try:
                 measured = _Cell(model, job, cell, idle).measure()
-            except REFUSALS as error:
-                channel.send("refused", cell=number, reason=str(error))
-            except Exception as error:
-                channel.send("failed", cell=number, reason=explain(error))
-            else:
-                measured.append(measurement("seconds.extra", time.perf_counter() - begun, "s"))
-                channel.send("measured", cell=number, measured=measured)
-            begun = time.perf_counter()
+                return [*measured, measurement("seconds.extra", time.perf_counter() - begun, "s")]
+            finally:
+                begun = time.perf_counter()
+
+        run_cells(channel, model, measure)
     channel.send("done")
 
 

@@ -50,9 +50,9 @@ def main() -> None:
     job = channel.job
     import torch
 
+    import zoo.registry  # noqa: F401  # its time is that of importing, not of loading
     from zoo import images
     from zoo.bench import memory
-    from zoo.registry import load
 
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
@@ -61,13 +61,8 @@ def main() -> None:
     images.read(job["cells"][0]["content"])
     idle = memory.resident()
     begun = time.perf_counter()
-    try:
-        model = load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
-    except REFUSALS as error:
-        channel.send("refused", cell=None, reason=str(error))
-    except Exception as error:
-        channel.send("failed", cell=None, reason=explain(error))
-    else:
+    model = build(channel)
+    if model is not None:
         load_seconds = time.perf_counter() - begun
         channel.send(
             "loaded",
@@ -78,8 +73,41 @@ def main() -> None:
                 measurement("memory.idle", idle / memory.MIB, "MiB"),
             ],
         )
-        _Session(channel, model, idle).run()
+        session = _Session(channel, model, idle)
+        run_cells(channel, model, session.measure)
     channel.send("done")
+
+
+def build(channel: Channel) -> Stylizer | None:
+    """The method of the job; None where it refused or failed, which is then said of all its cells."""
+    from zoo.registry import load
+
+    job = channel.job
+    try:
+        return load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
+    except REFUSALS as error:
+        channel.send("refused", cell=None, reason=str(error))
+    except Exception as error:
+        channel.send("failed", cell=None, reason=explain(error))
+    return None
+
+
+def run_cells(channel: Channel, model: Stylizer, measure: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    """``measure`` every cell of the job and say what came of it; a failure leaves room for the next one."""
+    import torch
+
+    for number, cell in enumerate(channel.job["cells"]):
+        channel.send("start", cell=number)
+        try:
+            measured = measure(cell)
+        except REFUSALS as error:
+            channel.send("refused", cell=number, reason=str(error))
+        except Exception as error:
+            channel.send("failed", cell=number, reason=explain(error))
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+        else:
+            channel.send("measured", cell=number, measured=measured)
 
 
 def started(job: Mapping[str, Any]) -> float:
@@ -121,23 +149,8 @@ class _Session:
         self.optimises = model.traits.kind == "optimisation"
         self.called = False
 
-    def run(self) -> None:
-        import torch
-
-        for number, cell in enumerate(self.job["cells"]):
-            self.channel.send("start", cell=number)
-            try:
-                measured = self._measure(cell)
-            except REFUSALS as error:
-                self.channel.send("refused", cell=number, reason=str(error))
-            except Exception as error:
-                self.channel.send("failed", cell=number, reason=explain(error))
-                if self.model.device.type == "cuda":
-                    torch.cuda.empty_cache()
-            else:
-                self.channel.send("measured", cell=number, measured=measured)
-
-    def _measure(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
+    def measure(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
+        """The numbers of a cell; its picture is on disk then."""
         from zoo import images
         from zoo.bench import memory, timing
         from zoo.bench.parameters import parameters
