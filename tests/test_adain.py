@@ -143,9 +143,10 @@ def test_it_needs_weights() -> None:
         AdaIN(device="cpu")
 
 
-def test_loss_is_that_of_the_equations() -> None:
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (4.0, 2.0, 1.0, 0.0)])
+def test_loss_is_that_of_the_equations(weights: tuple[float, float, float, float]) -> None:
     torch.manual_seed(1)
-    task = AdaINTraining(AdaINTrainingConfig(style_weight=0.1))
+    task = AdaINTraining(AdaINTrainingConfig(style_weight=0.1, tap_weights=weights))
     batch = {
         "content": torch.cat([_image(1, 48, 48), _image(2, 48, 48)]),
         "style": torch.cat([_image(3, 48, 48), _image(4, 48, 48)]),
@@ -162,8 +163,8 @@ def test_loss_is_that_of_the_equations() -> None:
     content_loss = (output[TAP].double() - target).square().mean()
     style_loss = sum(
         (
-            (a - b).square().sum() / 2
-            for tap in style
+            weight * (a - b).square().sum() / 2
+            for tap, weight in zip(style, weights, strict=True)
             for a, b in zip(_moments(output[tap]), _moments(style[tap]), strict=True)
         ),
         torch.zeros((), dtype=torch.float64),
@@ -174,6 +175,19 @@ def test_loss_is_that_of_the_equations() -> None:
     losses["total"].backward()
     assert all(p.grad is not None for p in task.network.parameters())
     assert all(p.grad is None for p in task.encoder.parameters())
+
+
+def test_recolouring_exchanges_the_colours_of_its_share_of_paintings() -> None:
+    torch.manual_seed(0)
+    paintings = torch.cat([_image(seed, 16, 16) for seed in range(40)])
+    task = AdaINTraining(AdaINTrainingConfig(recolour=0.5))
+    changed = task._recolour(paintings)
+    assert changed.shape == paintings.shape
+    assert 0 <= changed.min() <= changed.max() <= 1
+    same = (changed == paintings).flatten(1).all(dim=1)
+    assert 8 <= same.sum() <= 32
+    assert task._recolour(paintings)[~same].ne(changed[~same]).any()
+    assert AdaINTraining(AdaINTrainingConfig())._recolour(paintings) is paintings
 
 
 def test_training_begins_from_a_reconstruction_decoder(decoder: Path, tmp_path: Path) -> None:

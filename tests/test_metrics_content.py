@@ -240,6 +240,16 @@ def test_cfsd_chunks_change_nothing() -> None:
         assert float(cfsd.divergence(a, b, chunk=chunk)) == pytest.approx(float(whole), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 20.0])  # the last has products of thousands: exponentials overflow
+def test_cfsd_in_blocks_is_the_divergence_of_whole_matrices(scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(50, 8, generator=generator) * scale for _ in range(2))
+    w, f = ((x @ x.T).double().log_softmax(dim=1) for x in (a, b))
+    for chunk in (64, 2500):
+        found = cfsd.divergence(a, b, chunk=chunk)
+        assert float(found) == pytest.approx(float((w.exp() * (w - f)).sum()), rel=1e-6)
+
+
 class Largest(TorchDispatchMode):
     """The elements of the largest tensor made inside."""
 

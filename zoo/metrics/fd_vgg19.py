@@ -7,19 +7,11 @@ their own scale and stand under their own name. torch-fidelity knows the feature
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from zoo.metrics.fidelity import VGG19, VGG19_LAYER, FeatureSets, eight_bits, register_vgg19
+from zoo.metrics.fidelity import VGG19Sets
 
 
-class FDVGG19(FeatureSets):
+class FDVGG19(VGG19Sets):
     """Fréchet distance of a method's pictures to their styles; 0 for the styles themselves. Needs two pictures."""
-
-    def _network(self) -> nn.Module:
-        return register_vgg19()(VGG19, [VGG19_LAYER])
-
-    def _features(self, image: Tensor) -> Tensor:
-        return self.network(eight_bits(image))[0][0]
 
     def _value(self) -> float:
         return self._frechet()

@@ -13,7 +13,7 @@ they are near 1, which suits the kernel's constant.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,25 @@ class FeatureSets(SetMetric):
                 f"{len(outputs)} pictures in {len(different)} styles: a kernel distance of fewer than 2,048 varies much"
             )
         return kernel(outputs, different)
+
+
+class VGG19Sets(FeatureSets):
+    """Base of the distances on VGG-19's features, whose weights ship and never change.
+
+    The two of one run read the same pictures, so the vectors that a process has computed are theirs in common.
+    """
+
+    _known: ClassVar[dict[str, dict[str, Tensor]]] = {}
+
+    def _build(self) -> None:
+        super()._build()
+        self._vectors = self._known.setdefault(str(self.device), {})
+
+    def _network(self) -> nn.Module:
+        return register_vgg19()(VGG19, [VGG19_LAYER])
+
+    def _features(self, image: Tensor) -> Tensor:
+        return self.network(eight_bits(image))[0][0]
 
 
 def frechet(first: Tensor, second: Tensor) -> float:

@@ -8,19 +8,11 @@ is not KID: its values have their own scale and stand under their own name. torc
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from zoo.metrics.fidelity import VGG19, VGG19_LAYER, FeatureSets, eight_bits, register_vgg19
+from zoo.metrics.fidelity import VGG19Sets
 
 
-class KIDVGG19(FeatureSets):
+class KIDVGG19(VGG19Sets):
     """Kernel distance of a method's pictures to the styles; near 0 for the styles themselves. Needs two styles."""
-
-    def _network(self) -> nn.Module:
-        return register_vgg19()(VGG19, [VGG19_LAYER])
-
-    def _features(self, image: Tensor) -> Tensor:
-        return self.network(eight_bits(image))[0][0]
 
     def _value(self) -> float:
         return self._kernel()
