@@ -13,6 +13,7 @@ from PIL import Image
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row
+from zoo.download import file_sha256
 
 METHODS = ("gatys.zoo[num_steps=50]", "adain.zoo", "wct.zoo")
 CONTENTS = ("harbour", "portrait")
@@ -104,6 +105,8 @@ def write_run(
             for strength in (1.0,) if baseline else strengths:
                 for pair, (content, style) in enumerate(pairs):
                     cell = Cell(method, content, style, size, 0, strength)
+                    made = pictures and not (lost and method == lost[0] and size >= lost[1])
+                    picture = _picture(folder.output(cell), size, number + 10 * pair) if made else None
                     values = {
                         metric: start + step * number * strength + 0.001 * start * (pair % 7)
                         for metric, (start, step) in METRICS.items()
@@ -114,10 +117,9 @@ def write_run(
                         reason = "out of memory: 7000 MiB resident, the limit is 6400 MiB"
                         rows.append(_row(cell, "seconds.stylize", None, reason=reason))
                         continue
-                    rows += [_row(cell, name, value) for name, value in ({} if baseline else timed).items()]
-                    rows += [_row(cell, name, value) for name, value in values.items()]
-                    if pictures:
-                        _picture(folder.output(cell), size, number + 10 * pair)
+                    for name, value in ({} if baseline else timed).items():
+                        rows.append(_row(cell, name, value, picture=picture if name == "seconds.stylize" else None))
+                    rows += [_row(cell, name, v, picture=picture if baseline else None) for name, v in values.items()]
     if pictures:
         for size in sizes:
             for number, name in enumerate(contents):
@@ -128,7 +130,7 @@ def write_run(
     return path
 
 
-def _row(cell: Cell, metric: str, value: float | None, reason: str = "") -> Row:
+def _row(cell: Cell, metric: str, value: float | None, reason: str = "", picture: str | None = None) -> Row:
     return Row(
         run_id="r",
         protocol="small@0123456789ab",
@@ -147,16 +149,18 @@ def _row(cell: Cell, metric: str, value: float | None, reason: str = "") -> Row:
         status="ok" if value is not None else "failed",
         reason=reason,
         utc="2026-01-02T03:04:05Z",
+        picture=picture,
     )
 
 
-def _picture(path: Path, size: int, seed: int) -> None:
-    """Noise on a gradient, three quarters as high as wide."""
+def _picture(path: Path, size: int, seed: int) -> str:
+    """Noise on a gradient, three quarters as high as wide; the sha256 of its file."""
     size = min(size, 64)
     random = np.random.default_rng(seed)
     ramp = np.linspace(0, 200, size)[None, :, None] + np.zeros((size * 3 // 4, size, 3))
     noise = random.integers(0, 55, (1, 1, 3)) + random.integers(0, 10, ramp.shape)
     Image.fromarray((ramp + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return file_sha256(path)
 
 
 def read_json(path: Path) -> Any:

@@ -23,8 +23,10 @@ from PIL import Image
 from zoo import images
 from zoo.bench.ledger import Event
 from zoo.bench.memory import MIB, machine_memory
+from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
+from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.metrics import load_metric
 
@@ -172,6 +174,18 @@ def test_the_baselines_are_the_ends_of_the_scale(whole):
     assert not values(result.rows, "content-copy", "seconds.stylize")
 
 
+def test_rows_hold_the_hash_of_every_picture_that_was_written(whole):
+    result, _ = whole
+    for row in result.rows:
+        drawn = row.method in ("content-copy", "style-copy", "color-transfer")
+        expected = None
+        if row.status == "ok" and (drawn or row.metric == "seconds.stylize"):
+            cell = Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
+            expected = file_sha256(result.folder / "outputs" / cell.filename)
+        assert row.picture == expected, row
+    assert len({row.picture for row in result.rows if row.method == "tint.plain" and row.picture}) == 4
+
+
 def test_tables_and_pictures_are_there(whole):
     result, _ = whole
     for name in ("table.csv", "table.md", "table.tex"):
@@ -257,7 +271,7 @@ def wait_for_row(path: Path, method: str, process: subprocess.Popen[bytes]) -> N
 def without_timings(rows: list[Row], *methods: str) -> dict[tuple[Any, ...], Any]:
     timed = ("seconds.", "memory.")
     return {
-        row.key: (row.status, row.reason, None if row.metric.startswith(timed) else row.value)
+        row.key: (row.status, row.reason, row.picture, None if row.metric.startswith(timed) else row.value)
         for row in rows
         if row.method in methods
     }

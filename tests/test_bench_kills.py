@@ -22,6 +22,7 @@ from zoo.bench import stages
 from zoo.bench.measures import PRIMARY
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import run
+from zoo.download import file_sha256
 from zoo.errors import ImageError, ProtocolError
 
 PROTOCOL: dict[str, Any] = {
@@ -80,8 +81,9 @@ def play(module: str, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for i, cell in enumerate(job["cells"]):
             yield {"event": "start", "cell": i}
             content, style = (images.read(cell[role]).pixels for role in ("content", "style"))
-            images.write(cell["output"], (content + style) / 2)
-            yield {"event": "measured", "cell": i, "measured": [number(PRIMARY, 1.0), number("memory.resident", 2.0)]}
+            written = images.write(cell["output"], (content + style) / 2)
+            seconds = {**number(PRIMARY, 1.0), "picture": file_sha256(written)}
+            yield {"event": "measured", "cell": i, "measured": [seconds, number("memory.resident", 2.0)]}
         return
     for i, metric in enumerate(job["metrics"]):
         for item in metric["items"]:
@@ -154,7 +156,9 @@ def measured(protocol: Path, out: Path, *names: str) -> list[Row]:
 
 def facts(rows: list[Row]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """Rows without what may differ: when, and in which run."""
-    return {row.key: (row.value, row.status, row.reason, row.unit, row.precision, row.protocol) for row in rows}
+    return {
+        row.key: (row.value, row.status, row.reason, row.unit, row.precision, row.protocol, row.picture) for row in rows
+    }
 
 
 def test_a_run_may_end_anywhere(fate, protocol, tmp_path):

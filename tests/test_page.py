@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from report_runs import METHODS, PAIRS, read_json, write_run
 
+from zoo.bench.plan import Cell
 from zoo.bench.rows import latest, read_rows
 from zoo.errors import ImageError, ProtocolError
 from zoo.report.page import write_page
@@ -107,6 +109,38 @@ def test_the_scores_of_every_picture_are_the_rows(run: Path, page: Path):
         if row.value is not None and not row.method.endswith("-copy")
     }
     assert found == expected
+
+
+def test_a_picture_is_told_from_another_by_its_hash(run: Path, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    changed = Cell(METHODS[1], *PAIRS[0], 32, 0, 1.0)
+    with Image.open(copy / "outputs" / changed.filename) as opened:
+        opened.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(copy / "outputs" / changed.filename)
+    page = write_page(copy, tmp_path / "page")
+    recorded = {row.key[:-1]: row.picture for row in read_rows(run / "rows.jsonl") if row.picture}
+    for one in embedded(page)["pictures"]["outputs"]:
+        cell = tuple(one[name] for name in ("method", "content", "style", "size", "seed", "strength"))
+        assert one.get("sha256") == recorded.get(cell)
+        assert "given" not in one
+        assert ("changed" in one) == (cell == changed.key("")[:-1])
+    text = " ".join("".join(Document(page.read_text(encoding="utf-8")).text).split())
+    assert "1 of the 48 pictures are not the files that were measured" in text
+
+
+def test_rows_without_a_hash_and_pictures_made_elsewhere_are_not_called_changed(run: Path, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    rows = read_rows(copy / "rows.jsonl")
+    # Without the row of its seconds a method looks like a folder of pictures: its hash is that of another file.
+    outside = [
+        dataclasses.replace(row, picture="ab" * 32 if row.method == METHODS[2] else None)
+        for row in rows
+        if (row.method, row.metric) != (METHODS[2], "seconds.stylize")
+    ]
+    (copy / "rows.jsonl").write_text("".join(row.to_json() + "\n" for row in outside))
+    outputs = embedded(write_page(copy, tmp_path / "page"))["pictures"]["outputs"]
+    assert not any("changed" in one for one in outputs)
+    assert {one["method"] for one in outputs if "sha256" in one} == {METHODS[2]}
+    assert all(one["given"] for one in outputs if "sha256" in one)
 
 
 def test_pictures_are_webp_with_small_thumbnails_and_their_own_sizes(run: Path, page: Path):

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from report_runs import METHODS, write_run
 
+from zoo.bench.plan import Cell
+from zoo.download import file_sha256
 from zoo.report.page import write_page
 from zoo.report.tables import read_table
 
@@ -217,6 +219,9 @@ def test_the_viewer_steps_through_the_results_and_shows_their_scores(visit: Visi
     assert "wct.zoo__harbour__waves" in page.locator("#viewer-image-right").get_attribute("src")
     text = page.inner_text("#viewer-scores")
     assert "SSIM\t0.4" in text
+    file = Cell(WCT, "harbour", "waves", 32, 0, 1.0).filename
+    assert file_sha256(index.parent.parent / "outputs" / file) in text
+    assert "differs" not in text
     assert "stylize (s)\t0.003072" in text
     for _ in range(9):
         page.keyboard.press("PageDown")

@@ -30,7 +30,8 @@ class Event:
 class Ledger:
     """Turns what workers report into rows of one run; the only writer of the store.
 
-    ``pictures`` holds the sha256 of files that were made elsewhere (:mod:`zoo.bench.outside`), by their cells.
+    ``pictures`` holds the sha256 of files that were made elsewhere (:mod:`zoo.bench.outside`), ``drawn`` that of the
+    sanity rows' files, by their cells.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Ledger:
         self.run_id, self.on_event = run_id, on_event
         self.plans = {plan.label: plan for plan in plans}
         self.pictures: dict[Cell, str] = {}
+        self.drawn: dict[Cell, str] = {}
         self.written = 0
         self._stage: Stage = "measure"
         self._done = self._total = 0
@@ -85,6 +87,7 @@ class Ledger:
                 value=number["value"],
                 samples=tuple(number["samples"]),
                 reason=number.get("reason", ""),
+                picture=number.get("picture"),
             )
             for number in sorted(measured, key=lambda number: number["metric"] == PRIMARY)
         )
@@ -114,6 +117,8 @@ class Ledger:
             value=value,
             status=status,
             reason=reason,
+            # Not beside a failure: such a row is of another file only where the file came from elsewhere (unlike).
+            picture=self.drawn.get(cell) if isinstance(cell, Cell) and status == "ok" else None,
         )
         self._write([row])
         what = f"{use.label} of {cell}"
@@ -143,6 +148,7 @@ class Ledger:
         status: Status = "ok",
         reason: str = "",
         samples: tuple[float, ...] = (),
+        picture: str | None = None,
     ) -> Row:
         plan = self.plans.get(cell.method)
         process = metric in MEASURES and MEASURES[metric].process
@@ -165,7 +171,7 @@ class Ledger:
             reason=reason,
             utc=utc_now(),
             samples=samples,
-            picture=self.picture(cell),
+            picture=picture or self.picture(cell),
         )
 
     # -- for whoever watches -----------------------------------------------------------------------------------

@@ -31,9 +31,12 @@ class Row:
     ``method`` is the full label, such as ``gatys.paper[num_steps=50]``; ``precision`` is what ``auto`` became.
     ``content`` and ``style`` are None for what belongs to the whole process (loading, first call) and for a metric of
     all pictures together. ``size`` is the number of the size policy in pixels, 0 where the size is kept. ``samples``
-    holds the single timings whose median is ``value``. ``picture`` is the sha256 of the file that was scored, where it
-    was made elsewhere (of a set: of their sha256 in order). A row that is not ``ok`` has no value and a reason; one
-    that is ``ok`` has a finite value, and as reason what must be said beside it, if anything.
+    holds the single timings whose median is ``value``. ``picture`` is the sha256 of a picture's file: beside the
+    seconds of a cell (:data:`zoo.bench.measures.PRIMARY`) that of the file the method's result was written to, beside
+    the metrics of a sanity row that of the file the harness drew, beside those of a picture made elsewhere that of the
+    file that was given (of a set: of their sha256 in order); None elsewhere, and in rows from before it was kept. A row
+    that is not ``ok`` has no value and a reason; one that is ``ok`` has a finite value, and as reason what must be said
+    beside it, if anything.
     """
 
     run_id: str

@@ -27,6 +27,7 @@ from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, r
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
+from zoo.download import file_sha256
 from zoo.errors import ConfigError
 from zoo.registry import load_registry
 from zoo.report.tables import Table, write_report
@@ -123,7 +124,7 @@ def run(
                     rates.find(setting, ledger, plans, retry_failed)
                     if find_largest:
                         largest.find(setting, ledger, plans, retry_failed)
-                    _draw_baselines(folder, work.baselines)
+                    ledger.drawn |= _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
             labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
             labels |= set(resolved.spec.baselines)
@@ -272,15 +273,21 @@ def _prepare_inputs(folder: Folder, protocol: ResolvedProtocol) -> None:
                     images.write(target, images.read(picture.source, size=policy).pixels)
 
 
-def _draw_baselines(folder: Folder, cells: Iterable[Cell]) -> None:
-    """Sanity rows: the content as it is, the style in the content's size, the content in the style's colours."""
+def _draw_baselines(folder: Folder, cells: Iterable[Cell]) -> dict[Cell, str]:
+    """Sanity rows: the content as it is, the style in the content's size, the content in the style's colours.
+
+    What is there already stays. Returns the sha256 of every file.
+    """
+    hashes: dict[Cell, str] = {}
     for cell in cells:
         target = folder.output(cell)
         if target.exists():
+            hashes[cell] = file_sha256(target)
             continue
         content = images.read(folder.input("content", cell.content, cell.size)).pixels
         if cell.method != "content-copy":
             style = images.read(folder.input("style", cell.style, cell.size)).pixels
             resized = images.resize(style, (content.shape[-2], content.shape[-1]))
             content = resized if cell.method == "style-copy" else reinhard(content, style).clamp(0, 1)
-        images.write(target, content)
+        hashes[cell] = file_sha256(images.write(target, content))
+    return hashes

@@ -20,8 +20,8 @@ What the numbers are:
                           ``.iqr`` from four repeats up, ``.p95`` from twenty
     seconds.step          optimisation methods: mean over the steps of all timed calls, first steps excluded
     parameters            numbers in the parameters of the networks held after the first call
-    seconds.warmup, .files   what the harness itself took in the cell: warm-up calls; reading the inputs and writing
-                          the picture
+    seconds.warmup, .files   what the harness itself took in the cell: warm-up calls; reading the inputs, writing the
+                          picture and hashing its file (the hash stands beside seconds.stylize)
     memory.idle           resident after importing torch and the zoo and reading a picture, before the method is built
     memory.resident       peak during the cell minus idle: weights, style and working memory together
     memory.cuda_allocated, memory.cuda_reserved   peaks of torch's allocator during the cell
@@ -153,7 +153,9 @@ class _Session:
         """The numbers of a cell; its picture is on disk then."""
         from zoo import images
         from zoo.bench import memory, timing
+        from zoo.bench.measures import PRIMARY
         from zoo.bench.parameters import parameters
+        from zoo.download import file_sha256
 
         begun = time.perf_counter()
         content = images.read(cell["content"]).pixels
@@ -202,7 +204,8 @@ class _Session:
                 result.append(measurement(f"memory.{name}", value / memory.MIB, "MiB"))
         result.append(measurement("parameters", parameters(self.model), ""))
         begun = time.perf_counter()
-        images.write(cell["output"], stylized.image)
+        written = images.write(cell["output"], stylized.image)
+        next(number for number in result if number["metric"] == PRIMARY)["picture"] = file_sha256(written)
         files += time.perf_counter() - begun
         for name, seconds in (("warmup", warmup), ("files", files)):
             result.append(measurement(f"seconds.{name}", seconds, "s"))

@@ -13,11 +13,13 @@ from zoo.bench.folder import Folder
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row
+from zoo.download import file_sha256
 from zoo.report.page.pictures import Published, publish
 from zoo.report.tables import Table
 
 # These two are the inputs themselves, which every row of pictures begins with.
 _COPIES = ("content-copy", "style-copy")
+CHANGED = "The file is not the one that was measured: its sha256 differs from the row's."
 NOT_KEPT = (
     "The picture is not in the run's folder 'outputs', which is not kept under version control: "
     "the same 'zoo bench' command makes it again."
@@ -84,16 +86,22 @@ def pictures_data(
 ) -> dict[str, Any]:
     """Every picture of the run with its scores, published under ``target``; where one is missing, the reason.
 
-    ``inputs`` are by role, name and size, ``outputs`` by method, pair, size, seed and strength.
+    ``inputs`` are by role, name and size, ``outputs`` by method, pair, size, seed and strength. An output has the
+    ``sha256`` that the rows hold of its file and, where the file that lies there is another, ``changed``. The hash of a
+    picture made elsewhere (``given``) is of the file that was handed in, not of the run's copy.
     """
     protocol = run_file["protocol"]["resolved"]
     scores: dict[tuple[Any, ...], dict[str, float]] = {}
     reasons: dict[tuple[Any, ...], str] = {}
+    hashes: dict[tuple[Any, ...], str] = {}
+    written = {row.method for row in rows if row.metric == PRIMARY} | set(protocol["baselines"])
     for row in rows:
         if row.content is None:
             continue
         cell = (row.method, row.content, row.style, row.size, row.seed, row.strength)
         found = scores.setdefault(cell, {})
+        if row.picture is not None:
+            hashes.setdefault(cell, row.picture)
         if row.value is not None:
             found[row.metric] = row.value
         elif row.metric == PRIMARY:
@@ -109,9 +117,16 @@ def pictures_data(
     for cell, values in scores.items():
         if cell[0] in _COPIES:
             continue
-        published = _picture(folder.output(Cell(*cell)), target)
+        path = folder.output(Cell(*cell))
+        published = _picture(path, target)
         if "reason" in published:
             published["reason"] = reasons.get(cell, NOT_KEPT)
+        if (sha256 := hashes.get(cell)) is not None:
+            published["sha256"] = sha256
+            if cell[0] not in written:
+                published["given"] = True
+            elif "reason" not in published and file_sha256(path) != sha256:
+                published["changed"] = CHANGED
         names = ("method", "content", "style", "size", "seed", "strength")
         outputs.append({**dict(zip(names, cell, strict=True)), **published, "scores": values})
     return {"inputs": inputs, "outputs": outputs, "pairs": [list(pair) for pair in protocol["pairs"]]}

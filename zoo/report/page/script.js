@@ -354,7 +354,8 @@
     });
     const button = make("button", { type: "button", "aria-label": `${altOf(one)}: view in full` }, image);
     button.addEventListener("click", () => openViewer(one, context));
-    return make("div", { class: "cell" }, button, make("p", {}, captionOf(one)));
+    const changed = one.changed ? [make("strong", { title: one.changed }, "changed")] : [];
+    return make("div", { class: "cell" }, button, make("p", {}, captionOf(one), ...changed.flatMap((mark) => [" ", mark])));
   }
 
   function drawGallery() {
@@ -447,6 +448,14 @@
     slider.setAttribute("aria-valuetext", `${share} per cent of the left picture`);
   }
 
+  // The hash of a picture's file as the rows hold it, and whether the file is still that one.
+  function hashOf(picture) {
+    const said = [make("code", {}, picture.sha256 || "not kept")];
+    if (picture.given) said.push(" (of the file that was given)");
+    if (picture.changed) said.push(" ", make("strong", {}, picture.changed));
+    return make("td", { class: "hash" }, ...said);
+  }
+
   // Every number that the rows hold of these two pictures, with all its digits.
   function showScores(left, right) {
     const shown = [left, right].filter((one, index, both) => one.scores && both.indexOf(one) === index);
@@ -458,6 +467,9 @@
       const cells = shown.map((picture) => make("td", {}, metric in picture.scores ? String(picture.scores[metric]) : "–"));
       return make("tr", {}, make("th", { scope: "row" }, title), ...cells);
     });
+    if (shown.some((one) => one.sha256)) {
+      rest.unshift(make("tr", {}, make("th", { scope: "row" }, "sha256 of the file"), ...shown.map(hashOf)));
+    }
     byId("viewer-scores").replaceChildren(...(shown.length ? [head, ...rest] : []));
   }
 

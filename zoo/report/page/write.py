@@ -97,6 +97,7 @@ def _build(folder: Folder, run_file: dict[str, Any], target: Path, names: dict[s
         downloads=downloads,
         missing=sum("reason" in picture for picture in data["pictures"]["outputs"]),
         count=len(data["pictures"]["outputs"]),
+        changed=sum("changed" in picture for picture in data["pictures"]["outputs"]),
     )
     (target / "index.html").write_text(page, encoding="utf-8")
 
