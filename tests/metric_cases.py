@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.metrics.base import Metric
+from zoo.registry import load_registry
 
 AMOUNTS = (0.05, 0.1, 0.2, 0.4)
 
@@ -32,7 +33,7 @@ def require_growing(values: Sequence[float], direction: str) -> None:
 
 
 def require_independent(name: str, make: Callable[[], Metric], content: Tensor, style: Tensor) -> None:
-    """One value per picture, whatever the batch, the order and what the metric saw before."""
+    """One value per picture, whatever the batch, the order, what the metric saw before, and the side it ignores."""
     outputs = torch.cat([noisy(content, 0.1, seed) for seed in range(3)])
     contents, styles = torch.cat([content, content.flip(-1), content]), torch.cat([style, style, style.flip(-2)])
     together = make().many(outputs, contents, styles)
@@ -40,6 +41,11 @@ def require_independent(name: str, make: Callable[[], Metric], content: Tensor, 
     alone = [fresh(*(t[i : i + 1] for t in (outputs, contents, styles))) for i in reversed(range(3))]
     assert together == list(reversed(alone)), name
     assert len(set(together)) > 1, f"{name} does not see its input"
+    measures = load_registry().metric(name).measures
+    if measures == "content":
+        assert fresh(outputs[:1], content, style.flip(1)) == together[0], name
+    elif measures == "style":
+        assert fresh(outputs[:1], content.flip(1), style) == together[0], name
 
 
 def seeded_state(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:

@@ -60,6 +60,17 @@ def test_identity_and_order_under_growing_noise(name, metrics, content, style):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_metric_reads_the_side_that_it_measures_and_no_other(name, metrics, content, style):
+    output = noisy(content, 0.1)
+    measures = load_registry().metric(name).measures
+    value = metrics[name](output, content, style)
+    if measures == "content":
+        assert metrics[name](output, content, style.flip(1)) == value
+    elif measures == "style":
+        assert metrics[name](output, content.flip(1), style) == value
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_value_depends_neither_on_the_batch_nor_on_what_came_before(name, metrics, content, style):
     outputs = torch.cat([noisy(content, 0.1, seed) for seed in range(3)])
     contents, styles = torch.cat([content, content.flip(-1), content]), torch.cat([style, style, style.flip(-2)])
