@@ -11,6 +11,7 @@
     │   └── DownloadRequiredError weights that must be fetched first, and how
     ├── DataError                 a set of benchmark images is not here, incomplete or another one
     ├── ProtocolError             a benchmark protocol or its results folder is malformed or in use
+    ├── StudyError                a blind study, its key or a judge's answers do not fit
     └── NumericalError            a method produced NaN or infinity
 
 All are raised before anything is written, so a failed call leaves no half-made file.
@@ -77,6 +78,10 @@ class DataError(ZooError):
 
 class ProtocolError(ZooError):
     """A benchmark protocol, or a results folder, is malformed or in use."""
+
+
+class StudyError(ZooError):
+    """A blind study cannot be made or scored: pictures are missing, or a key or answers do not fit it."""
 
 
 class NumericalError(ZooError):

@@ -17,6 +17,7 @@ from zoo.cli.info import info
 from zoo.cli.list import list_names
 from zoo.cli.reconstruct import reconstruct
 from zoo.cli.report import compare, report
+from zoo.cli.study import study
 from zoo.cli.stylize import stylize
 from zoo.cli.texture import texture
 from zoo.cli.train import train
@@ -50,6 +51,7 @@ app.command("doctor")(doctor)
 app.add_typer(reconstruct, name="reconstruct")
 app.add_typer(weights, name="weights")
 app.add_typer(data, name="data")
+app.add_typer(study, name="study")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,173 @@
+"""``zoo study serve``: what it gives, what it takes, and what it refuses. Over HTTP, in this process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import run as command
+from study_runs import answer, first_shown, make
+
+from zoo.errors import StudyError
+from zoo.study.answers import Key, read_answers
+from zoo.study.server import LARGEST_BODY, Desk, StudyServer, make_server
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make(tmp_path, judges=6)
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def key(folder: Path) -> Key:
+    return Key.read(folder / "key.json")
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[StudyServer]:
+    with make_server(folder) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def ask(
+    server: StudyServer, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, bytes, http.client.HTTPMessage]:
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+    connection.request(method, path, body, headers or {})
+    reply = connection.getresponse()
+    content = reply.read()
+    connection.close()
+    return reply.status, content, reply.headers
+
+
+def post(server: StudyServer, data: Any) -> tuple[int, dict[str, Any]]:
+    status, content, _ = ask(server, "POST", "/answers", json.dumps(data).encode(), JSON)
+    return status, json.loads(content)
+
+
+def test_it_gives_the_page_and_its_pictures_and_nothing_else(server: StudyServer, folder: Path, key: Key):
+    status, page, headers = ask(server, "GET", "/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'<body data-server="yes">' in page
+    assert page.replace(b'data-server="yes"', b'data-server=""') == (folder / "send" / "index.html").read_bytes()
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    name = next(iter(key.data["pictures"]))
+    status, picture, headers = ask(server, "GET", f"/pictures/{name}.webp")
+    assert (status, headers["Content-Type"]) == (200, "image/webp")
+    assert picture == (folder / "send" / "pictures" / f"{name}.webp").read_bytes()
+    status, content, headers = ask(server, "HEAD", f"/pictures/{name}.webp")
+    assert (status, content, headers["Content-Length"]) == (200, b"", str(len(picture)))
+    for path in ("/key.json", "/../key.json", "/pictures/../../key.json", "/pictures/%2e%2e/key.json", "/answers"):
+        assert ask(server, "GET", path)[0] == 404
+    assert ask(server, "POST", "/elsewhere")[0] == 404
+    assert ask(server, "DELETE", "/answers")[0] == 501
+
+
+def test_answers_are_kept_one_file_per_judge(server: StudyServer, folder: Path, key: Key):
+    first, second = answer(key, 0, first_shown), answer(key, 1, first_shown)
+    part = {**first, "answers": first["answers"][:4], "ended": None}
+    assert post(server, part) == (200, {"kept": True})
+    assert post(server, {**first, "extra": "<script>"}) == (200, {"kept": True}), "more of the same judge"
+    assert post(server, second) == (200, {"kept": True})
+    assert post(server, second) == (200, {"kept": True}), "sent twice"
+    assert sorted(path.name for path in (folder / "answers").iterdir()) == [
+        f"answers-{first['judge']}.json",
+        f"answers-{second['judge']}.json",
+    ]
+    found = read_answers([folder / "answers"], key)
+    assert [len(one.answers) for one in found] == [len(first["answers"]), len(second["answers"])]
+    assert "script" not in (folder / "answers" / f"answers-{first['judge']}.json").read_text()
+    assert server.desk.judges == 2
+
+
+def test_what_was_answered_is_not_changed(server: StudyServer, key: Key):
+    data = answer(key, 0, first_shown)
+    assert post(server, data)[0] == 200
+    for less in ({**data, "answers": data["answers"][:4]}, answer(key, 1, first_shown, judge=1)):
+        status, said = post(server, less)
+        assert (status, said["error"]) == (
+            400,
+            "Other answers of this judge are here already, and they are not changed.",
+        )
+
+
+def test_what_does_not_fit_is_refused_with_a_sentence(server: StudyServer, folder: Path, key: Key):
+    status, said = post(server, {**answer(key, 0, first_shown), "study": "0" * 12})
+    assert (status, said["error"].startswith("What was sent does not fit the study")) == (400, True)
+    assert ask(server, "POST", "/answers", b"{", JSON)[0] == 400
+    assert ask(server, "POST", "/answers", b"\xff\xfe", JSON)[0] == 400
+    assert ask(server, "POST", "/answers", b"{}", {"Content-Type": "text/plain"})[0] == 415
+    assert ask(server, "POST", "/answers", None, {**JSON, "Content-Length": "-1"})[0] == 411
+    assert ask(server, "POST", "/answers", None, {**JSON, "Content-Length": str(LARGEST_BODY + 1)})[0] == 413
+    assert list((folder / "answers").iterdir()) == []
+
+
+def test_a_name_cannot_break_the_file(server: StudyServer, folder: Path, key: Key):
+    body = json.dumps({**answer(key, 0, first_shown), "name": "A\n\ud800\u202e😀"}).encode()
+    assert ask(server, "POST", "/answers", body, JSON)[0] == 200
+    (found,) = read_answers([folder / "answers"], key)
+    assert found.name == "A   😀"
+
+
+def test_forms_go_round_and_those_answered_least_come_first(folder: Path, key: Key):
+    desk = Desk(folder)
+    assert [desk.form() for _ in range(7)] == [0, 1, 2, 3, 4, 5, 0]
+    for form in (0, 2, 4):
+        desk.take(json.dumps(answer(key, form, first_shown)).encode())
+    # A new start knows what was answered, not what was begun.
+    again = Desk(folder)
+    assert again.judges == 3
+    assert [again.form() for _ in range(5)] == [1, 3, 5, 0, 1]
+
+
+def test_many_threads_may_post_at_once(server: StudyServer, folder: Path, key: Key):
+    files = [answer(key, number % 6, first_shown, judge=number + 1) for number in range(12)]
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda one=one: found.append(post(server, one)[0])) for one in files]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [200] * 12
+    assert len(read_answers([folder / "answers"], key)) == 12
+
+
+def test_a_folder_of_something_else_and_a_port_in_use_are_said(folder: Path, tmp_path: Path, capsys):
+    assert command("study", "serve", str(tmp_path)) == 2
+    assert "give the key.json that 'zoo study make' wrote" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert command("study", "serve", str(folder), "--port", port) == 2
+        assert "choose another --port" in capsys.readouterr().err
+    (folder / "answers" / "x.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"x\.json does not fit the study"):
+        make_server(folder)
+
+
+def test_it_says_where_it_is_and_ends_with_ctrl_c(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(self: StudyServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StudyServer, "serve_forever", interrupted)
+    assert command("study", "serve", str(folder), "--port", "0") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("http://127.0.0.1:")
+    assert "no password" not in said.err
+    assert "0 judges in" in said.err
+    assert command("study", "serve", str(folder), "--port", "0", "--host", "0.0.0.0") == 0
+    assert "no password and no encryption" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""``zoo study``: people judge a run's pictures without knowing which method made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.common import console, out
+
+study = typer.Typer(help="Make, serve and score a blind study of a run's pictures.", no_args_is_help=True)
+
+
+@study.command()
+def make(
+    run: Annotated[Path, typer.Argument(help="Results folder of 'zoo bench', with its pictures.")],
+    folder: Annotated[Path, typer.Option("--out", "-o", help="New folder for the page and the key.")],
+    questions: Annotated[
+        str, typer.Option(help="Comma-separated: content (which keeps it), style (which carries it), prefer.")
+    ] = "content,style,prefer",
+    choices: Annotated[int, typer.Option(min=2, max=9, help="Pictures to choose from at a time.")] = 2,
+    per_judge: Annotated[int, typer.Option(min=1, help="Most comparisons that one judge is asked.")] = 30,
+    judges: Annotated[int, typer.Option(min=1, max=10_000, help="Judges expected: as many forms are made.")] = 20,
+    checks: Annotated[int, typer.Option(min=0, max=50, help="Attention checks per judge.")] = 4,
+    repeats: Annotated[int, typer.Option(min=0, max=50, help="Comparisons asked twice, per judge.")] = 3,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated labels. Default: all of the run.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="CONTENT:STYLE, comma-separated. Default: all.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="So many pairs, drawn.")] = None,
+    size: Annotated[int | None, typer.Option(help="Size of the pictures. Default: the run's largest.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Strength of the pictures. Default: 1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: a new one.")] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Pictures without loss, about 5 times as large.")
+    ] = False,
+) -> None:
+    """Write a page for judges (OUT/send), and the key to it, which stays with you (OUT/key.json).
+
+    The page opens from a disk: send the folder, get a file of answers back. Or show it with 'zoo study serve OUT'.
+    """
+    from zoo.cli.report import _labels, _list, _pairs
+    from zoo.study import StudyOptions, make_study
+
+    options = StudyOptions(
+        questions=tuple(_list(questions, ",")),
+        choices=choices,
+        per_judge=per_judge,
+        judges=judges,
+        checks=checks,
+        repeats=repeats,
+        methods=tuple(_labels(methods)),
+        pairs=tuple(_pairs(pairs)),
+        sample=sample,
+        size=size,
+        strength=strength,
+        seed=seed,
+        lossless=lossless,
+    )
+    made = make_study(run, folder, options)
+    for sentence in made.said:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    said = [
+        f"{made.page.parent}: send this folder, or run 'zoo study serve {folder}'.",
+        f"{made.key}: keep this file, it tells which picture is whose.",
+        f"{made.forms} forms of up to {made.longest} questions; balance is exact after every {made.round} judges, "
+        "each with a form of his own (index.html#form=1, #form=2, ...).",
+    ]
+    for sentence in said:
+        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+@study.command()
+def score(
+    answers: Annotated[list[Path], typer.Argument(help="Files of answers, or folders that hold them.")],
+    key: Annotated[Path, typer.Option("--key", help="The key.json of the study.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The study's run: compares its metrics with people.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to. Default: 'scores' beside the key.")
+    ] = None,
+    formats: Annotated[str, typer.Option("--format", "-f", help="Comma-separated: md, csv, tex, json, html.")] = "all",
+    min_right: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of attention checks a judge must answer right to count.")
+    ] = 0.75,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Count every judge.")] = False,
+    width: Annotated[float, typer.Option(help="Width of the figure in mm.")] = 174.0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+) -> None:
+    """Scores of the methods with intervals, agreement of the judges, and which metrics choose as people do."""
+    from zoo.cli.report import _list
+    from zoo.report.files import FORMATS
+    from zoo.report.forms import to_rich
+    from zoo.study import score_study, write_scores
+    from zoo.study.answers import Key, read_answers
+
+    read = Key.read(key)
+    scored = score_study(read_answers(answers, read), read, run, min_right=min_right, keep_all=keep_all, seed=seed)
+    chosen = FORMATS if formats == "all" else tuple(_list(formats, ","))
+    written = write_scores(scored, folder or key.parent / "scores", formats=chosen, width_mm=width)
+    if quiet:
+        return
+    out.print(to_rich(written.table))
+    for sentence in (*written.said, f"{len(written.files)} files in {written.folder}"):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+@study.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder that 'zoo study make' wrote.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8350,
+) -> None:
+    """Show the page under an address and keep what judges send, in FOLDER/answers, until Ctrl-C."""
+    from zoo.study.server import make_server
+
+    with make_server(folder, host, port) as server:
+        out.print(f"{server.url} shows the study; Ctrl-C ends it.", markup=False, highlight=False, soft_wrap=True)
+        if host not in ("127.0.0.1", "localhost"):
+            warning = "Whoever reaches this machine can take part: there is no password and no encryption."
+            console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            count = server.desk.judges
+            console.print(f"{count} {'judge' if count == 1 else 'judges'} in {server.desk.folder}", highlight=False)

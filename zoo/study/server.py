@@ -1,0 +1,214 @@
+"""``zoo study serve``: the study's page over HTTP, answers posted and kept, one file per judge.
+
+Only the files that the study was written with are served, never the key, and what is posted is checked against the
+study before anything is written. Meant for a machine's own users or a local network: there is no encryption and no
+password, and whoever reaches the address can take part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import StudyError
+from zoo.study.answers import Answers, Key, parse_answers, read_answers
+
+# A form of a hundred judgements with three questions is about 100 kB.
+LARGEST_BODY = 1 << 20
+MOST_JUDGES = 10_000
+_TIMEOUT_SECONDS = 30
+# A form that was begun counts as taken for so long; then its judge is thought to have left.
+_BEGUN_SECONDS = 3600.0
+_POLICY = (
+    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Desk:
+    """Hands out forms and takes answers in; every method may be called from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` is what ``zoo study make`` wrote; StudyError where it is not, or answers in it do not fit."""
+        self.key = Key.read(folder / "key.json")
+        self.folder = folder / "answers"
+        index = folder / "send" / "index.html"
+        try:
+            page = index.read_text(encoding="utf-8")
+        except OSError as error:
+            raise StudyError(
+                f"{index} cannot be read ({error.strerror}): is this a folder of 'zoo study make'?"
+            ) from error
+        self.page = page.replace('<body data-server="">', '<body data-server="yes">', 1).encode()
+        pictures = folder / "send" / "pictures"
+        self.pictures = {f"/pictures/{name}.webp": pictures / f"{name}.webp" for name in self.key.data["pictures"]}
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"{self.folder} cannot be made: {error.strerror}.") from error
+        own = any(self.folder.glob("*.json"))
+        self._answers = {one.judge: one for one in (read_answers([self.folder], self.key) if own else [])}
+        self._begun: dict[int, list[float]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    @property
+    def judges(self) -> int:
+        """How many have answered."""
+        return len(self._answers)
+
+    def form(self) -> int:
+        """The form that was answered or begun least often, the first of several."""
+        with self._lock:
+            now = time.monotonic()
+            taken: dict[int, int] = defaultdict(int)
+            for one in self._answers.values():
+                taken[one.form] += 1
+            for form, times in self._begun.items():
+                taken[form] += sum(now - begun < _BEGUN_SECONDS for begun in times)
+            found = min(range(len(self.key.forms)), key=lambda form: (taken[form], form))
+            self._begun[found].append(now)
+            return found
+
+    def take(self, text: bytes) -> Path:
+        """Keep a judge's answers and return their file; StudyError where they do not fit.
+
+        A judge may post again with more answers. He may change none that he has sent.
+        """
+        found = parse_answers(text, self.key, "What was sent")
+        with self._lock:
+            earlier = self._answers.get(found.judge)
+            if earlier is not None and not found.continues(earlier):
+                raise StudyError("Other answers of this judge are here already, and they are not changed.")
+            if earlier is None and len(self._answers) >= MOST_JUDGES:
+                raise StudyError(f"The study has the {MOST_JUDGES} judges that it takes.")
+            path = self.folder / found.filename
+            _write(path, _text(found, self.key))
+            if earlier is None and self._begun[found.form]:
+                self._begun[found.form].pop(0)
+            self._answers[found.judge] = found
+        return path
+
+
+def _text(found: Answers, key: Key) -> bytes:
+    """What was understood, written anew: nothing else that was sent reaches the disk."""
+    answers = [{**vars(one), "order": list(one.order)} for one in found.answers]
+    data = {"schema": 1, "study": key.study, **vars(found), "answers": answers}
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _write(path: Path, text: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StudyError(f"The answers cannot be written ({error.strerror}): save them as a file.") from error
+
+
+def make_server(folder: Path, host: str = "127.0.0.1", port: int = 0) -> StudyServer:
+    """A server of a study's folder, bound and not yet running; StudyError where the address cannot be had."""
+    desk = Desk(folder)
+    try:
+        return StudyServer((host, port), desk)
+    except (OSError, OverflowError) as error:
+        said = error.strerror if isinstance(error, OSError) else "no such port"
+        raise StudyError(f"{host}:{port} cannot be listened on ({said}): choose another --port or --host.") from error
+
+
+class StudyServer(ThreadingHTTPServer):
+    """``serve_forever`` until ``shutdown``; ``url`` is where the page is."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], desk: Desk) -> None:
+        self.desk = desk
+        super().__init__(address, _Handler)
+
+    @property
+    def url(self) -> str:
+        """The address for a browser on this machine."""
+        host, port = self.server_address[:2]
+        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else str(host)}:{port}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A visitor who hangs up is no error of ours; nothing prints from here."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StudyServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    server_version, sys_version = "study", ""
+    timeout = _TIMEOUT_SECONDS
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        desk = self.server.desk
+        if path in ("/", "/index.html"):
+            self._reply(200, desk.page, "text/html; charset=utf-8")
+        elif path in desk.pictures:
+            try:
+                self._reply(200, desk.pictures[path].read_bytes(), "image/webp")
+            except OSError:
+                self._error(404, "This picture is gone from the study's folder.")
+        else:
+            self._error(404, "There is nothing here.")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        if self.path == "/form":
+            self._json(200, {"form": self.server.desk.form()})
+            return
+        if self.path != "/answers":
+            self._error(404, "There is nothing here.")
+            return
+        length = self.headers.get("Content-Length", "")
+        # Another site's page cannot send this type without asking first, and such questions are not answered here.
+        if self.headers.get_content_type() != "application/json":
+            self._error(415, "Answers are sent as JSON.")
+        elif not length.isdecimal():
+            self._error(411, "The length of the answers is missing.")
+        elif int(length) > LARGEST_BODY:
+            self._error(413, f"Answers take at most {LARGEST_BODY} bytes.")
+        else:
+            try:
+                self.server.desk.take(self.rfile.read(int(length)))
+            except StudyError as error:
+                self._error(400, str(error))
+            else:
+                self._json(200, {"kept": True})
+
+    def _json(self, status: int, data: dict[str, Any]) -> None:
+        self._reply(status, json.dumps(data).encode(), "application/json")
+
+    def _error(self, status: int, sentence: str) -> None:
+        # What was not read would be taken for the next request.
+        self.close_connection = True
+        self._json(status, {"error": sentence})
+
+    def _reply(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing prints from here."""
