@@ -320,6 +320,18 @@ def test_inside_pairs_the_difficulty_of_pairs_is_gone():
     assert found.kendall_within == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize("count", [3, 8, 300, 1100])
+@pytest.mark.parametrize("levels", [4, 10**6])
+def test_correlations_are_scipys_with_and_without_ties(count, levels):
+    draw = np.random.default_rng(count)
+    a = draw.integers(0, levels, count).astype(float)
+    b = np.round(a / 2) + draw.integers(0, levels, count)
+    a[0], b[:2] = levels, (levels, 0)
+    found = correlate(a, b, np.zeros(count, int))
+    assert found.spearman == found.spearman_within == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert found.kendall == found.kendall_within == pytest.approx(stats.kendalltau(a, b).statistic, abs=1e-12)
+
+
 def test_what_does_not_vary_correlates_with_nothing():
     found = correlate([1.0] * 6, np.arange(6), [0, 0, 0, 1, 1, 1])
     assert (found.spearman, found.kendall, found.spearman_within, found.pairs) == (None, None, None, 0)

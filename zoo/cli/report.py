@@ -25,6 +25,9 @@ def report(
     sort: Annotated[str | None, typer.Option(help="family, measured, or a column (best first).")] = None,
     figures: Annotated[bool, typer.Option("--figures", help="Draw the figures, into RUN/figures.")] = False,
     html: Annotated[bool, typer.Option("--html", help="Write a page for the browser, into RUN/page.")] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Write a two-page paper in LaTeX to begin from, into RUN/paper.")
+    ] = False,
     only: Annotated[str | None, typer.Option(help="Figures to draw, comma-separated. Default: all with data.")] = None,
     width: Annotated[float | None, typer.Option(help="Page width of the figures in mm. Default: 174.")] = None,
     pairs: Annotated[str | None, typer.Option(help="Rows of the grid: CONTENT:STYLE, comma-separated.")] = None,
@@ -42,8 +45,10 @@ def report(
     report.tex compiles alone; the layout changes what is shown, never CSV and JSON, which hold every number in full.
     Without --out the run's own table.md, table.csv and table.tex, which know no layout, are brought up to date as well.
     --figures draws every figure that the rows have numbers for as PDF and PNG; --html writes a folder that opens from
-    a disk, with the tables and figures to download; with --out both stand inside that folder.
+    a disk, with the tables and figures to download; --paper writes the LaTeX sources of two pages with tables and
+    figures, and their PDF where TeX is installed; with --out all three stand inside that folder.
     """
+    from zoo.report.figures import FigureOptions, draw_figures
     from zoo.report.files import FORMATS, write_tables
     from zoo.report.layout import Layout
     from zoo.report.tables import write_report
@@ -56,26 +61,24 @@ def report(
     said = [f"No {name}: {reason}." for name, reason in written.omitted.items()]
     said.append(f"{len(written.files)} files in {written.folder}")
     place = out or run
+    metrics = _list(tradeoff, ",") or [None, None]
+    if len(metrics) != 2:
+        raise ConfigError(f"--tradeoff is CONTENT,STYLE, such as lpips,gram_loss, not {tradeoff!r}.")
+    chosen_figures = FigureOptions(
+        only=_list(only, ","),
+        pairs=_pairs(pairs),
+        sample=sample,
+        seed=seed,
+        methods=_labels(grid_methods),
+        zoom=zoom,
+        size=size,
+        content=metrics[0],
+        style=metrics[1],
+        losses=_named_files(losses or []),
+        names=layout.names,
+        **({} if width is None else {"width": width}),
+    )
     if figures or only:
-        from zoo.report.figures import FigureOptions, draw_figures
-
-        metrics = _list(tradeoff, ",") or [None, None]
-        if len(metrics) != 2:
-            raise ConfigError(f"--tradeoff is CONTENT,STYLE, such as lpips,gram_loss, not {tradeoff!r}.")
-        chosen_figures = FigureOptions(
-            only=_list(only, ","),
-            pairs=_pairs(pairs),
-            sample=sample,
-            seed=seed,
-            methods=_labels(grid_methods),
-            zoom=zoom,
-            size=size,
-            content=metrics[0],
-            style=metrics[1],
-            losses=_named_files(losses or []),
-            names=layout.names,
-            **({} if width is None else {"width": width}),
-        )
         drawn = draw_figures(run, place / "figures", chosen_figures)
         said += [f"No figure {name}: {reason}." for name, reason in drawn.omitted.items()]
         said += [f"{paths[0]}: {drawn.said[name]}" for name, paths in drawn.written.items()]
@@ -83,6 +86,12 @@ def report(
         from zoo.report.page import write_page
 
         said.append(str(write_page(run, place / "page", tables=written.folder, names=layout.names)))
+    if paper:
+        from zoo.report.paper import write_paper
+
+        made = write_paper(run, place / "paper", layout=layout, figures=chosen_figures)
+        said += made.said
+        said.append(f"{made.pdf}: {made.pages} pages" if made.pdf else str(made.folder / "paper.tex"))
     if not quiet:
         for text in said:
             console.print(text, markup=False, highlight=False, soft_wrap=True)

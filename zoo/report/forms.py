@@ -138,8 +138,8 @@ def escape_tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
-def to_latex(form: Form) -> str:
-    """A ``table`` environment that can be pasted into a manuscript.
+def to_latex(form: Form, *, wide: bool = False) -> str:
+    """A ``table`` environment that can be pasted into a manuscript; ``wide`` ones (``table*``) span two columns.
 
     A number with a spread takes two columns, so that both are aligned: ``S`` for the number, ``l`` for its spread. A
     table of more rows than a page holds goes on in further environments, footnotes below the last.
@@ -149,7 +149,8 @@ def to_latex(form: Form) -> str:
     for i, groups in enumerate(pages):
         first, last = i == 0, i == len(pages) - 1
         part = replace(form, groups=groups, foot=form.foot if last else (), said=form.said if last else ())
-        parts.append(_tex_table(part if first else replace(part, caption=f"{form.caption} (continued)"), first))
+        part = part if first else replace(part, caption=f"{form.caption} (continued)")
+        parts.append(_tex_table(part, first, "table*" if wide else "table"))
     return r"% \usepackage{booktabs,graphicx,siunitx}" + "\n" + "\n".join(parts)
 
 
@@ -169,14 +170,15 @@ def _pages(groups: Sequence[Group]) -> list[list[Group]]:
     return pages
 
 
-def _tex_table(form: Form, labelled: bool) -> str:
+def _tex_table(form: Form, labelled: bool, environment: str) -> str:
     rows = [row for group in form.groups for row in group.rows]
     columns = [_TexColumn.of(heading, [row[i] for row in rows]) for i, heading in enumerate(form.headings)]
     width = sum(1 + column.spread for column in columns)
     lines = [
-        r"\begin{table}[htbp]",
+        rf"\begin{{{environment}}}[{'tbp' if environment.endswith('*') else 'htbp'}]",
         r"\centering",
-        r"\sisetup{detect-weight=true}",
+        # In text mode numbers are bold with any fonts: some, such as mathptmx, have no bold mathematics.
+        r"\sisetup{detect-weight=true,mode=text}",
         rf"\caption{{{escape_tex(form.caption)}.}}",
         *([rf"\label{{tab:{form.name}}}"] if labelled else []),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -197,7 +199,7 @@ def _tex_table(form: Form, labelled: bool) -> str:
         lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
         lines += [note + r"\par" for note in notes]
         lines.append(r"\end{minipage}")
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return "\n".join([*lines, rf"\end{{{environment}}}"]) + "\n"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 AUTOMATIC_SHARE = 1 / 3
 # The inset's largest width and height as shares of the picture's.
 _INSET, _INSET_TALL = 0.42, 0.6
-_LABEL_MM = 3.4
+_LABEL_MM, _TWO_LABELS_MM = 3.4, 5.4
+_SMALLEST_POINTS = 4.5
 _GAP_MM = 0.9
 # Rec. 709, as everywhere in the zoo where luma is meant.
 _LUMA = (0.2126, 0.7152, 0.0722)
@@ -121,20 +122,25 @@ def grid(rows: Sequence[GridRow], columns: Sequence[str], *, width_mm: float) ->
     """
     if not rows or not columns or any(len(row.pictures) != len(columns) for row in rows):
         raise InputError("A grid needs at least one row, and in every row a picture (or none) for every column.")
-    left = _LABEL_MM + _GAP_MM
-    cell = (width_mm - left - _GAP_MM * (len(columns) - 1)) / len(columns)
+    labels, label, cell = [row.label for row in rows], _LABEL_MM, _cell(_LABEL_MM, len(columns), width_mm)
+    if any(_points(row.label, cell * _aspect(row)) <= _SMALLEST_POINTS for row in rows):
+        # Content over style: half as long, twice as wide.
+        labels, label = [text.replace(" × ", " ×\n") for text in labels], _TWO_LABELS_MM
+        cell = _cell(label, len(columns), width_mm)
+    left = label + _GAP_MM
     # Column heads: as many lines as the longest needs at about 1.25 mm per letter of 6.5 points.
     heads = [_wrapped(name, max(4, int(cell / 1.25))) for name in columns]
+    head_size = min(_points(line, cell) for text in heads for line in text.split("\n"))
     head = 2.9 * max(text.count("\n") + 1 for text in heads) + _GAP_MM
     heights = [cell * _aspect(row) for row in rows]
     total = head + sum(heights) + _GAP_MM * (len(rows) - 1)
     figure = canvas.new(width_mm, total, layout=None)
-    size = min(_points(row.label, height) for row, height in zip(rows, heights, strict=True))
+    size = min(_points(line, height) for text, height in zip(labels, heights, strict=True) for line in text.split("\n"))
     top = head
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         middle = 1 - (top + height / 2) / total
-        x = _LABEL_MM / 2 / width_mm
-        figure.text(x, middle, row.label, rotation=90, ha="center", va="center", fontsize=size)
+        x = label / 2 / width_mm
+        figure.text(x, middle, labels[number], rotation=90, ha="center", va="center", fontsize=size)
         for index, picture in enumerate(row.pictures):
             x = left + index * (cell + _GAP_MM)
             place = (x / width_mm, 1 - (top + height) / total, cell / width_mm, height / total)
@@ -142,9 +148,14 @@ def grid(rows: Sequence[GridRow], columns: Sequence[str], *, width_mm: float) ->
             _draw(axes, picture, cell / height, row.zoom if index != 1 else None)
             if number == 0:
                 y = 1 - (head - _GAP_MM) / total
-                figure.text((x + cell / 2) / width_mm, y, heads[index], ha="center", va="bottom", fontsize=6.5)
+                figure.text((x + cell / 2) / width_mm, y, heads[index], ha="center", va="bottom", fontsize=head_size)
         top += height + _GAP_MM
     return figure
+
+
+def _cell(label_mm: float, columns: int, width_mm: float) -> float:
+    """The width of a picture, beside labels and gaps."""
+    return (width_mm - label_mm - _GAP_MM * columns) / columns
 
 
 def _aspect(row: GridRow) -> float:
@@ -202,4 +213,4 @@ def _wrapped(text: str, letters: int) -> str:
 
 def _points(text: str, millimetres: float) -> float:
     """The size of type at which a line keeps within a length: a letter is about two thirds of its size wide."""
-    return max(4.5, min(6.5, millimetres / 25.4 * 72 / (0.68 * max(1, len(text)))))
+    return max(_SMALLEST_POINTS, min(6.5, millimetres / 25.4 * 72 / (0.68 * max(1, len(text)))))

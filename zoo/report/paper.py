@@ -1,0 +1,569 @@
+"""A two-page paper of a run to begin from: ``zoo report RUN --paper``.
+
+    paper.tex        title, protocol, methods, metrics and results in words that the rows and the registry fill in
+    cost.tex         seconds and memory of every method at one size
+    quality.tex      a few metrics of content and style with their intervals, and the sanity rows
+    references.bib   what the run used; the text cites what the paper shows
+    figures/         the grid as JPEG, content against style, seconds against size
+    paper.pdf        where TeX is installed
+
+A paper.tex that somebody edited stays as it is; tables, figures and references are made anew beside it, so that a
+manuscript can follow its run. The words, in ``paper_template.tex``, hold no number of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zoo.bench.folder import Folder, write_text
+from zoo.bench.measures import MEASURES
+from zoo.bench.remarks import of_run
+from zoo.bench.rows import Row, latest, read_rows
+from zoo.errors import ProtocolError
+from zoo.registry import Registry, load_registry
+from zoo.report import summary
+from zoo.report.bibliography import bibliography, image_sets, references
+from zoo.report.figures import FigureOptions, Figures, draw_figures
+from zoo.report.figures.canvas import short_names
+from zoo.report.figures.data import CONTENT_METRICS, STYLE_METRICS, pareto, tradeoff, tradeoff_metrics
+from zoo.report.forms import escape_tex, to_latex
+from zoo.report.layout import ColumnChoice, Layout
+from zoo.report.present import number, present
+from zoo.report.statistics import ALPHA
+from zoo.report.tables import FAMILIES, SANITY, build_table, family, method_entry
+
+# As many columns with intervals as stay readable across a page at the size of a footnote.
+_CONTENT, _STYLE = 3, 4
+_COST = ("seconds.encode_style", "seconds.stylize", "memory.cuda_allocated", "memory.resident")
+_FIGURES = ("grid", "tradeoff", "speed")
+_MARK = "% Written by zoo report --paper; once edited it is kept. sha256 of the rest: "
+_TOOLS = ("pdflatex", "bibtex")
+_TEX_SECONDS = 120
+_JPEG_QUALITY = 82
+# The grid stands above the first page's text and leaves it two thirds of the page.
+_GRID_MM, _ASPECT = 80.0, 0.8
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What was written: the folder, its paper.pdf and number of pages where TeX built it, and what must be said."""
+
+    folder: Path
+    pdf: Path | None
+    pages: int
+    said: tuple[str, ...]
+
+
+def write_paper(
+    run: Path, out: Path | None = None, *, layout: Layout | None = None, figures: FigureOptions | None = None
+) -> Paper:
+    """Write the paper of a results folder into ``out`` (default: RUN/paper).
+
+    ``layout`` gives names, digits, intervals and, where it lists columns, those of both tables; ``figures`` the pairs,
+    methods, zoom, size and width of the figures. Raises ProtocolError where no method was measured or a file cannot be
+    written, UnknownNameError and ConfigError for choices that do not exist. Without TeX there is no PDF, which is said.
+    """
+    folder = Folder(run)
+    run_file = folder.read_run()
+    if run_file is None:
+        raise ProtocolError(f"{run} holds no results: run 'zoo bench --out {run}' first.")
+    source = _Source(run_file, latest(read_rows(folder.rows)), load_registry(), layout or Layout(), figures)
+    target = out if out is not None else run / "paper"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".building-") as building:
+            drawn = draw_figures(run, Path(building) / "figures", source.figures)
+            texts = source.texts(drawn)
+            pictures = _keep(Path(building) / "figures", target / "figures")
+    except OSError as error:
+        raise ProtocolError(f"The paper {target} cannot be written: {error.strerror}.") from error
+    said = []
+    if _edited(target / "paper.tex"):
+        said.append(f"{target / 'paper.tex'} was edited and stays; tables, figures and references are new.")
+        del texts["paper.tex"]
+    for name, text in texts.items():
+        write_text(target / name, text)
+    files = ["paper.tex", "cost.tex", "quality.tex", "references.bib", *(f"figures/{name}" for name in pictures)]
+    pdf, pages, why = build_pdf(target, [name for name in files if (target / name).exists()], source.epoch)
+    return Paper(target, pdf, pages, (*said, *([why] if why else [])))
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def _marked(text: str) -> str:
+    return f"{_MARK}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def _edited(path: Path) -> bool:
+    """Whether a paper.tex is there that is not as it was written."""
+    try:
+        first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        return True
+    return f"{first}\n{rest}" != _marked(rest)
+
+
+def _keep(drawn: Path, target: Path) -> list[str]:
+    """Move what the paper shows from where it was drawn: charts as PDF, the grid of photographs as JPEG."""
+    from PIL import Image
+
+    target.mkdir(exist_ok=True)
+    kept = [path.name for path in sorted(drawn.glob("*.pdf")) if path.stem != "grid"]
+    if (drawn / "grid.png").exists():
+        with Image.open(drawn / "grid.png") as opened:
+            dpi = opened.info.get("dpi", (300, 300))
+            opened.convert("RGB").save(drawn / "grid.jpg", quality=_JPEG_QUALITY, optimize=True, dpi=dpi)
+        kept.append("grid.jpg")
+    for name in kept:
+        os.replace(drawn / name, target / name)
+    return kept
+
+
+def build_pdf(folder: Path, files: Iterable[str], epoch: int = 0) -> tuple[Path | None, int, str]:
+    """Compile ``paper.tex`` beside the ``files`` it reads: paper.pdf, its pages and, where there is none, why.
+
+    It is compiled in a folder of its own, so that nothing but the PDF stays behind; ``epoch`` is the time that the PDF
+    says it was made at, in seconds.
+    """
+    tools = [shutil.which(name) for name in _TOOLS]
+    if None in tools:
+        return None, 0, "No PDF was built: pdflatex and bibtex are not installed."
+    latex = [str(tools[0]), "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "FORCE_SOURCE_DATE": "1"}
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        for file in files:
+            (place / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / file, place / file)
+        for command in (latex, [str(tools[1]), "paper"], latex, latex):
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=place,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=_TEX_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                return None, 0, f"No PDF was built: {Path(command[0]).name} took over {_TEX_SECONDS} s."
+            if done.returncode:
+                fault = re.search(r"^! .*|^I (?:couldn't|found) .*", done.stdout, re.MULTILINE)
+                text = fault[0] if fault else "no reason given"
+                return None, 0, f"No PDF was built: {Path(command[0]).name} stopped ({text.rstrip('.')})."
+        pages = re.search(
+            r"Output written on paper\.pdf \((\d+) page", (place / "paper.log").read_text(errors="replace")
+        )
+        temporary = folder / f".paper.{os.getpid()}.pdf"
+        try:
+            shutil.copyfile(place / "paper.pdf", temporary)
+            os.replace(temporary, folder / "paper.pdf")
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise ProtocolError(f"{folder / 'paper.pdf'} cannot be written: {error.strerror}.") from error
+    return folder / "paper.pdf", int(pages[1]) if pages else 0, ""
+
+
+# -- words ---------------------------------------------------------------------------------------------------------
+
+
+class _Source:
+    """A run, and what of it the paper shows: one size and strength, some columns."""
+
+    def __init__(
+        self,
+        run_file: dict[str, Any],
+        rows: Sequence[Row],
+        registry: Registry,
+        layout: Layout,
+        figures: FigureOptions | None,
+    ) -> None:
+        self.run_file, self.rows, self.registry = run_file, rows, registry
+        self.protocol: dict[str, Any] = run_file["protocol"]["resolved"]
+        self.baselines = set(self.protocol["baselines"])
+        measured = [row for row in rows if row.method not in self.baselines and not of_run(row)]
+        if not measured:
+            raise ProtocolError("No method of this run was measured, so there is nothing to write about.")
+        options = figures or FigureOptions()
+        self.size = options.size if options.size is not None else max(row.size for row in measured)
+        strength = max(self.protocol["strengths"])
+        own = [
+            row
+            for row in rows
+            if of_run(row) or (row.size == self.size and (row.strength == strength or row.method in self.baselines))
+        ]
+        self.metrics = _metrics(own, registry, layout)
+        shown = {*self.metrics, *_measures(own, layout)}
+        self.table = build_table([row for row in own if row.metric in shown or of_run(row)], run_file, registry)
+        self.methods = list(dict.fromkeys(line.method for line in self.table.lines if not line.baseline))
+        self.names = {**short_names([line.method for line in self.table.lines]), **layout.names}
+        self.layout = layout
+        # A picture is at most as wide as its column, and most are wider than high.
+        fitting = int(_GRID_MM * (len(options.methods or self.methods) + 2) / (options.width * _ASPECT))
+        self.figures = replace(
+            options,
+            only=_FIGURES,
+            sample=max(1, min(options.sample, fitting)),
+            names={**options.names, **layout.names},
+        )
+        self.epoch = _epoch(rows)
+        self.strength = strength
+
+    def texts(self, drawn: Figures) -> dict[str, str]:
+        """Every text file of the paper by name."""
+        cost, quality = self._cost(), self._quality()
+        texts = {"references.bib": bibliography(self.rows, self.run_file, self.registry, _KEYWORDS)}
+        texts |= {name: text for name, text in (("cost.tex", cost), ("quality.tex", quality)) if text}
+        texts["paper.tex"] = _marked(_render({**self._words(drawn), "cost": self._fastest(), "quality": bool(quality)}))
+        return texts
+
+    # -- tables
+
+    def _form(self, metrics: Iterable[str], name: str, caption: str, *, sanity: bool) -> str:
+        chosen = {choice.metric: choice for choice in self.layout.columns or ()}
+        present_here = {column.metric for column in self.table.columns}
+        columns = [chosen.get(m, ColumnChoice(metric=m)) for m in metrics if m in present_here]
+        if not columns:
+            return ""
+        changes = {"columns": columns, "precision": False, "sanity": sanity, "names": self.names}
+        form = present(self.table, self.layout.model_copy(update=changes), name)
+        # What is said below the run's own tables stands in the text here.
+        return to_latex(replace(form, caption=f"{caption} {self.table.caption}", said=()), wide=sanity)
+
+    def _cost(self) -> str:
+        measures = _measures(self.rows, self.layout)
+        caption = f"Cost at {_pixels(self.size)}: mean over the pairs, of memory the largest."
+        return self._form(measures, "cost", caption, sanity=False)
+
+    def _quality(self) -> str:
+        caption = (
+            f"Quality at {_pixels(self.size)}: mean over the pairs. Bold is the best method of a column, underlined "
+            "the second; sanity rows do not compete."
+        )
+        return self._form(self.metrics, "quality", caption, sanity=True)
+
+    # -- paragraphs
+
+    def _words(self, drawn: Figures) -> dict[str, Any]:
+        resolved, conditions = self.protocol, self.run_file["conditions"]
+        contents, styles = ([image["name"] for image in resolved[role]] for role in ("contents", "styles"))
+        failed, skipped = (sum(row.status == status for row in self.rows) for status in ("failed", "skipped"))
+        beaten = [text for text in self.table.remarks if text.startswith("Sanity rows")]
+        said = drawn.said
+        return {
+            "title": f"{_count(len(self.methods), 'style-transfer method')} under one protocol: a sample paper",
+            "version": conditions["version"],
+            "when": _dates(self.rows),
+            "protocol": self.table.protocol,
+            "counted": {
+                "methods": len(self.methods),
+                "pairs": len(resolved["pairs"]),
+                "rows": len(self.rows),
+                "failed": failed or "none",
+                "skipped": skipped or "none",
+                "contents": _count(len(contents), "content"),
+                "styles": _count(len(styles), "style"),
+            },
+            "contents": f"{_count(len(contents), 'content')} ({', '.join(contents)})",
+            "styles": f"{_count(len(styles), 'style')} ({', '.join(styles)})",
+            "sizes": _sizes(resolved),
+            "seeds": _varied(resolved),
+            "sets": [_set(name) + self._cite([f"set:{name}"]) for name in image_sets(self.run_file)],
+            "machine": conditions["machine"],
+            "device": conditions["device"],
+            "threads": _count(int(conditions["threads"]), "thread"),
+            "libraries": self._libraries(),
+            "timing": _timing(resolved),
+            "remarks": [text for text in self.table.remarks if text not in beaten],
+            "reasons": _reasons(self.table.notes),
+            "families": self._families(),
+            "precision": self._precision(),
+            "encoders": self._encoders(),
+            "sanity": self._sanity(),
+            "metrics": self._metric_names(),
+            "more": self._more(),
+            "intervals": self.table.intervals if self.layout.intervals != "none" else "",
+            "drawn_over_pairs": self.layout.intervals != "none"
+            and any(metric in line.intervals for line in self.table.lines for metric in self.metrics),
+            "cites": {name: self._cite([f"statistics:{name}"]) for name in ("intervals", "comparisons")},
+            "at": _pixels(self.size),
+            "contests": self._contests(),
+            "beaten": beaten,
+            "front": self._front() if "tradeoff" in drawn.written else [],
+            "tradeoff": said.get("tradeoff", ""),
+            "speed": said.get("speed", ""),
+            "grid": said.get("grid", ""),
+            "grid_rows": min(len(self.figures.pairs) or self.figures.sample, len(resolved["pairs"])),
+            "no_grid": drawn.omitted.get("grid", ""),
+        }
+
+    def _cite(self, keywords: Iterable[str]) -> str:
+        wanted = set(keywords)
+        keys = [reference.key for reference in references() if reference.of & wanted]
+        return rf"~\cite{{{','.join(keys)}}}" if keys else ""
+
+    def _libraries(self) -> str:
+        """torch, python and system, as far as the last run tells."""
+        environment = self.run_file["runs"][-1]["environment"] if self.run_file["runs"] else {}
+        parts = [f"zoo {self.run_file['conditions']['version']}"]
+        if torch := environment.get("libraries", {}).get("torch"):
+            parts.append(f"torch {torch}")
+        if python := environment.get("python"):
+            parts.append(f"Python {python}")
+        return ", ".join(parts)
+
+    def _families(self) -> list[dict[str, Any]]:
+        found: dict[str, list[dict[str, str]]] = {}
+        for label in self.methods:
+            entry = method_entry(label, self.registry)
+            key = re.search(r"@\w+\{([^,\s]+),", entry.bibtex) if entry else None
+            found.setdefault(family(label, self.registry), []).append(
+                {
+                    "label": label,
+                    "authors": _authors(entry.authors) if entry else "pictures",
+                    "cite": rf"~\cite{{{key[1]}}}" if key else "",
+                    "weights": self._weights(label),
+                }
+            )
+        ordered = sorted(found, key=FAMILIES.index)
+        return [{"title": name[0].upper() + name[1:], "methods": found[name]} for name in ordered]
+
+    def _weights(self, label: str) -> str:
+        """Where the weights of a method come from, told by the hash in its rows."""
+        entry = method_entry(label, self.registry)
+        if entry is None:
+            return "made elsewhere"
+        used = next((row.checkpoint for row in self.rows if row.method == label and row.checkpoint), None)
+        if used is None:
+            return "nothing trained"
+        known = next((one for one in entry.checkpoints.values() if one.sha256 == used), None)
+        if known is None:
+            return f"weights {used[:12]}"
+        if known.provenance.kind == "published":
+            return "published weights"
+        steps = known.provenance.steps
+        return "trained by the zoo" + (f", {_count(steps, 'step')}" if steps else "")
+
+    def _precision(self) -> str:
+        found: dict[str, list[str]] = {}
+        for line in self.table.lines:
+            if line.precision:
+                found.setdefault(line.precision, []).append(self.names.get(line.method, line.method))
+        if len(found) < 2:
+            return f"{next(iter(found), 'not told')} throughout"
+        return "; ".join(f"{precision} of {', '.join(names)}" for precision, names in found.items())
+
+    def _encoders(self) -> str:
+        names = list(dict.fromkeys(row.encoder for row in self.rows if row.encoder))
+        # One network in several scales has one reference.
+        cited = [_code(name) + self._cite([f"encoder:{name}"]) for name in names[:1]]
+        return ", ".join([*cited, *map(_code, names[1:])])
+
+    def _sanity(self) -> str:
+        about = {
+            "content-copy": "the content as it is",
+            "style-copy": "the style as it is",
+            "color-transfer": "the content in the style's colours",
+        }
+        shown = [line.method for line in self.table.lines if line.family == SANITY]
+        return "; ".join(
+            _code(name) + (f", {escape_tex(about[name])}" if name in about else "") + self._cite([f"sanity:{name}"])
+            for name in shown
+        )
+
+    def _metric_names(self) -> list[dict[str, str]]:
+        """By what they measure, the metrics shown with their references and the direction that is better."""
+        titles = {column.metric: column.title for column in self.table.columns}
+        found: dict[str, list[str]] = {}
+        for metric in self.metrics:
+            entry = self.registry.metric(metric.partition("[")[0])
+            cite = self._cite([f"metric:{metric.partition('[')[0]}"])
+            text = f"{escape_tex(titles[metric])}{cite} ({entry.direction} is better)"
+            found.setdefault(entry.measures, []).append(text)
+        heads = {"content": "Of the content kept", "style": "Of the style carried", "both": "Of both"}
+        return [{"title": heads[kind], "names": ", ".join(names)} for kind, names in found.items()]
+
+    def _more(self) -> str:
+        others = dict.fromkeys(
+            row.metric for row in self.rows if row.metric not in MEASURES and row.metric not in self.metrics
+        )
+        return ", ".join(others)
+
+    def _contests(self) -> dict[str, int]:
+        rows = [row for row in self.rows if row.metric in self.metrics]
+        rows = [row for row in rows if (row.size, row.strength) == (self.size, self.strength)]
+        found = summary.Run(rows, self.run_file, self.registry).contests()
+        certain = sum(one.p_holm is not None and one.p_holm < ALPHA for one in found)
+        return {"all": len(found), "certain": certain} if found else {}
+
+    def _fastest(self) -> dict[str, str]:
+        lines = [line for line in self.table.lines if not line.baseline]
+        seconds = {line.method: value for line in lines if (value := line.values.get("seconds.stylize")) is not None}
+        if len(seconds) < 2:
+            return {}
+        fastest, slowest = min(seconds, key=seconds.__getitem__), max(seconds, key=seconds.__getitem__)
+        digits = self.layout.digits
+        return {
+            "fastest": fastest,
+            "fastest_text": f"{number(seconds[fastest], digits)} s",
+            "slowest": slowest,
+            "slowest_text": f"{number(seconds[slowest], digits)} s",
+        }
+
+    def _front(self) -> list[str]:
+        content, style = tradeoff_metrics(self.table, self.registry)
+        content, style = self.figures.content or content, self.figures.style or style
+        if content is None or style is None:
+            return []
+        higher = {column.metric: column.direction == "higher" for column in self.table.columns}
+        if content not in higher or style not in higher:
+            return []
+        points = tradeoff(self.table, content, style, self.size)
+        return [point.label for point in pareto(points, x_higher=higher[content], y_higher=higher[style])]
+
+
+_KEYWORDS = ("statistics:intervals", "statistics:comparisons")
+
+
+def _metrics(rows: Sequence[Row], registry: Registry, layout: Layout) -> list[str]:
+    """The metrics to show: those that the layout lists, else a few of content and of style."""
+    there = list(dict.fromkeys(row.metric for row in rows if row.metric not in MEASURES and row.status == "ok"))
+    if layout.columns is not None:
+        return [choice.metric for choice in layout.columns if choice.metric in there]
+    chosen = [*_first(there, CONTENT_METRICS, _CONTENT), *_first(there, STYLE_METRICS, _STYLE)]
+    # Where a run has none of those, what it has: metrics of plugins, or of both at once.
+    chosen = chosen or there[: _CONTENT + _STYLE]
+    kinds = ("content", "style", "both")
+    return sorted(chosen, key=lambda metric: kinds.index(registry.metric(metric.partition("[")[0]).measures))
+
+
+def _first(there: Sequence[str], preferred: Sequence[str], count: int) -> list[str]:
+    return [metric for name in preferred for metric in there if metric.partition("[")[0] == name][:count]
+
+
+def _measures(rows: Iterable[Row], layout: Layout) -> list[str]:
+    there = {row.metric for row in rows if row.metric in MEASURES and row.status == "ok"}
+    wanted = _COST if layout.columns is None else [choice.metric for choice in layout.columns]
+    return [metric for metric in wanted if metric in there]
+
+
+def _epoch(rows: Iterable[Row]) -> int:
+    """When the last row was written, in seconds."""
+    from datetime import datetime
+
+    return max(int(datetime.fromisoformat(row.utc.replace("Z", "+00:00")).timestamp()) for row in rows)
+
+
+def _dates(rows: Iterable[Row]) -> str:
+    dates = sorted({row.utc[:10] for row in rows})
+    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _pixels(size: int) -> str:
+    return f"{size} pixels" if size else "their own size"
+
+
+def _sizes(resolved: Mapping[str, Any]) -> str:
+    side = {"long": "of the longer side", "short": "of the shorter side"}.get(str(resolved.get("resize")), "square")
+    sizes = [str(size) for size in resolved["sizes"] if size]
+    parts = [f"at {' and '.join(sizes)} pixels {side}"] if sizes else []
+    return " and ".join(parts + ["in their own size"] * (0 in resolved["sizes"]))
+
+
+def _varied(resolved: Mapping[str, Any]) -> str:
+    """Seeds and strengths where there are several of them."""
+    parts = []
+    for name in ("seeds", "strengths"):
+        if len(resolved[name]) > 1:
+            parts.append(f"{name} {', '.join(f'{value:g}' for value in resolved[name])}")
+    return ", ".join(parts)
+
+
+def _timing(resolved: Mapping[str, Any]) -> dict[str, str]:
+    timing = resolved.get("timing", {})
+    optimisation = resolved.get("optimisation") or {}
+    options = ", ".join(f"{key}={value}" for key, value in (optimisation.get("options") or {}).items())
+    own = optimisation.get("timing") or {}
+    said = []
+    if options:
+        said.append(f"with {options}")
+    if own:
+        said.append(f"timed {'once' if own.get('repeats') == 1 else 'up to ' + _count(own['repeats'], 'time')}")
+    budget = f" within {timing['budget']:g} s" if timing.get("budget") else ""
+    return {
+        "repeats": f"up to {_count(timing.get('repeats', 1), 'call')}{budget}",
+        "warmup": _count(timing.get("warmup", 0), "warm-up call"),
+        "optimisation": f" (optimisation methods {' and '.join(said)})" if said else "",
+    }
+
+
+def _reasons(notes: Sequence[str], listed: int = 3) -> str:
+    """The first footnotes of the tables in one clause, and how many there are beside."""
+    texts = [note.rstrip(".") for note in notes[:listed]]
+    rest = len(notes) - len(texts)
+    return "; ".join(texts) + (f"; and {_count(rest, 'further reason')}" if rest else "")
+
+
+def _authors(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+
+
+def _set(name: str) -> str:
+    return "the photographs and styles that ship with the zoo" if name == "builtin" else f"of the set {_code(name)}"
+
+
+def _code(text: str) -> str:
+    return rf"\code{{{_breakable(text)}}}"
+
+
+def _breakable(text: str) -> str:
+    """Escaped, two hyphens kept apart, and free to break after the marks inside a label."""
+    return re.sub(r"(\\_|[.,=@/+\]])(?=.)", r"\1\\allowbreak{}", escape_tex(text)).replace("--", "-{}-")
+
+
+def _render(values: Mapping[str, Any]) -> str:
+    text = _template().render(**values)
+    return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE)
+
+
+@functools.cache
+def _template() -> Any:
+    """The words; values stand between << and >>, conditions between <% and %>, as braces are LaTeX's."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # LaTeX, escaped by the filters
+    )
+    environment.filters["tex"] = lambda value: escape_tex(str(value))
+    environment.filters["code"] = _breakable
+    return environment.from_string(Path(__file__).with_name("paper_template.tex").read_text(encoding="utf-8"))
