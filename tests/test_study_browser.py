@@ -232,3 +232,20 @@ def test_a_telephone_shows_all_of_it_in_both_colours(browser: Any, key: Key, sch
     assert (float(colour.partition("(")[2].split(",")[0]) > 128) == (scheme == "light")
     one.context.close()
     assert one.complaints == []
+
+
+def test_of_three_pictures_numbers_choose(browser: Any, tmp_path: Path):
+    key = make(tmp_path, choices=3, checks=0, repeats=0, questions=("prefer",))
+    one = Sitting(browser, (key.path.parent / "send" / "index.html").as_uri())
+    one.page.click("#begin")
+    one.ready()
+    one.page.keyboard.press("ArrowRight")
+    one.page.keyboard.press("4")
+    assert one.place() == 1
+    one.choose("3")
+    one.choose("click1")
+    one.ready()
+    one.page.click("#pause")
+    assert [answer["order"].index(answer["choice"]) for answer in one.save()["answers"]] == [2, 1]
+    one.context.close()
+    assert one.complaints == []

@@ -82,7 +82,7 @@ def score(
     formats: Annotated[str, typer.Option("--format", "-f", help="Comma-separated: md, csv, tex, json, html.")] = "all",
     min_right: Annotated[
         float, typer.Option(min=0, max=1, help="Share of attention checks a judge must answer right to count.")
-    ] = 0.75,
+    ] = 0.8,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Count every judge.")] = False,
     width: Annotated[float, typer.Option(help="Width of the figure in mm.")] = 174.0,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,

@@ -1,9 +1,9 @@
 """From answers to numbers: which judges count, strengths of the methods, agreement, and how metrics choose.
 
 A judge counts unless he answered fewer than ``MIN_RIGHT`` of the attention checks that he was shown right; one who was
-shown none (he stopped early) counts. With the four checks and two questions that are usual, a judge who guesses gets
-six of the eight right with a chance of 14 %, and one who reads hardly errs. Repeats exclude nobody: where two results
-are alike, a careful judge may well choose differently the second time.
+shown none (he stopped early) counts. With the four checks and two questions that are usual, seven of eight must be
+right: one slip is forgiven, and a judge who guesses passes with a chance of 9/256. Repeats exclude nobody: where two
+results are alike, a careful judge may well choose differently the second time.
 
 Repeated judgements are not counted twice; checks are no judgements. Of a set of more than two pictures the choice is
 the first place of a Plackett-Luce ranking (:mod:`zoo.study.strengths`).
@@ -30,7 +30,7 @@ from zoo.study.agreement import Agreement, agree
 from zoo.study.answers import Answers, Key
 from zoo.study.strengths import Choices
 
-MIN_RIGHT = 0.75
+MIN_RIGHT = 0.8
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@
     const count = trial.options.length;
     one("content").src = source(trial.content);
     one("style").src = source(trial.style);
-    one("options").className = count > 2 ? "many" : "few";
-    one("options").style.setProperty("--columns", count > 4 ? 3 : 2);
+    one("options").className = count > 4 ? "many rows" : count > 2 ? "many" : "few";
+    one("options").style.setProperty("--columns", count > 4 ? Math.ceil(count / 2) : count);
     one("options").replaceChildren(...trial.options.map((picture, place) => {
       const box = document.createElement("div");
       box.className = "option";
