@@ -121,6 +121,8 @@ def test_make_as_a_user_would(folder: Path, tmp_path: Path, capsys):
     assert sorted(key.data["pairs"]) == [["fox", "ink"], ["harbour", "waves"]]
     assert command("study", "make", str(folder / "run"), "--out", str(out)) == 2
     assert "a study is never overwritten" in capsys.readouterr().err
+    assert command("study", "make", str(folder / "run"), "--out", ".") == 2
+    assert "choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,18 @@ def test_few_judges_or_pairs_have_no_interval():
     assert strengths.intervals(None, strengths.score(choices), 2) == [None] * 3
 
 
+def test_resamples_are_drawn_in_pieces_of_any_size(monkeypatch: pytest.MonkeyPatch):
+    choices = draw_choices([0.5, 0.0, -0.5], 120, 2, seed=1)
+    whole = strengths.resampled(choices, resamples=400)
+    monkeypatch.setattr(strengths, "_CHUNK", 120 * 7)
+    pieces = strengths.resampled(choices, resamples=400)
+    assert whole is not None
+    assert pieces is not None
+    assert whole.shape == pieces.shape == (400, 3)
+    assert len(np.unique(pieces[:, 0])) > 350, "every piece is another draw"
+    assert pieces.std(axis=0) == pytest.approx(whole.std(axis=0), rel=0.2)
+
+
 # -- agreement -------------------------------------------------------------------------------------------------------
 
 

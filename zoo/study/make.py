@@ -81,8 +81,9 @@ def make_study(run: Path, out: Path, options: StudyOptions | None = None) -> Mad
     asked = questions(options.questions)
     if not asked:
         raise ConfigError(f"A study asks at least one of: {', '.join(QUESTIONS)}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StudyError(f"{out} is not empty, and a study is never overwritten: choose a new folder.")
+    # The folder is moved into place whole, which the one that the user stands in (no name) could not be.
+    if not out.name or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise StudyError(f"{out} is no new folder, and a study is never overwritten: choose another --out.")
     seed = secrets.randbits(63) if options.seed is None else options.seed
     source = _Source.of(run, options, seed)
     design = make_design(

@@ -31,6 +31,8 @@ from zoo.report.statistics import LEVEL, MIN_LEVELS, Floats, Interval, Units, ex
 
 PRIOR = 0.1
 RESAMPLES = 1000
+# Weights of judgements held at once: 32 MiB of float64.
+_CHUNK = 1 << 22
 _TOLERANCE, _LARGEST_STEP, _STEPS = 1e-8, 2.0, 200
 
 
@@ -120,11 +122,16 @@ def resampled(choices: Choices, *, resamples: int = RESAMPLES, prior: float = PR
     if units.levels < MIN_LEVELS:
         return None
     draw = np.random.default_rng(seed)
-    weights = np.ones((resamples, len(choices.chosen)))
-    for factor in units.factors:
-        levels = int(factor.max()) + 1
-        weights *= draw.multinomial(levels, np.full(levels, 1 / levels), size=resamples)[:, factor]
-    won, shown = choices.tallies(weights)
+    count = len(choices.chosen)
+    step = max(1, _CHUNK // count)
+    tallies = []
+    for start in range(0, resamples, step):
+        weights = np.ones((min(step, resamples - start), count))
+        for factor in units.factors:
+            levels = int(factor.max()) + 1
+            weights *= draw.multinomial(levels, np.full(levels, 1 / levels), size=len(weights))[:, factor]
+        tallies.append(choices.tallies(weights))
+    won, shown = (np.concatenate(parts) for parts in zip(*tallies, strict=True))
     return scores(won, shown, choices.sets, prior)
 
 
