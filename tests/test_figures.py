@@ -220,7 +220,7 @@ def test_a_copy_without_loss_is_named_where_a_logarithmic_axis_cannot_show_it():
         )
     assert figure.axes[0].get_xscale() == "log"
     assert "content-copy" not in lines(figure)
-    assert any("content-copy (sanity row): 0, 3, off" in text.get_text() for text in figure.legends[0].get_texts())
+    assert any("content-copy (sanity): 0, 3, off" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_ranks_are_those_of_the_statistics(swept: Path):

@@ -169,6 +169,22 @@ def test_a_run_without_pictures_or_tex_says_so(run, tmp_path, monkeypatch, capsy
     assert "peak memory" not in (folder / "cost.tex").read_text()
 
 
+def test_one_method_has_its_cost_and_nothing_to_be_compared_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "build_pdf", lambda *_: (None, 0, ""))
+    alone = write_run(tmp_path / "run", change=lambda row: row if row.method == "adain.zoo" else None)
+    text = " ".join((write_paper(alone).folder / "paper.tex").read_text().split())
+    assert text.count(r"\input{cost.tex}") == text.count(r"\input{quality.tex}") == 1
+    assert r"has the cost at 64 pixels. " in text
+    assert "comparisons" not in text
+    assert "1 style-transfer method under one protocol" in text
+
+
+def test_a_size_that_was_not_measured_is_one_line_and_exit_code_2(run, tmp_path, capsys):
+    assert command("report", str(run), "--paper", "--size", "99", "-f", "md", "-o", str(tmp_path / "out")) == 2
+    assert capsys.readouterr().err == "zoo: The run has no size 99: choose from 64.\n"
+    assert not list((tmp_path / "out").glob("paper/*"))
+
+
 def test_a_run_without_methods_is_refused(tmp_path):
     with pytest.raises(ProtocolError, match="holds no results"):
         write_paper(tmp_path)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.bench.folder import Folder, write_text
-from zoo.bench.measures import MEASURES
+from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.remarks import of_run
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
@@ -230,7 +230,7 @@ class _Source:
         cost, quality = self._cost(), self._quality()
         texts = {"references.bib": bibliography(self.rows, self.run_file, self.registry, _KEYWORDS)}
         texts |= {name: text for name, text in (("cost.tex", cost), ("quality.tex", quality)) if text}
-        texts["paper.tex"] = _marked(_render({**self._words(drawn), "cost": self._fastest(), "quality": bool(quality)}))
+        texts["paper.tex"] = _marked(_render({**self._words(drawn), "cost": bool(cost), "quality": bool(quality)}))
         return texts
 
     # -- tables
@@ -262,6 +262,7 @@ class _Source:
 
     def _words(self, drawn: Figures) -> dict[str, Any]:
         resolved, conditions = self.protocol, self.run_file["conditions"]
+        fastest, slowest = self._extremes()
         contents, styles = ([image["name"] for image in resolved[role]] for role in ("contents", "styles"))
         failed, skipped = (sum(row.status == status for row in self.rows) for status in ("failed", "skipped"))
         beaten = [text for text in self.table.remarks if text.startswith("Sanity rows")]
@@ -303,6 +304,8 @@ class _Source:
             and any(metric in line.intervals for line in self.table.lines for metric in self.metrics),
             "cites": {name: self._cite([f"statistics:{name}"]) for name in ("intervals", "comparisons")},
             "at": _pixels(self.size),
+            "fastest": fastest,
+            "slowest": slowest,
             "contests": self._contests(),
             "beaten": beaten,
             "front": self._front() if "tradeoff" in drawn.written else [],
@@ -412,19 +415,17 @@ class _Source:
         certain = sum(one.p_holm is not None and one.p_holm < ALPHA for one in found)
         return {"all": len(found), "certain": certain} if found else {}
 
-    def _fastest(self) -> dict[str, str]:
+    def _extremes(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The fastest and the slowest method with its seconds; nothing where there are not two."""
         lines = [line for line in self.table.lines if not line.baseline]
-        seconds = {line.method: value for line in lines if (value := line.values.get("seconds.stylize")) is not None}
+        seconds = [(value, line.method) for line in lines if (value := line.values.get(PRIMARY)) is not None]
         if len(seconds) < 2:
-            return {}
-        fastest, slowest = min(seconds, key=seconds.__getitem__), max(seconds, key=seconds.__getitem__)
-        digits = self.layout.digits
-        return {
-            "fastest": fastest,
-            "fastest_text": f"{number(seconds[fastest], digits)} s",
-            "slowest": slowest,
-            "slowest_text": f"{number(seconds[slowest], digits)} s",
-        }
+            return {}, {}
+        ends = (
+            {"label": label, "text": f"{number(value, self.layout.digits)} s"}
+            for value, label in (min(seconds), max(seconds))
+        )
+        return next(ends), next(ends)
 
     def _front(self) -> list[str]:
         content, style = tradeoff_metrics(self.table, self.registry)

@@ -52,7 +52,7 @@ def tradeoff(
         _draw_method(axes, label, own, front, looks[label], names[label])
     for point, letter in zip(shown, "abcdefgh", strict=False):
         style = {"color": canvas.BASELINE_COLOR, "marker": f"${letter}$", "linestyle": "none", "markersize": 5.0}
-        axes.plot([point.x], [point.y], **style, gid=point.label, label=f"{point.label} (sanity row)")
+        axes.plot([point.x], [point.y], **style, gid=point.label, label=f"{point.label} (sanity)")
     axes.margins(0.09)
     if log_x:
         canvas.log_axis(axes.xaxis, [point.x for point in (*methods, *shown)])
@@ -63,7 +63,7 @@ def tradeoff(
     hidden = [
         (
             axes.plot([], [], linestyle="none")[0],
-            f"{point.label} (sanity row): {point.x:.4g}, {point.y:.4g}, off the axes",
+            f"{point.label} (sanity): {point.x:.4g}, {point.y:.4g}, off the axes",
         )
         for point in baselines
         if point not in shown
