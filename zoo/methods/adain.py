@@ -161,6 +161,7 @@ class AdaINTrainingConfig(Config):
         ge=0,
         le=1,
     )
+    colour_weight: float = option(0.0, "Weight of the difference in the mean and covariance of R, G and B.", ge=0)
     start: str | None = option(
         None, "Safetensors file of a level 4 decoder trained to reconstruct, to begin from; none is random."
     )
@@ -181,6 +182,8 @@ class AdaINTraining(TrainingTask):
 relu1_1 eightfold, and a decoder trained for hours, not days, keeps casts of colour; 4, 2, 1, 1 weighs against it |
     | paintings as they are | ``recolour``, default 0 | exchanged channels, negatives and contrast widen a small set \
 of paintings to palettes that it lacks |
+    | no loss on pixels | ``colour_weight``, default 0 | means and deviations of relu1_1 leave open which colours \
+stand together, so a decoder of few hours scatters hues that the style lacks; 30 ties them |
     | Adam | ``whiten``, default off | as in zoo.training.reconstruction |
     """
 
@@ -204,14 +207,20 @@ of paintings to palettes that it lacks |
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            style = {tap: mean_std(f) for tap, f in self.encoder(self._recolour(batch["style"])).items()}
+            painting = self._recolour(batch["style"])
+            style = {tap: mean_std(f) for tap, f in self.encoder(painting).items()}
             features = self.encoder(batch["content"])[TAP]
             target = adain(features, *style[TAP])
-        output = self.encoder(self.network(target).float())
+        image = self.network(target).float()
+        output = self.encoder(image)
         content_loss = F.mse_loss(output[TAP].float(), target.float())
         style_loss = _style_loss(output, style, self.config.tap_weights)
         total = content_loss + self.config.style_weight * style_loss
-        return {"total": total, "content": content_loss, "style": style_loss}
+        losses = {"content": content_loss, "style": style_loss}
+        if self.config.colour_weight:
+            losses["colour"] = _colour_loss(image, painting)
+            total = total + self.config.colour_weight * losses["colour"]
+        return {"total": total, **losses}
 
     def _recolour(self, styles: Tensor) -> Tensor:
         """``styles`` (B, 3, H, W) in [0, 1], each with probability ``recolour`` in exchanged colours."""
@@ -281,3 +290,20 @@ def _style_loss(
         for ours, theirs in zip(mean_std(output[tap]), wanted, strict=True):
             total = total + weight * (ours - theirs).square().sum() / len(ours)
     return total
+
+
+def _colour_loss(image: Tensor, painting: Tensor) -> Tensor:
+    """Squared differences of the mean and covariance of R, G and B, relative to the painting's, mean over the batch.
+
+    Of two images (B, 3, H, W) in [0, 1]; the mean counts against the painting's variance.
+    """
+    moments = []
+    for pixels in (image.flatten(2), painting.flatten(2)):
+        mean = pixels.mean(dim=2, keepdim=True)
+        centred = pixels - mean
+        moments.append((mean[..., 0], centred @ centred.mT / pixels.shape[2]))
+    (mean, covariance), (wanted_mean, wanted) = moments
+    variance = wanted.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-3)
+    apart = (mean - wanted_mean).square().sum(dim=1) / variance
+    turned = (covariance - wanted).square().sum(dim=(1, 2)) / wanted.square().sum(dim=(1, 2)).clamp_min(1e-6)
+    return (apart + turned).mean()
