@@ -17,6 +17,7 @@ from zoo.cli.info import info
 from zoo.cli.list import list_names
 from zoo.cli.reconstruct import reconstruct
 from zoo.cli.report import compare, report
+from zoo.cli.serve import serve
 from zoo.cli.study import study
 from zoo.cli.stylize import stylize
 from zoo.cli.texture import texture
@@ -44,6 +45,7 @@ app.command("export", context_settings=_WITH_METHOD_OPTIONS)(export)
 app.command("bench")(bench)
 app.command("report")(report)
 app.command("compare")(compare)
+app.command("serve")(serve)
 app.command("list")(list_names)
 app.command("info")(info)
 app.command("check")(check)

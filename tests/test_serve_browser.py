@@ -1,0 +1,226 @@
+"""The page of ``zoo serve`` in a real browser: pictures, an upload, a bad file, stopping, and nothing left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from PIL import Image
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Not a measure of speed: a machine that does much else is slow, not wrong.
+_PATIENCE = 180
+
+
+def _absent(reason: str) -> NoReturn:
+    """In CI what this needs is installed first: there, its absence is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Server:
+    """``zoo serve`` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        command = [sys.executable, "-m", "zoo", "serve", "--port", "0", "--no-open", "--device", "cpu"]
+        command += ["--methods", "adain,johnson,gatys", "--max-megabytes", "1"]
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.lines: list[str] = []
+        self.address = ""
+        self._told = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._told.wait(_PATIENCE), "the server did not begin"
+        assert self.address, "".join(self.lines)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.match(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)", line):
+                self.address = found[1]
+                self._told.set()
+        self._told.set()
+
+    def files(self) -> list[Path]:
+        """Files that hold something; Gradio's receiver leaves an empty one of every upload until it is swept."""
+        return [path for path in self.temporary.rglob("*") if path.is_file() and path.stat().st_size]
+
+    def end(self) -> int:
+        self.process.terminate()
+        code = self.process.wait(_PATIENCE)
+        self._reader.join(_PATIENCE)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    executable = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if executable is None:
+        _absent("no Chromium is installed (Debian: apt-get install chromium)")
+    if importlib.util.find_spec("gradio") is None:
+        _absent("the package gradio is not installed (the extra serve)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _absent("the package playwright is not installed")
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox needs privileges that containers lack; the page is ours and fetches nothing.
+        launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("serve"))
+    yield server
+    code = server.end()
+    assert code == 128 + 15, "".join(server.lines)
+    # Uploads, previews and results are gone, and nothing but the address was ever said.
+    assert list(server.temporary.iterdir()) == []
+    assert len(server.lines) == 1
+
+
+class Visit:
+    """An open page, and what it asked for and complained about."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page.set_default_timeout(_PATIENCE * 1000)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on(
+            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
+        )
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_function("document.querySelector('#content-preview img')?.naturalWidth > 0")
+
+    def says(self, text: str) -> None:
+        self.page.wait_for_selector(f"#message :text('{text}')")
+
+    def size(self, pixels: int) -> None:
+        box = self.page.get_by_role("spinbutton", name="Size")
+        box.fill(str(pixels))
+        box.press("Tab")
+
+    def pick(self, *methods: str) -> None:
+        for name in ("gatys", "adain", "johnson (trained styles)"):
+            self.page.get_by_role("checkbox", name=name).set_checked(name.split()[0] in methods)
+
+    def stylise(self) -> None:
+        self.page.get_by_role("button", name="Stylise").click()
+
+    def figures(self) -> list[list[str]]:
+        return self.page.eval_on_selector_all(
+            "#figures tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, server: Server) -> Iterator[Visit]:
+    visit = Visit(browser, server.address)
+    assert server.files()
+    yield visit
+    visit.page.close()
+    # Previews and results of a closed page are deleted while the server goes on.
+    patience = threading.Event()
+    for _ in range(_PATIENCE):
+        if not server.files():
+            break
+        patience.wait(1)
+    assert server.files() == []
+    assert visit.complaints == []
+    assert [url for url in visit.requests if not url.startswith((server.address, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "holiday.png")
+    return tmp_path / "holiday.png"
+
+
+def test_an_upload_is_stylised_by_two_methods_with_time_and_memory(opened: Visit, server: Server, photo: Path):
+    page = opened.page
+    page.set_input_files("#content-drop input[type=file]", photo)
+    opened.says("holiday.png: 80 x 60 pixels")
+    assert "holiday.png" in page.input_value("#content-list input")
+    # The upload itself is in memory only.
+    assert [path for path in server.files() if path.name == "holiday.png"] == []
+    opened.pick("adain", "johnson")
+    assert page.input_value("#trained-list input") == "swirls"
+    opened.size(64)
+    opened.stylise()
+    opened.says("2 pictures made.")
+    adain, johnson = opened.figures()
+    assert (adain[0], johnson[0], johnson[1]) == ("adain", "johnson", "swirls")
+    for line in (adain, johnson):
+        assert float(line[2]) > float(line[3].replace("<0.001", "0"))
+        assert line[5] == "–" or float(line[5]) >= 0
+    page.wait_for_function(
+        "[...document.querySelectorAll('#results img')].filter(i => i.naturalWidth === 64).length === 2"
+    )
+    captions = page.eval_on_selector_all("#results .caption-label", "all => all.map(one => one.textContent.trim())")
+    assert [re.fullmatch(r"(\w+): [\d.]+ s(, \d+ MiB)?", caption)[1] for caption in captions] == ["adain", "johnson"]
+
+
+def test_a_bad_file_is_told_in_a_sentence_and_changes_nothing(opened: Visit, server: Server, tmp_path: Path):
+    page = opened.page
+    before = page.input_value("#style-list input")
+    (tmp_path / "notes.png").write_text("these are notes")
+    page.set_input_files("#style-drop input[type=file]", tmp_path / "notes.png")
+    opened.says("is not an image that the zoo reads")
+    message = page.inner_text("#message")
+    assert message.startswith("'notes.png'")
+    assert page.get_attribute("#message .fault", "role") == "alert"
+    assert str(server.temporary) not in message
+    assert page.input_value("#style-list input") == before
+    assert [path for path in server.files() if path.name == "notes.png"] == []
+
+
+def test_a_refused_order_is_told_and_the_next_one_goes_on(opened: Visit):
+    opened.pick()
+    opened.stylise()
+    opened.says("No method is picked")
+    assert opened.figures() == []
+
+
+def test_an_optimisation_is_stopped_with_the_picture_so_far(opened: Visit):
+    page = opened.page
+    opened.pick("gatys")
+    opened.size(64)
+    opened.stylise()
+    page.wait_for_selector("text=/[0-9]+\\/500/")
+    page.get_by_role("button", name="Stop").click()
+    opened.says("1 picture made.")
+    ((name, *_, steps, _),) = opened.figures()
+    assert name == "gatys"
+    assert re.fullmatch(r"\d+ \(stopped\)", steps)
+    assert int(steps.split()[0]) < 500
+
+
+def test_the_page_allows_its_own_address_alone_and_answers_to_local_names(opened: Visit, server: Server):
+    response = opened.page.request.get(server.address)
+    assert response.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "fonts.googleapis" not in response.text()
+    stranger = opened.page.request.get(server.address, headers={"Host": "example.org"})
+    assert stranger.status == 400

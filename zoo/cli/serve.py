@@ -1,0 +1,63 @@
+"""``zoo serve``: the zoo as a page in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zoo.cli.common import console
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 7860,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the browser.")] = False,
+    methods: Annotated[
+        str, typer.Option(help="Methods to offer: names, comma-separated, or wildcards, as 'zoo bench' takes them.")
+    ] = "all",
+    max_size: Annotated[int, typer.Option(min=64, help="Longest side of a result, in pixels.")] = 1024,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse uploads with more pixels.")] = 25_000_000,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Refuse larger uploads.")] = 20.0,
+    max_steps: Annotated[int, typer.Option(min=1, help="Most steps of an optimisation.")] = 1000,
+    queue: Annotated[int, typer.Option(min=1, help="Orders in work and waiting; one is worked on at a time.")] = 4,
+    keep_models: Annotated[int, typer.Option(min=1, help="Methods held in memory.")] = 4,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings.")] = False,
+) -> None:
+    """Open a page where photographs are stylised by several methods side by side, until Ctrl-C.
+
+    Uploads and results are deleted when they are replaced, when the page is closed, and at the end; nothing is sent
+    anywhere. Needs the extra serve.
+    """
+    from zoo.serve.limits import Limits
+    from zoo.serve.server import is_local
+    from zoo.serve.server import serve as run
+
+    limits = Limits(
+        side=max_size,
+        pixels=max_pixels,
+        bytes=int(max_megabytes * 1e6),
+        steps=max_steps,
+        waiting=queue,
+        models=keep_models,
+    )
+
+    def ready(address: str) -> None:
+        if not quiet:
+            console.print(f"{address}  (Ctrl-C ends it)", markup=False, highlight=False, soft_wrap=True)
+        if not is_local(host):
+            text = f"zoo: listening on {host}: whoever reaches this machine can use the page; there is no password."
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    run(
+        host=host,
+        port=port,
+        limits=limits,
+        methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+        device=device,
+        precision=precision,
+        open_browser=not no_open,
+        ready=ready,
+    )

@@ -1,0 +1,34 @@
+"""What may be asked of the machine that serves the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor, and all together, may ask of the machine.
+
+    side:     longest side of a result, in pixels
+    pixels:   most pixels of a file, told by its header before it is decoded
+    bytes:    size of a file
+    steps:    most steps of an optimisation
+    waiting:  orders in work and waiting
+    visitors: pages whose pictures are kept; the one that was idle longest is forgotten first
+    models:   methods held in memory; the one used longest ago goes first
+    """
+
+    side: int = 1024
+    pixels: int = 25_000_000
+    bytes: int = 20_000_000
+    steps: int = 1000
+    waiting: int = 4
+    visitors: int = 16
+    models: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"The limit of {name} must be at least 1, got {value}.")

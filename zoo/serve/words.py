@@ -1,0 +1,85 @@
+"""What the page says: captions, the table of figures, and sentences, as HTML with everything of the user's escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from zoo.serve.work import Result
+
+MIB = 2**20
+
+_HEADINGS = ("method", "style", "time (s)", "of it the style (s)", "loading (s)", "memory (MiB)", "steps", "where")
+FOOTNOTE = (
+    "Time: one call, as waited for, the style's encoding included and loading not; a method's first call also warms "
+    "libraries up. Memory: peak during the call above what the process held before it, so without the weights. To "
+    "compare methods, use <code>zoo bench</code>: repeated, each in a process of its own."
+)
+
+
+def seconds(value: float) -> str:
+    """Seconds with three digits: 0.0123, 1.23, 123; what rounds to less than a millisecond as that."""
+    if value < 0.001:
+        return "<0.001"
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f}" if value >= 1 else f"{value:.3g}"
+
+
+def memory(result: Result) -> str:
+    """MiB, or a dash; the reason of a dash is in the cell's title."""
+    return "–" if result.memory is None else f"{result.memory / MIB:.0f}"
+
+
+def caption(result: Result) -> str:
+    """What stands under a picture."""
+    weight = "" if result.memory is None else f", {memory(result)} MiB"
+    ended = f", stopped after {result.steps} steps" if result.stopped else ""
+    return f"{result.method}: {seconds(result.seconds)} s{weight}{ended}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """One line per method: its figures, or why it has none."""
+    if not results:
+        return ""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in _HEADINGS)
+    lines = "".join(_line(result) for result in results)
+    return (
+        f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+        f'<p class="footnote">{FOOTNOTE}</p>'
+    )
+
+
+def _line(result: Result) -> str:
+    name = f'<th scope="row">{escape(result.method)}</th>'
+    if result.image is None:
+        return f'<tr class="failed">{name}<td colspan="{len(_HEADINGS) - 1}">{escape(result.said)}</td></tr>'
+    steps = str(result.steps) + (" (stopped)" if result.stopped else "") if result.steps > 1 else ""
+    loading = seconds(result.seconds_load) if result.seconds_load else "held"
+    cells = [
+        escape(result.style),
+        escape(seconds(result.seconds)),
+        escape(seconds(result.seconds_style)),
+        escape(loading),
+        memory(result),
+        steps,
+        escape(result.where),
+    ]
+    said = [f' title="{escape(result.memory_said)}"' if k == 4 and result.memory_said else "" for k in range(7)]
+    return f"<tr>{name}" + "".join(f"<td{t}>{c}</td>" for t, c in zip(said, cells, strict=True)) + "</tr>"
+
+
+def note(text: str) -> str:
+    """A sentence of the page itself."""
+    return f'<p class="note" role="status">{escape(text)}</p>' if text else ""
+
+
+def fault(text: str) -> str:
+    """A sentence about a mistake, told to screen readers at once."""
+    return f'<p class="fault" role="alert">{escape(text)}</p>'
+
+
+def done(results: Sequence[Result]) -> str:
+    """How an order ended."""
+    made = sum(result.image is not None for result in results)
+    failed = len(results) - made
+    text = f"{made} {'picture' if made == 1 else 'pictures'} made"
+    return text + (f", {failed} not: the table says why." if failed else ".")
