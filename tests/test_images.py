@@ -210,7 +210,8 @@ def test_modes_keep_their_colour(mode: str) -> None:
     if not grey:
         original = PILImage.merge("RGB", [original, original.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT), original])
     format = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
-    found = read(file_of(original.convert(mode), format))
+    # Pillow 12 cannot read an uncompressed YCbCr file of its own.
+    found = read(file_of(original.convert(mode), format, **({"compression": "tiff_lzw"} if mode == "YCbCr" else {})))
     assert np.abs(hwc(found.pixels) - np.array(original.convert("RGB")) / 255).max() <= 2.01 * LEVEL
     assert (found.alpha is not None) == mode.endswith("A")
 

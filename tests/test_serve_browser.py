@@ -75,8 +75,7 @@ def browser() -> Iterator[Any]:
     if executable is None:
         _absent("no Chromium is installed (Debian: apt-get install chromium)")
     if importlib.util.find_spec("gradio") is None:
-        # In CI too: the extra test lacks it, see pyproject.toml.
-        pytest.skip("the package gradio is not installed (the extra serve)")
+        _absent("the package gradio is not installed (the extra serve)")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
