@@ -64,7 +64,9 @@ def busy_remark(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def busy(entry: Mapping[str, Any]) -> str:
-    """Why a run counts as one on a busy machine; empty where it does not."""
+    """Why a run counts as one on a busy machine; empty where it does not, or where it timed nothing."""
+    if entry.get("timed") == 0:
+        return ""
     cores = entry["environment"]["usable_cores"]
     everything = entry["environment"].get("logical_cores") or cores
     before, others = entry.get("load_before"), entry.get("other_cores")

@@ -116,7 +116,7 @@ def run(
             beside = beside or (find_largest and bool(largest.pending(ledger, plans, retry_failed)))
             if work.missing or work.unscored() or work.unreported() or beside:
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
-                with _noted(folder, run_file, run_id, chosen, plans, galleries):
+                with _noted(folder, run_file, run_id, chosen, plans, galleries) as timed:
                     _prepare_inputs(folder, resolved)
                     for gallery in galleries:
                         outside.take(gallery, folder, ledger, work.pair_metrics)
@@ -124,6 +124,7 @@ def run(
                     rates.find(setting, ledger, plans, retry_failed)
                     if find_largest:
                         largest.find(setting, ledger, plans, retry_failed)
+                    timed(sum(len(cells) for _, cells in work.missing))
                     ledger.drawn |= _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
             labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
@@ -229,8 +230,12 @@ def _noted(
     device: torch.device,
     plans: Sequence[MethodPlan],
     galleries: Sequence[outside.Gallery],
-) -> Iterator[None]:
-    """An entry in run.json around the work: written before the first row, completed after the last."""
+) -> Iterator[Callable[[int], None]]:
+    """An entry in run.json around the work: written before the first row, completed after the last.
+
+    The block calls what it is given once nothing more is timed, with the number of cells that were: what else the
+    machine does after that harms no figure.
+    """
     entry = {
         "run_id": run_id,
         "started": utc_now(),
@@ -240,6 +245,7 @@ def _noted(
         "load_before": environment.load_average(),
         "load_after": None,
         "seconds": None,
+        "timed": None,
         "other_cores": None,
         "busy": None,
         "environment": environment.describe(device),
@@ -247,14 +253,19 @@ def _noted(
     begun, neighbours = time.monotonic(), environment.Neighbours()
     run_file["runs"].append(entry)
     folder.write_run(run_file)
+
+    def timed(cells: int) -> None:
+        entry.update(timed=cells, other_cores=neighbours.cores())
+
     try:
-        yield
+        yield timed
     finally:
+        if entry["timed"] is None:  # broken off while timing
+            entry["other_cores"] = neighbours.cores()
         entry |= {
             "ended": utc_now(),
             "load_after": environment.load_average(),
             "seconds": round(time.monotonic() - begun, 3),
-            "other_cores": neighbours.cores(),
         }
         entry["busy"] = bool(remarks.busy(entry))
         folder.write_run(run_file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -51,12 +52,17 @@ def score(setting: Setting, ledger: Ledger, pending: Sequence[Piece], jobs: int 
 
 
 def share_out(pending: Sequence[Piece], jobs: int) -> list[list[Piece]]:
-    """Up to ``jobs`` parts of about the same size; what is of one picture, or of one set, stays in one part."""
+    """Up to ``jobs`` parts of about as many pixels each; what is of one picture, or of one set, stays in one part."""
     cells = list(dict.fromkeys(cell for _, cell in pending))
-    # Pictures of one pair stand together, and metrics remember what they computed of it.
+    # Pictures of one pair stand together, and metrics remember what they computed of it: cut where the pixels are even.
     pictures = [cell for cell in cells if not isinstance(cell, SetCell)]
     sets = [cell for cell in cells if isinstance(cell, SetCell)]
-    place: dict[Scored, int] = {cell: i * jobs // len(pictures) for i, cell in enumerate(pictures)}
+    pixels = [max(cell.size, 1) ** 2 for cell in pictures]
+    before = itertools.accumulate(pixels, initial=0)
+    place: dict[Scored, int] = {
+        cell: int((start + own / 2) * jobs / sum(pixels))
+        for cell, start, own in zip(pictures, before, pixels, strict=False)
+    }
     place |= {cell: i % jobs for i, cell in enumerate(sets)}
     parts: list[list[Piece]] = [[] for _ in range(jobs)]
     for number, cell in pending:
