@@ -57,7 +57,7 @@ def save(page: Any, name: str) -> None:
     """What the window shows as ``docs/images/NAME.webp``, in the best quality that keeps it under 150 kB."""
     with Image.open(io.BytesIO(page.screenshot(timeout=_PATIENCE_MS))) as opened:
         picture = opened.convert("RGB")
-    for quality in (85, 75, 65, 50):
+    for quality in (85, 75, 65, 50, 40):
         buffer = io.BytesIO()
         picture.save(buffer, "WEBP", quality=quality, method=6)
         if buffer.tell() < LARGEST:

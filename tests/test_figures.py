@@ -17,7 +17,16 @@ from report_runs import METHODS, PAIRS, read_json, write_run
 from zoo.bench.rows import latest, read_rows
 from zoo.errors import ConfigError, InputError, ProtocolError, UnknownNameError
 from zoo.report.figures import FIGURES, FigureOptions, canvas, draw_figures
-from zoo.report.figures.data import Boundary, Point, Series, against_size, memory_boundary, memory_limit, pareto
+from zoo.report.figures.data import (
+    Boundary,
+    Point,
+    Series,
+    against_size,
+    memory_boundary,
+    memory_limit,
+    pareto,
+    tradeoff_metrics,
+)
 from zoo.report.figures.draw import _MAKERS, _Source
 from zoo.report.figures.grid import GridRow, Region, grid, most_detailed, sample_pairs
 from zoo.report.figures.losses import loss_curves, read_curve, running_median
@@ -193,6 +202,19 @@ def test_tradeoff_is_the_means_with_the_sweep_in_order_of_strength(swept: Path):
             pytest.approx(mean(swept, "style-copy", "gram_loss", 64)),
         )
     ]
+
+
+def test_tradeoff_is_drawn_of_metrics_that_have_values(swept: Path):
+    source = read(swept)
+    content, style = tradeoff_metrics(source.table, source.registry)
+    lost = [
+        dataclasses.replace(line, values={**line.values, content: None if not line.baseline else 1.0})
+        for line in source.table.lines
+    ]
+    other, same = tradeoff_metrics(dataclasses.replace(source.table, lines=lost), source.registry)
+    assert content is not None
+    assert other != content
+    assert same == style
 
 
 def test_pareto_keeps_what_nothing_beats():

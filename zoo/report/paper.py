@@ -292,7 +292,7 @@ class _Source:
             "libraries": self._libraries(),
             "timing": _timing(resolved),
             "remarks": [text for text in self.table.remarks if text not in beaten],
-            "reasons": _reasons(self.table.notes),
+            "reasons": _reasons(self._lost()),
             "families": self._families(),
             "precision": self._precision(),
             "encoders": self._encoders(),
@@ -427,6 +427,15 @@ class _Source:
         )
         return next(ends), next(ends)
 
+    def _lost(self) -> list[str]:
+        """What failed or was skipped, each reason once with what it cost; footnotes of the table come first."""
+        shown = {line.method for line in self.table.lines}
+        lost: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            if row.status != "ok" and row.reason and row.method in shown and row.metric not in self.metrics:
+                lost.setdefault(row.reason, {})[row.metric] = None
+        return [*self.table.notes, *(f"{', '.join(metrics)}: {reason}" for reason, metrics in lost.items())]
+
     def _front(self) -> list[str]:
         content, style = tradeoff_metrics(self.table, self.registry)
         content, style = self.figures.content or content, self.figures.style or style
@@ -519,7 +528,7 @@ def _timing(resolved: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _reasons(notes: Sequence[str], listed: int = 3) -> str:
-    """The first footnotes of the tables in one clause, and how many there are beside."""
+    """The first notes in one clause, and how many there are beside."""
     texts = [note.rstrip(".") for note in notes[:listed]]
     rest = len(notes) - len(texts)
     return "; ".join(texts) + (f"; and {_count(rest, 'further reason')}" if rest else "")

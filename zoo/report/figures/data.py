@@ -92,8 +92,11 @@ STYLE_METRICS = ("e_statistic", "sifid", "ge", "lp", "gram_loss", "mean_std_loss
 
 
 def tradeoff_metrics(table: Table, registry: Registry) -> tuple[str | None, str | None]:
-    """The content and the style metric to draw: the first of those preferred that the table holds, else any."""
-    present = [column.metric for column in table.columns if "[" not in column.metric]
+    """The content and the style metric to draw: the first of those preferred that a method has values of, else any."""
+    scored = {
+        name for line in table.lines if not line.baseline for name, value in line.values.items() if value is not None
+    }
+    present = [column.metric for column in table.columns if "[" not in column.metric and column.metric in scored]
     known = {name: registry.metrics[name].measures for name in present if name in registry.metrics}
     chosen: list[str | None] = []
     for kind, preferred in (("content", CONTENT_METRICS), ("style", STYLE_METRICS)):
