@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import browser as browser  # the fixture
 from report_runs import METHODS, write_run
 
 from zoo.bench.plan import Cell
@@ -17,30 +16,6 @@ from zoo.report.page import write_page
 from zoo.report.tables import read_table
 
 GATYS, ADAIN, WCT = METHODS
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-def _absent(reason: str) -> None:
-    """In CI a browser is installed first: there, its absence is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if executable is None:
-        _absent("no Chromium is installed (Debian: apt-get install chromium)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _absent("the package playwright is not installed")
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox needs privileges that containers lack; the page is ours and fetches nothing.
-        launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

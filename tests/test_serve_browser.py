@@ -5,28 +5,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
+from browsers import absent
+from browsers import browser as browser  # the fixture
 from PIL import Image
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Not a measure of speed: a machine that does much else is slow, not wrong.
 _PATIENCE = 180
-
-
-def _absent(reason: str) -> NoReturn:
-    """In CI what this needs is installed first: there, its absence is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class Server:
@@ -69,22 +62,10 @@ class Server:
         return code
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if executable is None:
-        _absent("no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.fixture(scope="module", autouse=True)
+def _gradio() -> None:
     if importlib.util.find_spec("gradio") is None:
-        _absent("the package gradio is not installed (the extra serve)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _absent("the package playwright is not installed")
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox needs privileges that containers lack; the page is ours and fetches nothing.
-        launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
+        absent("the package gradio is not installed (the extra serve)")
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import browser as browser  # the fixture
 from command import run as command
 from study_runs import make
-from test_page_browser import browser as browser  # the fixture
 
 from zoo.study.answers import Key, read_answers
 from zoo.study.server import make_server

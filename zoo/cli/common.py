@@ -34,6 +34,27 @@ console = Console(stderr=True)
 out = Console(width=None if sys.stdout.isatty() else 140)
 
 
+def split_list(text: str | None, separator: str = ",") -> list[str]:
+    """The parts of a flag's value, without spaces around them; none of None or of nothing."""
+    return [part.strip() for part in text.split(separator) if part.strip()] if text else []
+
+
+def split_labels(text: str | None) -> list[str]:
+    """Labels between commas that stand outside brackets: ``adain.zoo,gatys.zoo[init=content,num_steps=50]``."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()] if text else []
+
+
+def split_pairs(text: str | None) -> list[tuple[str, str]]:
+    """``CONTENT:STYLE`` between commas; ConfigError for a part without a colon."""
+    found = []
+    for part in split_list(text):
+        content, colon, style = part.partition(":")
+        if not colon:
+            raise ConfigError(f"--pairs is CONTENT:STYLE, comma-separated, not {part!r}.")
+        found.append((content.strip(), style.strip()))
+    return found
+
+
 def method_options(extra: Sequence[str], name: str) -> dict[str, Any]:
     """``--num-steps 300 --optimizer=adam --flag`` as a dictionary, checked against the names the method has.
 

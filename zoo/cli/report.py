@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zoo.cli.common import console
+from zoo.cli.common import console, split_labels, split_list, split_pairs
 from zoo.errors import ConfigError
 
 
@@ -53,7 +52,7 @@ def report(
     from zoo.report.layout import Layout
     from zoo.report.tables import write_report
 
-    chosen = FORMATS if formats == "all" else tuple(name.strip() for name in formats.split(",") if name.strip())
+    chosen = FORMATS if formats == "all" else tuple(split_list(formats))
     layout = Layout.make(columns, intervals=intervals, digits=digits, sort=sort)
     written = write_tables(run, out, layout=layout, formats=chosen)
     if out is None:
@@ -61,15 +60,15 @@ def report(
     said = [f"No {name}: {reason}." for name, reason in written.omitted.items()]
     said.append(f"{len(written.files)} files in {written.folder}")
     place = out or run
-    metrics = _list(tradeoff, ",") or [None, None]
+    metrics = split_list(tradeoff) or [None, None]
     if len(metrics) != 2:
         raise ConfigError(f"--tradeoff is CONTENT,STYLE, such as lpips,gram_loss, not {tradeoff!r}.")
     chosen_figures = FigureOptions(
-        only=_list(only, ","),
-        pairs=_pairs(pairs),
+        only=split_list(only),
+        pairs=split_pairs(pairs),
         sample=sample,
         seed=seed,
-        methods=_labels(grid_methods),
+        methods=split_labels(grid_methods),
         zoom=zoom,
         size=size,
         content=metrics[0],
@@ -95,25 +94,6 @@ def report(
     if not quiet:
         for text in said:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _list(text: str | None, separator: str) -> list[str]:
-    return [part.strip() for part in text.split(separator) if part.strip()] if text else []
-
-
-def _labels(text: str | None) -> list[str]:
-    """Labels between commas that stand outside brackets: ``adain.zoo,gatys.zoo[init=content,num_steps=50]``."""
-    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()] if text else []
-
-
-def _pairs(text: str | None) -> list[tuple[str, str]]:
-    found = []
-    for part in _list(text, ","):
-        content, colon, style = part.partition(":")
-        if not colon:
-            raise ConfigError(f"--pairs is CONTENT:STYLE, comma-separated, not {part!r}.")
-        found.append((content.strip(), style.strip()))
-    return found
 
 
 def _named_files(texts: Sequence[str]) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.common import console
+from zoo.cli.common import console, split_list
 
 
 def serve(
@@ -55,7 +55,7 @@ def serve(
         host=host,
         port=port,
         limits=limits,
-        methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+        methods=tuple(split_list(methods)),
         device=device,
         precision=precision,
         open_browser=not no_open,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.common import console, out
+from zoo.cli.common import console, out, split_labels, split_list, split_pairs
 
 study = typer.Typer(help="Make, serve and score a blind study of a run's pictures.", no_args_is_help=True)
 
@@ -38,18 +38,17 @@ def make(
 
     The page opens from a disk: send the folder, get a file of answers back. Or show it with 'zoo study serve OUT'.
     """
-    from zoo.cli.report import _labels, _list, _pairs
     from zoo.study import StudyOptions, make_study
 
     options = StudyOptions(
-        questions=tuple(_list(questions, ",")),
+        questions=tuple(split_list(questions)),
         choices=choices,
         per_judge=per_judge,
         judges=judges,
         checks=checks,
         repeats=repeats,
-        methods=tuple(_labels(methods)),
-        pairs=tuple(_pairs(pairs)),
+        methods=tuple(split_labels(methods)),
+        pairs=tuple(split_pairs(pairs)),
         sample=sample,
         size=size,
         strength=strength,
@@ -63,7 +62,7 @@ def make(
         f"{made.page.parent}: send this folder, or run 'zoo study serve {folder}'.",
         f"{made.key}: keep this file, it tells which picture is whose.",
         f"{made.forms} forms of up to {made.longest} questions; balance is exact after every {made.round} judges, "
-        "each with a form of his own (index.html#form=1, #form=2, ...).",
+        "each with a form of their own (index.html#form=1, #form=2, ...).",
     ]
     for sentence in said:
         out.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -89,7 +88,6 @@ def score(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Scores of the methods with intervals, agreement of the judges, and which metrics choose as people do."""
-    from zoo.cli.report import _list
     from zoo.report.files import FORMATS
     from zoo.report.forms import to_rich
     from zoo.study import score_study, write_scores
@@ -97,7 +95,7 @@ def score(
 
     read = Key.read(key)
     scored = score_study(read_answers(answers, read), read, run, min_right=min_right, keep_all=keep_all, seed=seed)
-    chosen = FORMATS if formats == "all" else tuple(_list(formats, ","))
+    chosen = FORMATS if formats == "all" else tuple(split_list(formats))
     written = write_scores(scored, folder or key.parent / "scores", formats=chosen, width_mm=width)
     if quiet:
         return
