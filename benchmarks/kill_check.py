@@ -4,7 +4,9 @@
 
 The run is a protocol of two pairs at 128 pixels with real methods (``--methods``) and metrics. Each round starts ``zoo
 bench`` anew on an empty folder, kills it with SIGKILL after a random part of the unbroken run's time, starts it again
-and compares every row but timings and memory. Exit code 1 if one differs. A killed run's workers end by themselves.
+and compares every row but timings and memory. Exit code 1 if one differs. A killed run's workers end by themselves. A
+round whose run had ended before the kill counts for nothing.
+Beside the JSON file stands a table of the rounds.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,6 +53,28 @@ def start(protocol: Path, out: Path, methods: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
+def table(data: dict[str, Any]) -> str:
+    """The rounds as Markdown."""
+    lines = [
+        f"{data['methods']}; an unbroken run takes {data['unbroken_seconds']:.1f} s and leaves {data['rows']} rows",
+        "",
+        "| killed after (s) | rows kept | after going on |",
+        "|---:|---:|---|",
+    ]
+    for one in data["rounds"]:
+        told = "equal" if one["equal"] else "differs"
+        ended = ", had ended before" if one["finished"] else ""
+        lines.append(f"| {one['killed_after']:.1f}{ended} | {one['rows_kept']} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Atomically."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
 def main() -> int:
     """Run the check and write what happened in every round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -59,7 +84,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     moments = random.Random(given.seed)
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         protocol = folder / "kills.yaml"
@@ -69,8 +94,8 @@ def main() -> int:
             sys.exit("the unbroken run failed")
         seconds = time.monotonic() - begun
         whole = facts(folder / "whole")
-        for number in range(given.kills):
-            out = folder / str(number)
+        while sum(not one["finished"] for one in rounds) < given.kills:
+            out = folder / str(len(rounds))
             process = start(protocol, out, given.methods)
             after = moments.uniform(0.05, 1) * seconds
             time.sleep(after)
@@ -82,10 +107,9 @@ def main() -> int:
             equal = code == 0 and facts(out) == whole
             rounds.append({"killed_after": round(after, 2), "finished": finished, "rows_kept": kept, "equal": equal})
             print(rounds[-1], flush=True)
-    data = {"unbroken_seconds": round(seconds, 2), "rows": len(whole), "rounds": rounds}
-    temporary = given.out.with_name(f".{given.out.name}.part")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, given.out)
+    data = {"methods": given.methods, "unbroken_seconds": round(seconds, 2), "rows": len(whole), "rounds": rounds}
+    write(given.out, json.dumps(data, indent=2) + "\n")
+    write(given.out.with_suffix(".md"), table(data))
     return 0 if all(one["equal"] for one in rounds) else 1
 
 

@@ -4,11 +4,14 @@
 built-in photographs and styles; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every
 method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained styles;
 ``docs/images/textures.webp`` shows textures from several seeds. A few minutes on two CPU cores.
+
+``docs/images/results`` holds charts of the runs in ``results/``, as ``zoo report RUN --figures`` draws them.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -16,6 +19,7 @@ import torch
 import zoo
 from zoo import images
 from zoo.errors import UnsupportedError
+from zoo.report.figures import FigureOptions, draw_figures
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic"), ("rocket", "marbling"))
@@ -33,6 +37,8 @@ SIZE = "320"
 SHEETS = ("adain", "wct", "style-swap")
 SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
 TRAINED = ("johnson", "texture-nets", "cin")
+# Runs in results/ and which of their figures.
+CHARTS = {"speed": ("speed", "memory"), "tradeoff": ("tradeoff",), "styleid-sample": ("tradeoff", "ranks")}
 SHEET_STYLES = ("swirls", "stained-glass", "pointillism", "woodblock", "cubism", "marbling")
 
 
@@ -105,7 +111,28 @@ def textures() -> None:
     zoo.write(IMAGES / "textures.webp", sheet, quality=80)
 
 
-DRAWN = {"styles": styles, "grid": grid, "sheets": sheets, "trained": trained, "textures": textures}
+def charts() -> None:
+    """Figures of committed runs, which need their rows alone."""
+    for run, names in CHARTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = draw_figures(IMAGES.parent.parent / "results" / run, Path(folder), FigureOptions(only=names))
+            for name, files in drawn.written.items():
+                (picture,) = (file for file in files if file.suffix == ".png")
+                zoo.write(
+                    IMAGES / "results" / f"{run}-{name}.webp", zoo.read(picture, size="long:1200").pixels, quality=90
+                )
+        for name, reason in drawn.omitted.items():
+            print(f"{run}: no {name}: {reason}")
+
+
+DRAWN = {
+    "styles": styles,
+    "grid": grid,
+    "sheets": sheets,
+    "trained": trained,
+    "textures": textures,
+    "charts": charts,
+}
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or list(DRAWN):
