@@ -115,7 +115,7 @@ def _training(name: str, reference: str, own: str) -> str:
     module, _, cls = reference.partition(":")
     source = module_source(module)
     parts = [
-        f"`zoo train {name} --help` lists these options with those of every run: see "
+        f"`zoo train {name} --options` lists these options with those of every run: see "
         "[Train your style](../train-your-style.md)."
     ]
     # A task in a file of its own explains itself there.
