@@ -62,7 +62,8 @@ def stylize(
         int | None, typer.Option(min=1, help="Refuse larger images (a guard against broken headers).")
     ] = None,
     strength: Annotated[
-        float, typer.Option("--alpha", "--strength", help="0 keeps the content, 1 is the full style.")
+        float,
+        typer.Option("--alpha", "--strength", help="0 is the content (some methods rebuild it), 1 is the full style."),
     ] = 1.0,
     weights: Annotated[
         str | None,

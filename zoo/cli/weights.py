@@ -100,7 +100,7 @@ def fetch(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every checkpoint that is registered.")] = False,
 ) -> None:
-    """Download weights; what was broken off goes on. The only command that contacts another host.
+    """Download weights; what was broken off goes on. Only this and 'zoo data fetch' contact other hosts.
 
     ZOO_HOME is the folder of checkpoints, ZOO_MIRROR a base URL in place of their host, ZOO_OFFLINE=1 forbids fetching.
     Encoders and networks of metrics go into their library's own cache; a metric's name stands for all it reads.
