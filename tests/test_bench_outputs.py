@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
 from zoo.cli import main
 from zoo.download import file_sha256
-from zoo.errors import ProtocolError
+from zoo.errors import ImageError, ProtocolError
 from zoo.registry import load_registry
 
 PROTOCOL: dict[str, Any] = {
@@ -292,3 +294,59 @@ def test_the_command_scores_a_folder_and_names_mistakes_in_one_line(scored, mine
         assert said.count("\n") == 1
     assert command(*common, "--outputs", f"mine={mine}", "--outputs", f"mine={mine}") == 2
     assert command(*common, "--methods", "") == 2
+
+
+# -- a place that cannot be written ------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_cannot_be_written_ends_the_run_and_is_measured_later(inside, protocol, tmp_path):
+    """As on a full disk: nothing is wrong with the method, so no row says that it failed."""
+    out = tmp_path / "out"
+    blocked = out / "outputs" / "tint.plain__green__sea__32__seed0__strength1.png"
+    blocked.mkdir(parents=True)
+    with pytest.raises(ProtocolError, match=r"green__sea.*Earlier rows are intact; make room, then run it again\."):
+        run(["tint"], protocol, out, device="cpu", threads=1)
+    kept = read_rows(out / "rows.jsonl")
+    assert {row.status for row in kept} == {"ok"}
+    blocked.rmdir()
+    again = run(["tint"], protocol, out, device="cpu", threads=1)
+    assert quality(again.rows, "tint.plain") == quality(inside.rows, "tint.plain")
+
+
+def test_a_given_picture_that_cannot_be_copied_is_not_called_unusable(inside, protocol, tmp_path, monkeypatch):
+    pictures = copied(inside, tmp_path / "pictures")
+    out, replace = tmp_path / "out", os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name.startswith("mine__"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        with pytest.raises(ImageError, match="No space left on device"):
+            run([], protocol, out, device="cpu", threads=1, outputs={"mine": pictures})
+    assert not (out / "rows.jsonl").exists() or not read_rows(out / "rows.jsonl")
+    again = run([], protocol, out, device="cpu", threads=1, outputs={"mine": pictures})
+    assert {row.status for row in again.rows} == {"ok"}
+
+
+def test_a_method_with_other_weights_than_the_rows_is_refused(inside, protocol, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(inside.folder, out)
+    rows = (out / "rows.jsonl").read_text()
+    own = '"method": "tint.plain", "checkpoint": '
+    assert f"{own}null" in rows
+    other = rows.replace(f"{own}null", f'{own}"{"0" * 64}"')
+    (out / "rows.jsonl").write_text(other)
+    with pytest.raises(ProtocolError, match=r"tint\.plain with other weights.*--again"):
+        run(["tint"], protocol, out, device="cpu", threads=1)
+    assert (out / "rows.jsonl").read_text() == other
+    result = run(["tint"], protocol, out, device="cpu", threads=1, again=True)
+    assert quality(result.rows, "tint.plain") == quality(inside.rows, "tint.plain")
+    assert {row.checkpoint for row in read_rows(out / "rows.jsonl")} == {None}
+    (earlier,) = out.glob("earlier-*")
+    aside = read_rows(earlier / "rows.jsonl")
+    assert {(row.method, row.checkpoint) for row in aside} == {("tint.plain", "0" * 64)}
+    assert len(aside) == len([row for row in read_rows(inside.folder / "rows.jsonl") if row.method == "tint.plain"])
+    assert len(list((earlier / "outputs").glob("tint.plain__*.png"))) == len(PAIRS)

@@ -175,6 +175,16 @@ def test_unknown_metrics_methods_and_options_get_a_suggestion(folder, registry):
         plan_methods(protocol, registry, ["stepper"])
 
 
+def test_wrong_values_are_named_before_anything_is_measured(folder, registry):
+    with pytest.raises(ProtocolError, match=r"tiny, ssim\[chanels=rgb\].*did you mean 'channels'"):
+        resolve(folder, registry, metrics=[{"name": "ssim", "settings": {"chanels": "rgb"}}])
+    with pytest.raises(ProtocolError, match=r"tiny, ssim\[channels=red\].*luma"):
+        resolve(folder, registry, metrics=[{"name": "ssim", "settings": {"channels": "red"}}])
+    protocol = resolve(folder, registry, methods={"stepper": {"options": {"num_steps": "many"}}})
+    with pytest.raises(ProtocolError, match=r"tiny, stepper\.plain.*num_steps"):
+        plan_methods(protocol, registry, ["stepper"])
+
+
 def test_settings_go_from_general_to_particular(folder, registry):
     protocol = resolve(
         folder,

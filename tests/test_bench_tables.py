@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import re
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from zoo.bench.rows import Row
 from zoo.errors import ProtocolError
 from zoo.report.forms import escape_tex, to_latex, to_markdown, to_rich
-from zoo.report.present import number, present, to_csv
+from zoo.report.present import number, present, to_csv, to_json
 from zoo.report.tables import Table, build_table
 
 RUN: dict[str, Any] = {
@@ -217,3 +218,43 @@ def test_a_column_of_very_large_numbers_says_its_power_of_ten_once():
     assert "gram loss (1e11) ↓" in text
     assert "| 3.20 |" in text
     assert "| 0.0500 |" in text
+
+
+# -- seeds, strengths and coverage -------------------------------------------------------------------------------------
+
+
+def run_with(**resolved: Any) -> dict[str, Any]:
+    protocol = {**RUN["protocol"], "resolved": {**RUN["protocol"]["resolved"], **resolved}}
+    return {**RUN, "protocol": protocol}
+
+
+def test_sanity_rows_count_for_every_seed():
+    """They have no seed of their own, and must not take the other seeds of the methods away."""
+    rows = [row("m.x", "a", "ssim", 0.5), row("m.x", "a", "ssim", 0.25, seed=1), row("content-copy", "a", "ssim", 1.0)]
+    table = build_table(rows, run_with(seeds=[0, 1], pairs=[["a", "s"]]))
+    assert values(table, "ssim") == {"m.x": 0.375, "content-copy": 1.0}
+    assert set(table.pairs.values()) == {2}
+    assert table.missing == {}
+
+
+def test_loading_has_no_strength_of_its_own():
+    rows = [
+        row("m.x", None, "seconds.load", 1.0),
+        row("m.x", "a", "seconds.stylize", 0.5, strength=0.5),
+        row("m.x", "a", "seconds.stylize", 0.25, strength=0.25),
+    ]
+    table = build_table(rows, run_with(baselines=[], strengths=[0.25, 0.5]))
+    assert [(line.strength, line.values["seconds.load"]) for line in table.lines] == [(0.5, 1.0), (0.25, 1.0)]
+
+
+def test_a_pair_that_few_lack_is_named_and_the_json_names_all():
+    contents = [f"c{i:02}" for i in range(12)]
+    pairs = [[content, "s"] for content in contents]
+    rows = [row(method, content, "ssim", 0.5) for method in ("m.x", "m.y") for content in contents]
+    run = run_with(baselines=[], pairs=pairs)
+    table = build_table([r for r in rows if (r.method, r.content) != ("m.y", "c03")], run)
+    assert table.remarks == ["SSIM at 64: over the 11 of 12 pairs that every line covers: all but c03 x s."]
+    found = json.loads(to_json(table))
+    assert [line["values"]["ssim"]["without"] for line in found["lines"]] == [["c03 x s"]] * 2
+    most = build_table([r for r in rows if r.method == "m.x" or str(r.content) < "c10"], run)
+    assert most.remarks == ["SSIM at 64: over the 10 of 12 pairs that every line covers: all but c10 x s, c11 x s."]

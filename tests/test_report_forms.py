@@ -423,3 +423,15 @@ def test_the_layout_in_the_documentation_is_one(table, tmp_path):
     form = present(table, Layout.make(tmp_path / "layout.yaml"))
     assert [heading.text for heading in form.headings] == ["method", "SSIM ↑", "time (s) ↓"]
     assert form.groups[0].rows[0][0].text == "Gatys et al."
+
+
+def test_pictures_made_elsewhere_under_a_quoted_name_have_unknown_weights():
+    import dataclasses
+
+    from grid_runs import row
+
+    own = [dataclasses.replace(row("StyTR2", "00", "00", "lpips", 1.0), size=512)]
+    found = differences(sources()["styleid"], "StyTR2", own, run_file(), load_registry())
+    assert found is not None
+    assert "pictures made elsewhere here, with weights that nothing tells" in found
+    assert "size 512 there" not in found

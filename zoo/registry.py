@@ -151,11 +151,13 @@ class MetricEntry(_Entry):
 
     ``scope``: a value of one picture (``pair``), or of all pictures of a method together (``set``). ``needs`` are the
     networks or encoders whose weights it reads with its default settings, ``optional`` those of other settings;
-    ``package`` is a module of the extra ``metrics`` that it imports.
+    ``package`` is a module of the extra ``metrics`` that it imports. ``heading`` is what tables call it with its default
+    settings, where its plain name belongs to a published definition with others.
     """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
     title: str
+    heading: str | None = None
     measures: Literal["content", "style", "both"]
     scope: Literal["pair", "set"] = "pair"
     direction: Literal["higher", "lower"]

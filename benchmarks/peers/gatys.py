@@ -215,9 +215,10 @@ def markdown(result: dict[str, Any]) -> str:
     """The same figures as a Markdown table."""
     lines = [
         f"{result['size']} x {result['size']} pixels, {result['machine']}, {result['threads']} threads, torch "
-        f"{result['torch']}, median of {result['steps']} rounds, {result['time'][:10]}",
+        f"{result['torch']}, {result['steps']} rounds, load {result['load_average'][0]:.1f} when they ended, "
+        f"{result['time'][:10]}",
         "",
-        "| contestant | seconds per step | ratio (range) | peak memory above idle (MiB) |",
+        "| contestant | median of seconds per step | median of the rounds' ratios (range) | peak memory above idle (MiB) |",
         "|---|---:|---:|---:|",
     ]
     for row in result["rows"]:

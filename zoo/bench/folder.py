@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import filelock
 
 from zoo.bench.plan import Cell
 from zoo.bench.protocol import ResolvedProtocol
+from zoo.bench.rows import Row, read_rows
 from zoo.errors import ProtocolError
 
 _RESULTS = ("rows.jsonl", "run.json", "table.csv", "table.md", "table.tex", "sheet.jpg", "tables", "figures", "page")
@@ -84,6 +85,32 @@ class Folder:
         except OSError as error:
             raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
 
+    def retire(self, stamp: str, methods: Collection[str]) -> None:
+        """Move the rows and pictures of ``methods`` into ``earlier-STAMP``, so that they are measured anew.
+
+        Nothing is deleted: the rows are in two places before they are in one.
+        """
+        rows = read_rows(self.rows)
+        retired = [row for row in rows if row.method in methods]
+        if not retired:
+            return
+        target = self.path / f"earlier-{stamp}"
+        names = {
+            Cell(row.method, row.content, row.style, row.size, row.seed, row.strength).filename
+            for row in retired
+            if row.content is not None and row.style is not None
+        }
+        try:
+            (target / "outputs").mkdir(parents=True)
+            shutil.copyfile(self.run, target / self.run.name)
+            write_rows(target / self.rows.name, retired)
+            for name in sorted(names):
+                if (self.outputs / name).exists():
+                    shutil.move(self.outputs / name, target / "outputs" / name)
+        except OSError as error:
+            raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
+        write_rows(self.rows, [row for row in rows if row.method not in methods])
+
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None where nothing was measured; ProtocolError where it is damaged or missing beside rows."""
         try:
@@ -120,6 +147,11 @@ def check_conditions(
                 f"{where} was measured with {name} {old}, and this is {name} {value}: numbers of both cannot stand in "
                 "one table. Choose another --out, or set the old ones aside with --fresh."
             )
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replace a file of rows in one move; ProtocolError where it cannot be written."""
+    write_text(path, "".join(row.to_json() + "\n" for row in rows))
 
 
 def write_text(path: Path, text: str) -> None:

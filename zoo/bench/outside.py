@@ -91,7 +91,11 @@ def open_gallery(label: str, folder: Path, protocol: ResolvedProtocol, registry:
 
 def _find(folder: Path, cells: Sequence[Cell], spec: Protocol) -> dict[Cell, Path]:
     named: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise ProtocolError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    for path in paths:
         if path.suffix.lower() in images.READ_EXTENSIONS and path.is_file():
             named.setdefault(path.stem, []).append(path)
             method, *parts = path.stem.rsplit("__", _PARTS - 1)
@@ -99,14 +103,14 @@ def _find(folder: Path, cells: Sequence[Cell], spec: Protocol) -> dict[Cell, Pat
                 named.setdefault("__".join(parts), []).append(path)
     found: dict[Cell, Path] = {}
     for cell in cells:
-        paths = [path for name in _names(cell, spec) for path in named.get(name, ())]
-        if len(paths) > 1:
+        own = [path for name in _names(cell, spec) for path in named.get(name, ())]
+        if len(own) > 1:
             raise ProtocolError(
-                f"{folder} holds two pictures of {cell.content} x {cell.style} at {cell.size}, {paths[0].name} and "
-                f"{paths[1].name}: keep one, and a folder per method."
+                f"{folder} holds two pictures of {cell.content} x {cell.style} at {cell.size}, {own[0].name} and "
+                f"{own[1].name}: keep one, and a folder per method."
             )
-        if paths:
-            found[cell] = paths[0]
+        if own:
+            found[cell] = own[0]
     return found
 
 
@@ -157,9 +161,11 @@ def take(gallery: Gallery, folder: Folder, ledger: Ledger, metrics: Sequence[int
             if picture.size != wanted:
                 here, there = (f"{width} x {height}" for height, width in (picture.size, wanted))
                 raise ProtocolError(f"the picture is {here} pixels and its content {there}: make it that size")
-            images.write(folder.output(cell), picture.pixels)
         except ZooError as error:
             gallery.unusable[cell] = str(error)
+            continue
+        # Where it cannot be written (a full disk), nothing is wrong with it: the run ends without a row.
+        images.write(folder.output(cell), picture.pixels)
     refused = [cell for cell in gallery.unusable if any(ledger.unlike(cell, metric) for metric in metrics)]
     unreported = gallery.unreported(ledger, metrics)
     ledger.begin("score", len(refused) + len(unreported))

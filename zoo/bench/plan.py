@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.bench.protocol import ResolvedProtocol, Timing, label_with
+from zoo.bench.protocol import ResolvedProtocol, Timing, check_settings, label_with
 from zoo.bench.rows import RowKey
 from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import Registry
@@ -145,13 +145,17 @@ class MethodPlan:
 def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable[str]) -> list[MethodPlan]:
     """A plan per method, in the order given; sizes ascend, so that the first failure for want of memory ends the rest.
 
-    Raises UnknownNameError for an option that a method lacks, ProtocolError where two methods share an output's name.
+    Raises UnknownNameError for an option that a method lacks, ProtocolError for a value that it refuses or where two
+    methods share an output's name.
     """
     plans: dict[str, MethodPlan] = {}
     for name in map(protocol.chosen, names):
         resolved = registry.resolve(name)
         known = frozenset(spec.name for spec in registry.options(name))
         options, timing = protocol.settings(resolved, known)
+        check_settings(
+            protocol.spec.name, resolved.label, resolved.entry.implementation, {**resolved.options, **options}
+        )
         label = label_with(resolved.label, options)
         plans[label] = MethodPlan(
             name=resolved.label,

@@ -1,7 +1,7 @@
 """A protocol is a YAML file that fixes everything a number depends on; its id, ``name@hash``, stands in every row.
 
-The hash covers the resolved protocol: hashes of the images and not their paths, versions of the metrics, every default
-filled in, keys sorted. Two protocols with one id measure the same thing; the description is free text and not hashed.
+The hash covers the resolved protocol: hashes of the images and not their paths, metrics with their versions (which stand
+for the defaults of settings that are not given), every other default filled in, keys sorted. Two protocols with one id measure the same thing; the description is free text and not hashed.
 Protocols that ship live in ``benchmarks/protocols`` of a checkout and in ``zoo/protocols`` of an installed package.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.bench.selection import SET_PREFIX, Pairs, expand_sets, list_pairs, set_file
-from zoo.errors import ImageError, ProtocolError, RegistryError, UnknownNameError, ZooError
-from zoo.registry import PACKAGE, Registry, Resolved, explain, read_yaml
+from zoo.config import Config
+from zoo.errors import ConfigError, ImageError, ProtocolError, RegistryError, UnknownNameError, ZooError
+from zoo.registry import PACKAGE, Registry, Resolved, explain, import_object, read_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Baseline = Literal["content-copy", "style-copy", "color-transfer"]
@@ -236,6 +238,21 @@ class ResolvedProtocol:
         return options, timing
 
 
+def check_settings(protocol: str, name: str, implementation: str, settings: Mapping[str, Any]) -> None:
+    """ProtocolError where the class of a method or metric refuses its settings.
+
+    One that cannot be imported is left to its worker, which says why in rows of its own.
+    """
+    try:
+        config: type[Config] = import_object(implementation).Config
+    except Exception:
+        return
+    try:
+        config.make(settings)
+    except ConfigError as error:
+        raise ProtocolError(f"Protocol {protocol}, {name}: {error}") from error
+
+
 def protocol_folder() -> Path:
     """Where the protocols that ship are: inside the installed package, or in the checkout."""
     bundled = PACKAGE / "protocols"
@@ -272,8 +289,8 @@ def load_protocol(path: Path) -> Protocol:
 def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> ResolvedProtocol:
     """Hash the images (paths are relative to ``folder``), look the metrics up and list the pairs.
 
-    Raises ProtocolError for an image that cannot be read or whose hash differs, UnknownNameError for a metric or a
-    method that the registry lacks.
+    Raises ProtocolError for an image that cannot be read or whose hash differs, and for a metric's setting that it does
+    not have or whose value it refuses; UnknownNameError for a metric or a method that the registry lacks.
     """
     for name, choice in spec.methods.items():
         registry.resolve(name if choice.preset is None else f"{name}.{choice.preset}")
@@ -282,6 +299,8 @@ def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> Resolv
         tuple(_resolve_image(ref, folder, spec.name) for ref in refs if ref.label in used)
         for refs, used in ((spec.contents, {c for c, _ in pairs}), (spec.styles, {s for _, s in pairs}))
     )
+    for metric in spec.metrics:
+        check_settings(spec.name, metric.label, registry.metric(metric.name).implementation, metric.settings)
     versions = tuple(registry.metric(metric.name).version for metric in spec.metrics)
     return ResolvedProtocol(spec, contents, styles, pairs, versions)
 

@@ -28,7 +28,7 @@ from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
 from zoo.download import file_sha256
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import load_registry
 from zoo.report.tables import Table, write_report
 
@@ -61,6 +61,7 @@ def run(
     precision: str = "auto",
     threads: int | None = None,
     fresh: bool = False,
+    again: bool = False,
     retry_failed: bool = False,
     outputs: Mapping[str, str | Path] | None = None,
     find_largest: bool = False,
@@ -71,8 +72,8 @@ def run(
     """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
 
     ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
-    ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside; ``retry_failed`` measures failed
-    and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
+    ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside, ``again`` those of these methods
+    alone (after training, say); ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
     (:mod:`zoo.bench.outside` tells how their files are named). ``find_largest`` searches for the largest size that fits
     each method (:mod:`zoo.bench.largest`). ``jobs`` processes score pictures at once; methods are measured one by one
     always. ``shard`` keeps to a part of the pairs and leaves out the metrics of sets (:mod:`zoo.bench.shards`).
@@ -106,8 +107,11 @@ def run(
         if fresh:
             folder.set_aside(stamp)
         run_file = _open_run(folder, resolved, setting)
+        if again:
+            folder.retire(stamp, {plan.label for plan in plans} | {gallery.label for gallery in galleries})
         with RowStore(folder.rows) as store:
             ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
+            _check_weights(ledger, folder)
             for gallery in galleries:
                 ledger.pictures.update(gallery.hashes)
                 outside.check_unchanged(gallery, ledger)
@@ -220,6 +224,17 @@ def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: stages.Settin
         return found
     identity = {"id": protocol.id, "description": protocol.spec.description, "resolved": protocol.data}
     return {"protocol": identity, "conditions": conditions, "runs": []}
+
+
+def _check_weights(ledger: Ledger, folder: Folder) -> None:
+    """ProtocolError where a method of this run was measured in the folder with other weights than it has now."""
+    for row in ledger.store.rows:
+        plan = ledger.plans.get(row.method)
+        if plan is not None and row.status == "ok" and row.checkpoint != plan.checkpoint:
+            raise ProtocolError(
+                f"{folder.path} holds results of {row.method} with other weights than it has now: numbers of both cannot "
+                "stand in one line. Choose another --out, or set the old ones of this method aside with --again."
+            )
 
 
 @contextmanager

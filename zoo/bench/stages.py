@@ -19,6 +19,7 @@ from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
 from zoo.bench.protocol import Limits
 from zoo.bench.rows import Status
 from zoo.bench.supervise import Worker, WorkerError
+from zoo.errors import ProtocolError
 
 # How reasons begin that speak of memory, the supervisor's and the worker's.
 OUT_OF_MEMORY = "out of memory"
@@ -111,6 +112,9 @@ class _Progress:
 
 def _note(ledger: Ledger, cells: Sequence[Cell], event: Mapping[str, Any], now: _Progress) -> None:
     kind = event["event"]
+    if kind == "unwritable":
+        # A full disk, say. The cell gets no row, so that it is measured once there is room.
+        raise ProtocolError(f"{event['reason']} Earlier rows are intact; make room, then run it again.")
     if kind == "loaded":
         now.precision = event["precision"]
         ledger.record(cells[0], now.precision, event["measured"])

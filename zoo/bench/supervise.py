@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -17,7 +18,10 @@ from typing import IO, Any
 
 import psutil
 
-_POLL_SECONDS = 0.05
+# What the supervisor does while it waits is taken from what is being timed.
+_POLL_SECONDS = 0.1
+# To find a process's children is to read the whole of /proc, a few milliseconds.
+_FAMILY_SECONDS = 2.0
 _STDERR_LINES = 40
 # How long a worker that closed its output, and the pipes of one that ended, may take to go.
 _EXIT_SECONDS = 5.0
@@ -55,6 +59,9 @@ class Worker:
             env=environment,
             start_new_session=True,
         )
+        self._watched = psutil.Process(self._process.pid)
+        self._family = [self._watched]
+        self._counted = -math.inf
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._readers = [
@@ -114,7 +121,7 @@ class Worker:
     def _exited(self) -> bool:
         """Whether the process has ended; it is not reaped by this, so its group can still be ended by its number."""
         try:
-            return psutil.Process(self._process.pid).status() == psutil.STATUS_ZOMBIE
+            return self._watched.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
 
@@ -131,12 +138,16 @@ class Worker:
             )
 
     def _resident(self) -> int:
+        """Bytes of the process and its children, who are looked for every two seconds."""
+        now = time.monotonic()
+        if now - self._counted > _FAMILY_SECONDS:
+            self._counted = now
+            with contextlib.suppress(psutil.Error):
+                self._family = [self._watched, *self._watched.children(recursive=True)]
         total = 0
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self._process.pid)
-            for one in (process, *process.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    total += one.memory_info().rss
+        for one in self._family:
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
         return total
 
     def _reason(self) -> str:

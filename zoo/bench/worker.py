@@ -7,6 +7,7 @@ The job names the method, its options, its cells and where the prepared inputs a
     measured  a cell's numbers; its picture is on disk by then
     refused   the method says that it cannot (or may not) do this cell, or any of them
     failed    a cell (or loading) failed, with the reason
+    unwritable  a cell's picture cannot be written, and no further cell is tried
 
 What the numbers are:
 
@@ -36,7 +37,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
-from zoo.errors import DownloadRequiredError, UnsupportedError
+from zoo.errors import DownloadRequiredError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
     from zoo.stylizer import Progress, StyleCode, Stylized, Stylizer
@@ -100,6 +101,9 @@ def run_cells(channel: Channel, model: Stylizer, measure: Callable[[dict[str, An
         channel.send("start", cell=number)
         try:
             measured = measure(cell)
+        except UnwritableError as error:
+            channel.send("unwritable", cell=number, reason=str(error))
+            return
         except REFUSALS as error:
             channel.send("refused", cell=number, reason=str(error))
         except Exception as error:
@@ -137,6 +141,10 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or allocator:
         return f"out of memory: {text}"[:500]
     return f"{type(error).__name__}: {text}"[:500]
+
+
+class UnwritableError(Exception):
+    """A picture cannot be written: nothing is wrong with the method, and the next picture would fare no better."""
 
 
 class _Session:
@@ -204,7 +212,10 @@ class _Session:
                 result.append(measurement(f"memory.{name}", value / memory.MIB, "MiB"))
         result.append(measurement("parameters", parameters(self.model), ""))
         begun = time.perf_counter()
-        written = images.write(cell["output"], stylized.image)
+        try:
+            written = images.write(cell["output"], stylized.image)
+        except ImageError as error:
+            raise UnwritableError(str(error)) from error
         next(number for number in result if number["metric"] == PRIMARY)["picture"] = file_sha256(written)
         files += time.perf_counter() - begun
         for name, seconds in (("warmup", warmup), ("files", files)):

@@ -39,6 +39,9 @@ def bench(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Set earlier results in the folder aside, or go on from them.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Set earlier results of these methods aside, such as after training them.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Measure failed and skipped cells again; others stay.")
     ] = False,
@@ -75,6 +78,7 @@ def bench(
     Exit code 1 if any method failed (the table says why), 130 after Ctrl-C.
     """
     from zoo.bench.run import run
+    from zoo.errors import ConfigError
 
     folders = _folders(outputs or [])
     if methods is None:
@@ -87,11 +91,14 @@ def bench(
                 "precision": precision,
                 "threads": threads,
                 "fresh": fresh,
+                "again": again,
                 "retry_failed": retry_failed,
                 "outputs": folders,
                 "find_largest": find_largest,
                 "jobs": jobs,
             }
+            if shards is not None and again:
+                raise ConfigError("--again is for a run on one machine: leave out --shards, or use --fresh.")
             if shards is None:
                 result = run(names, protocol, out, on_event=display.show, **options)
             else:

@@ -16,7 +16,8 @@ Being a sum over positions, it grows with the picture: compare values of one siz
 The softmax makes the value depend on the scale of the features. torchvision's network sees pixels in units of 0.226
 (the mean of its three deviations), the original one levels of 255: dividing by 255 x 0.226 gives its features the unit
 of torchvision's, and rows near the uniform distribution as there. Figures of this default are still no figures of
-another network: published ones need ``encoder="vgg19.torchvision"``, which is the reference in every respect.
+another network, so tables call it CFSD.vgg19-caffe; published ones need ``encoder="vgg19.torchvision"``, which is the
+reference in every respect.
 """
 
 from __future__ import annotations

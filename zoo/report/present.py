@@ -188,7 +188,10 @@ def to_json(table: Table) -> str:
             value = line.values.get(column.metric)
             if value is None:
                 continue
-            cell: dict[str, Any] = {"value": value, "pairs": table.pairs[line.size, line.strength, column.metric]}
+            place = line.size, line.strength, column.metric
+            cell: dict[str, Any] = {"value": value, "pairs": table.pairs[place]}
+            if place in table.missing:
+                cell["without"] = list(table.missing[place])
             if (interval := line.intervals.get(column.metric)) is not None:
                 cell |= {"low": interval.low, "high": interval.high}
             if (i, column.metric) in table.best | table.second:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row, latest
 from zoo.registry import Registry, read_yaml
 from zoo.report.bibliography import image_sets
@@ -62,22 +63,28 @@ def differences(
 
     None where the run did not measure the method.
     """
-    own = [row for row in rows if row.method.partition("[")[0].partition(".")[0] == method.lower()]
+    own = [row for row in rows if row.method.partition("[")[0].partition(".")[0].lower() == method.lower()]
     if not own:
         return None
     found = []
     if not _same_images(source, run_file):
         found.append("other images")
-    sizes = {row.size for row in own}
+    # The largest size that fits is of no picture.
+    sizes = {row.size for row in own if row.metric not in MEASURES or row.content is not None}
     if source.size is None:
         found.append("size not stated there")
     elif sizes != {source.size}:
         found.append(f"size {source.size} there")
     kinds = set()
     for label in {row.method.partition("[")[0] for row in own}:
+        if label.partition(".")[0] not in registry.methods:
+            kinds.add("unknown")
+            continue
         checkpoint = registry.resolve(label).checkpoint
         kinds.add(checkpoint.provenance.kind if checkpoint is not None else "published")
-    if kinds != {"published"}:
+    if "unknown" in kinds:
+        found.append("pictures made elsewhere here, with weights that nothing tells")
+    if kinds - {"published", "unknown"}:
         found.append("weights trained by the zoo here")
     measured = {row.metric for row in own}
     for name in source.rows[method]:

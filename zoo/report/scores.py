@@ -19,7 +19,7 @@ class Scores:
     """One metric of several methods: ``values`` (P, K) over the ``units`` that every one of the K ``methods`` covers.
 
     A method without any value is not among them. ``samples[k][p]`` holds the single timings behind a value, if there
-    are any; ``total`` is the number of units that at least one method covers.
+    are any; ``missing`` are the units that some methods cover and others do not.
     """
 
     metric: str
@@ -27,7 +27,7 @@ class Scores:
     units: tuple[Unit, ...]
     values: Floats
     samples: tuple[tuple[tuple[float, ...], ...], ...]
-    total: int
+    missing: tuple[Unit, ...]
 
     @property
     def pairs(self) -> Units | None:
@@ -48,11 +48,10 @@ def gather(rows: Mapping[str, Iterable[Row]], metric: str) -> Scores:
     covered = [set(values) for values in found.values()]
     common = sorted(set.intersection(*covered), key=_order) if covered else []
     everything: set[Unit] = set().union(*covered)
+    missing = tuple(sorted(everything.difference(common), key=_order))
     values = np.array([[found[method][unit][0] for method in found] for unit in common], dtype=np.float64)
     samples = tuple(tuple(found[method][unit][1] for unit in common) for method in found)
-    return Scores(
-        metric, tuple(found), tuple(common), values.reshape(len(common), len(found)), samples, len(everything)
-    )
+    return Scores(metric, tuple(found), tuple(common), values.reshape(len(common), len(found)), samples, missing)
 
 
 def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -14,6 +14,7 @@ of timings by bootstrap of the repeats of every cell. Memory, numbers of a whole
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,8 +89,9 @@ class Line:
 @dataclass(frozen=True)
 class Table:
     """A finished table. ``best`` and ``second`` hold (line, metric) of every number that is bold or underlined;
-    ``pairs`` how many pairs a size, strength and metric joins; ``intervals`` what the intervals are, in a sentence;
-    ``order`` the methods and sanity rows in the order of the rows."""
+    ``pairs`` how many pairs a size, strength and metric joins, ``missing`` the names of those that only some lines cover;
+    ``intervals`` what the intervals are, in a sentence; ``order`` the methods and sanity rows in the order of the rows.
+    """
 
     protocol: str
     caption: str
@@ -102,6 +104,7 @@ class Table:
     second: set[tuple[int, str]] = field(default_factory=set)
     intervals: str = ""
     order: tuple[str, ...] = ()
+    missing: Mapping[tuple[int, float, str], tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shown(self) -> list[Column]:
@@ -136,20 +139,28 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     groups: dict[tuple[int, float], list[Row]] = {}
     for row in counted:
         groups.setdefault((row.size, row.strength), []).append(row)
-    # Baselines have no strength of their own: they stand beside every strength of their size.
-    strengths = {strength for (_, strength), group in groups.items() for row in group if row.method not in baselines}
+    # Baselines have no strength and no seed of their own: they stand beside every strength, and count for every seed.
+    # Nor has loading a method a strength.
+    strengths = {row.strength for row in counted if not _for_all_strengths(row, baselines)}
+    seeds = identity["resolved"]["seeds"]
     lines: list[Line] = []
     best: set[tuple[int, str]] = set()
     second: set[tuple[int, str]] = set()
     pairs: dict[tuple[int, float, str], int] = {}
+    missing: dict[tuple[int, float, str], tuple[str, ...]] = {}
     notes: list[str] = []
     remarks: list[str] = []
     for size in sorted({size for size, _ in groups}, key=lambda pixels: (pixels == 0, pixels)):
-        fixed = [row for row in counted if row.size == size and _for_all_strengths(row, baselines)]
+        fixed = [
+            dataclasses.replace(row, seed=seed)
+            for row in counted
+            if row.size == size and _for_all_strengths(row, baselines)
+            for seed in (seeds if row.method in baselines else [row.seed])
+        ]
         for strength in sorted(strengths, reverse=True):
             own = [row for row in groups.get((size, strength), []) if not _for_all_strengths(row, baselines)]
             start = len(lines)
-            lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, notes, remarks)
+            lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, missing, notes, remarks)
             for found, place in ((best, 0), (second, 1)):
                 found |= _placed(lines, start, columns, place)
     remarks += _sanity(lines, columns)
@@ -159,7 +170,9 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     remarks = list(dict.fromkeys(remarks))
     order = tuple(dict.fromkeys(row.method for row in counted))
     caption, intervals = _caption(run_file, counted), _about_intervals(lines, columns, registry)
-    return Table(identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order)
+    return Table(
+        identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order, missing
+    )
 
 
 def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
@@ -177,6 +190,8 @@ def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
         base, bracket, settings = name.partition("[")
         entry = registry.metric(base)
         title = base.replace("_", " ") if "_" in base else base.upper()
+        if entry.heading is not None and not bracket:
+            title = entry.heading
         columns.append(Column(name, title + bracket + settings, entry.unit, entry.direction))
     return columns
 
@@ -189,6 +204,7 @@ def _lines(
     registry: Registry,
     baselines: set[str],
     pairs: dict[tuple[int, float, str], int],
+    missing: dict[tuple[int, float, str], tuple[str, ...]],
     notes: list[str],
     remarks: list[str],
 ) -> list[Line]:
@@ -200,19 +216,21 @@ def _lines(
     order = sorted(by_method, key=lambda method: FAMILIES.index(families[method]))
     values: dict[str, dict[str, float | None]] = {method: {} for method in order}
     intervals: dict[str, dict[str, Interval]] = {method: {} for method in order}
-    partial: dict[tuple[tuple[Unit, ...], int], list[str]] = {}
+    partial: dict[tuple[tuple[Unit, ...], tuple[Unit, ...]], list[str]] = {}
     for column in columns:
         scores = gather({method: by_method[method] for method in order}, column.metric)
         pairs[size, strength, column.metric] = len(scores.units)
-        if len(scores.units) < scores.total and column.shown:
-            partial.setdefault((scores.units, scores.total), []).append(column.title)
+        if scores.missing:
+            missing[size, strength, column.metric] = tuple(names_of(scores.missing))
+            if column.shown:
+                partial.setdefault((scores.units, scores.missing), []).append(column.title)
         for method in order:
             kept = scores.of(method)
             values[method][column.metric] = _combined(kept.tolist(), column.combine) if len(kept) else None
         for method, interval in column_intervals(scores, column).items():
             intervals[method][column.metric] = interval
-    for (common, total), titles in partial.items():
-        remarks.append(_coverage(common, total, titles, size))
+    for (common, left_out), titles in partial.items():
+        remarks.append(_coverage(common, left_out, titles, size))
     return [
         Line(
             method,
@@ -317,11 +335,14 @@ def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _coverage(common: Sequence[Unit], total: int, titles: Sequence[str], size: int) -> str:
-    names = names_of(common)
-    listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+def _coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> str:
+    """Which pairs a column joins or, where that is shorter to say, which it does not; table.json names all of these."""
+    fewer = common if len(common) <= len(missing) else missing
+    names = names_of(fewer)
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    which = f": {'' if fewer is common else 'all but '}{listed}" if common else ""
     at = f" at {size}" if size else ""
-    which = f": {listed}" if names else ""
+    total = len(common) + len(missing)
     return f"{', '.join(titles)}{at}: over the {len(common)} of {total} pairs that every line covers{which}."
 
 
