@@ -167,6 +167,13 @@ class AdaINTrainingConfig(Config):
     )
     whiten: bool = option(False, "Run Adam in the whitened coordinates of each convolution's inputs.")
 
+    def validate(self) -> None:
+        if len(self.tap_weights) != len(STYLE_TAPS):
+            raise ConfigError(
+                f"Option 'tap_weights' takes {len(STYLE_TAPS)} numbers, of {STYLE_TAPS[0]} to {STYLE_TAPS[-1]}; "
+                f"got {len(self.tap_weights)}."
+            )
+
 
 class AdaINTraining(TrainingTask):
     """Train the decoder: ``L = L_c + lambda L_s`` (equations 11 to 13).

@@ -314,6 +314,11 @@ colour and contrast directly |
         self.teacher = teacher("vgg19", TAP, self.encoder.digest)
         self.register_buffer("scales", channel_scales(), persistent=False)
 
+    @property
+    def multiple_of(self) -> int:
+        """Pixels are compared with the image that the features were taken of, and least squares pairs positions."""
+        return 4 if self.config.pixel_weight or self.config.start == "least-squares" else 1
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         images = torch.cat([batch["content"], batch["style"]])
         with torch.no_grad():
