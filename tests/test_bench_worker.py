@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from zoo import images
-from zoo.bench import environment, largest, memory, rates, scoring, stages, timing
+from zoo.bench import environment, largest, memory, rates, scoring, stages, supervise, timing
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.measures import PRIMARY
@@ -72,6 +72,35 @@ def test_a_worker_killed_from_outside_says_so():
         with pytest.raises(WorkerError, match="killed from outside"):
             next(events)
     wait_until(lambda: gone(child))
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason", "limit"),
+    [
+        ((3, 4), r"^out of memory: the kernel ended the process", True),
+        ((3, 3), r"^the process was killed from outside$", False),
+        ((None, None), r"^the process was killed from outside; the machine may have run out of memory$", True),
+    ],
+)
+def test_what_the_kernel_counts_tells_a_want_of_memory_from_a_person(counts, reason, limit, monkeypatch):
+    told = iter(counts)
+    monkeypatch.setattr(supervise, "kernel_kills", lambda: next(told))
+    with errand("hang") as worker:
+        events = worker.events()
+        next(events)
+        os.kill(worker.pid, 9)
+        with pytest.raises(WorkerError, match=reason) as caught:
+            list(events)
+    assert caught.value.limit is limit
+
+
+def test_the_kernels_count_is_read_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "_VMSTAT", tmp_path / "vmstat")
+    assert supervise.kernel_kills() is None
+    (tmp_path / "vmstat").write_text("pgfault 9\noom_kill_disabled 1\noom_kill 12\n")
+    assert supervise.kernel_kills() == 12
+    (tmp_path / "vmstat").write_text("pgfault 9\n")
+    assert supervise.kernel_kills() is None
 
 
 def test_the_time_limit_ends_the_worker_and_its_children():
@@ -189,6 +218,37 @@ def test_a_peak_before_the_block_is_not_counted():
 
 def test_machine_memory_is_at_most_the_machines():
     assert 0 < memory.machine_memory() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        # A step of a Slurm job, whose limit stands at the job, and a service of systemd, which has its own.
+        ("0::/slurm/job_7/step_0\n", {"slurm/job_7/step_0/memory.max": "max", "slurm/job_7/memory.max": "300"}, 300),
+        ("0::/system.slice/a.service\n", {"system.slice/a.service/memory.max": "400", "memory.max": "max"}, 400),
+        ("0::/a/b\n", {"a/b/memory.max": "6", "a/memory.max": "5", "a/b/c/memory.max": "1", "d/memory.max": "1"}, 5),
+        # In a container: the group is the root of what is mounted, whatever its host calls it.
+        ("0::/\n", {"memory.max": "700"}, 700),
+        ("0::/../../there\n", {"memory.max": "700"}, 700),
+        ("5:cpu:/docker/x\n4:memory:/docker/x\n", {"memory/memory.limit_in_bytes": "800"}, 800),
+        # Version 1, alone and beside an empty version 2.
+        ("9:hugetlb,memory:/slurm/uid_1\n", {"memory/slurm/memory.limit_in_bytes": "900"}, 900),
+        ("4:memory:/x\n0::/x\n", {"memory/x/memory.limit_in_bytes": "90", "unified/x/memory.max": "80"}, 80),
+        ("3:cpu:/x\n", {"memory/x/memory.limit_in_bytes": "1", "x/memory.max": "1"}, None),
+        ("0::/x\n", {"memory.max": str(2**60)}, None),
+        (None, {"memory.max": "1"}, None),
+    ],
+)
+def test_the_lowest_limit_of_the_control_groups_above_holds(groups, files, limit, tmp_path, monkeypatch):
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    if groups is not None:
+        (tmp_path / "cgroup").write_text(groups)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_MOUNT", tmp_path / "fs")
+    assert memory.machine_memory() == (psutil.virtual_memory().total if limit is None else limit)
 
 
 # -- environment and reasons -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import psutil
@@ -25,10 +26,23 @@ _FAMILY_SECONDS = 2.0
 _STDERR_LINES = 40
 # How long a worker that closed its output, and the pipes of one that ended, may take to go.
 _EXIT_SECONDS = 5.0
+_VMSTAT = Path("/proc/vmstat")
+
+
+def kernel_kills() -> int | None:
+    """How many processes the machine's kernel has ended for want of memory so far; None where it does not say.
+
+    Those that met the limit of a control group (a container's, a cluster job's) are counted too.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in _VMSTAT.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
 
 
 class WorkerError(Exception):
-    """The worker ended before its job did; ``str`` is the reason. ``limit`` when the parent ended it for a limit."""
+    """The worker ended before its job did; ``str`` is the reason. ``limit``: of time or memory, the machine's too."""
 
     def __init__(self, reason: str, *, limit: bool = False) -> None:
         super().__init__(reason)
@@ -51,6 +65,7 @@ class Worker:
         if threads is not None:
             environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         job = {**job, "spawned": time.monotonic(), "limits": {"seconds": seconds, "memory": memory}}
+        self._kills, self._used = kernel_kills(), 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -111,7 +126,7 @@ class Worker:
                     continue
                 line = None if self._lines.empty() else self._lines.get()
             if line is None:
-                raise WorkerError(self._reason())
+                raise self._death()
             event = json.loads(line)
             if event["event"] == "done":
                 return
@@ -129,7 +144,7 @@ class Worker:
         if time.monotonic() > deadline:
             self.kill()
             raise WorkerError(f"took longer than the limit of {self.seconds:g} s", limit=True)
-        used = self._resident()
+        self._used = used = self._resident()
         if used > self.memory:
             self.kill()
             raise WorkerError(
@@ -150,7 +165,7 @@ class Worker:
                 total += one.memory_info().rss
         return total
 
-    def _reason(self) -> str:
+    def _death(self) -> WorkerError:
         end = time.monotonic() + _EXIT_SECONDS
         while not self._exited() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
@@ -158,12 +173,23 @@ class Worker:
         code = self._process.returncode
         said = next((line for line in reversed(self._stderr) if line.strip()), "")
         if code == -signal.SIGKILL:
-            return "the process was killed from outside; the machine may have run out of memory"
+            return self._killed()
         if code < 0:
             how = f"the process crashed ({signal.Signals(-code).name})"
         else:
             how = f"the process ended with exit code {code}"
-        return f"{how}: {said}" if said else how
+        return WorkerError(f"{how}: {said}" if said else how)
+
+    def _killed(self) -> WorkerError:
+        """The reason of a death by SIGKILL, which comes from a kernel out of memory or from a person."""
+        now = kernel_kills()
+        if self._kills is None or now is None:
+            reason = "the process was killed from outside; the machine may have run out of memory"
+            return WorkerError(reason, limit=True)
+        if now == self._kills:
+            return WorkerError("the process was killed from outside")
+        seen = f", which had {self._used / 2**20:.0f} MiB resident when last seen" if self._used else ""
+        return WorkerError(f"out of memory: the kernel ended the process{seen}", limit=True)
 
     def kill(self) -> None:
         """End the worker and everything it started, and wait for it. Does nothing when it has ended."""
