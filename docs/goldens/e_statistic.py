@@ -7,7 +7,7 @@ from zoo.encoders import load_encoder
 from zoo.metrics.e_statistic import read_basis
 
 encoder, basis = load_encoder("vgg19", taps=[f"relu{i}_1" for i in range(1, 6)]), read_basis()
-for output, _, style in list(pictures())[:1]:
+for output, _, style in pictures():
     normals = []
     for image in (output, style):
         scaled = images.resize(image, tuple(round(n * 512 / min(image.shape[2:])) for n in image.shape[2:]))
