@@ -54,6 +54,7 @@ def test_runs_begin_from_one_another_and_are_joined(run, both, recipe, tmp_path,
     assert record["config"]["batch_size"] == 1
     # A folder of this machine means nothing on a card.
     assert record["task"]["start"] == "first/model.safetensors"
+    assert record["started_from"].startswith("start first/model.safetensors (sha256 ")
     joined = load_file(out / "both.safetensors")
     assert set(joined) == {f"{part}.{key}" for part in ("one", "two") for key in first}
     assert torch.equal(joined["one.0.weight"], first["0.weight"])
@@ -101,6 +102,46 @@ def test_hours_are_divided_by_shares(run, both, recipe, tmp_path, capsys):  # no
     before = steps(out / "first")
     assert run("--recipe", recipe, *both, "--out", out, "--hours", str(hours), "--steps", "1000000") == 0
     assert steps(out / "first") == before
+
+
+def test_the_shorter_of_a_runs_share_and_its_own_limit_counts(run, both, recipe, tmp_path):  # noqa: F811
+    for own, expected in (("30", 15.0), ("0.5", 0.5)):
+        out = tmp_path / own
+        # A quarter of an hour is the first run's share of the hour.
+        given = ["--hours", "1", "--time-limit", own, "--only", "first"]
+        assert run("--recipe", recipe, *both, "--out", out, *given) == 0
+        assert json.loads((out / "first/run.json").read_text())["config"]["time_limit"] == expected
+
+
+def test_an_option_is_the_same_as_a_number_and_as_text(run, both, recipe, tmp_path, capsys):  # noqa: F811
+    # YAML takes 1e-2 for text.
+    recipe.write_text(TWO.replace("train: {steps: 5}", "train: {steps: 5, batch_size: 1, lr: 1e-2, zoom: [1, 1.5]}"))
+    out = tmp_path / "out"
+    assert run("--recipe", recipe, *both, "--out", out, "--only", "first") == 0
+    same = ["--batch-size", "1", "--lr", "0.01", "--zoom", "1,1.5"]
+    done = out / "first/done.json"
+    # As earlier versions wrote what the command line said.
+    earlier = {**json.loads(done.read_text()), "batch_size": "1", "lr": "1e-2", "zoom": "1.0,1.5"}
+    for record in (json.loads(done.read_text()), earlier):
+        done.write_text(json.dumps(record))
+        for given in ([], same):
+            capsys.readouterr()
+            assert run("--recipe", recipe, *both, "--out", out, "--only", "first", *given) == 0
+            assert "first: done before" in capsys.readouterr().err
+    assert run("--recipe", recipe, *both, "--out", out, "--only", "first", "--batch-size", "2") == 2
+    assert "another batch_size" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_ends_where_the_recipe_says(run, both, recipe, tmp_path):  # noqa: F811
+    out = tmp_path / "out"
+    given = ["--only", "first", "--steps", "1000000"]
+    assert run("--recipe", recipe, *both, "--out", out, *given, "--hours", "0.0001") == 0
+    reached = steps(out / "first")
+    # Without hours there is no limit any more, although the run was begun with one.
+    more = ["--only", "first", "--steps", str(reached + 3), "--resume"]
+    assert run("--recipe", recipe, *both, "--out", out, *more) == 0
+    assert steps(out / "first") == reached + 3
+    assert json.loads((out / "first/done.json").read_text())["ended"] == "steps"
 
 
 def test_a_fault_is_found_before_anything_is_trained(run, both, recipe, photos, tmp_path, capsys):  # noqa: F811

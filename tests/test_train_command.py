@@ -174,7 +174,8 @@ def test_a_run_leaves_weights_a_card_and_its_configuration(run, both, photos, tm
     assert (record["config"]["steps"], record["config"]["lr"], record["config"]["batch_size"]) == (7, 0.02, 2)
     assert record["task"]["width"] == 5
     facts = read_metadata(out / "model.safetensors")
-    assert facts["command"].startswith("zoo train tint-net --content-dir content --style-dir style")
+    folders = f"--content-dir {photos.name}/content --style-dir {photos.name}/style"
+    assert facts["command"].startswith(f"zoo train tint-net {folders}")
     assert 48 <= facts["figures"]["seen"] <= 64
     assert "Made here." in (out / "card.md").read_text()
 
@@ -212,6 +213,11 @@ MISTAKES = {
     "not a task": (["zoo.config:Config"], "not a TrainingTask"),
     "no module": (["zoo.nothing:Task"], "cannot be imported"),
     "two things": (["tint-net", "--recipe", "zoo"], "Give one of"),
+    "crop of a decoder": (["wct", "--level", "5", "--crop", "200"], "multiple of 16 pixels, not 200"),
+    "crop of pixels": (["style-swap", "--pixel-weight", "1", "--crop", "150"], "multiple of 4 pixels, not 150"),
+    "crop of least squares": (["style-swap", "--start", "least-squares", "--crop", "150"], "multiple of 4 pixels"),
+    "crop of a pyramid": (["texture-nets", "--crop", "200"], "multiple of 32 pixels, not 200"),
+    "tap weights": (["adain", "--tap-weights", "1,1,1"], "takes 4 numbers, of relu1_1 to relu4_1; got 3"),
 }
 
 
@@ -226,6 +232,93 @@ def test_a_mistake_is_one_sentence_and_exit_2(case, run, photos, tmp_path, monke
     assert expected in said
     assert said.splitlines()[-1].startswith("zoo: ")
     assert not (tmp_path / "run").exists()
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that takes no files from anybody")
+NO_FOLDER = {
+    "a file": (["tint-net", "--out", "file"], "--out file cannot be a folder"),
+    "in a file": (["tint-net", "--out", "file/runs/run"], "--out file/runs/run cannot be a folder"),
+    "not writable": (["tint-net", "--out", "/proc/run"], "--out /proc/run cannot be written to"),
+    "cache in a file": (["tint-net", "--out", "run", "--cache-dir", "file/cache"], "--cache-dir file/cache cannot be"),
+    "cache not writable": (["tint-net", "--out", "run", "--cache-dir", "/proc/cache"], "--cache-dir /proc/cache"),
+    "recipe": (["--recipe", "zoo", "--out", "file"], "--out file cannot be a folder"),
+    "pack in a file": (["--pack", "file/pack"], "--pack file/pack cannot be a folder"),
+    "pack not writable": (["--pack", "/proc/pack"], "--pack /proc/pack cannot be written to"),
+}
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=LINUX) if "not writable" in c else c for c in NO_FOLDER])
+def test_a_folder_that_cannot_be_made_is_found_before_images_are_read(case, run, both, tmp_path, monkeypatch, capsys):
+    def read(path):
+        raise AssertionError(path)
+
+    monkeypatch.setattr("zoo.images.read", read)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    extra, expected = NO_FOLDER[case]
+    given = both[:4] if "--pack" in extra else both
+    given = given if "--cache-dir" in extra or "--pack" in extra else [*given, "--cache-dir", "cache"]
+    assert run(*extra, *given) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("zoo: ")
+    assert expected in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_list_that_is_no_text_is_one_sentence(run, photos, tmp_path, capsys):
+    listing = tmp_path / "list.txt"
+    listing.write_bytes("caf\u00e9.png".encode("latin-1"))
+    assert run("tint-net", "--content-dir", listing, "--style-dir", photos / "style", "--out", tmp_path / "run") == 2
+    assert "UTF-8" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_takes_what_is_not_named_from_the_run(run, both, tmp_path, capsys):
+    named = ["--width", "5", "--lr", "0.02", "--warmup", "4", "--schedule", "inverse", "--decay", "0.1", "--ema", "0.9"]
+    assert run("tint-net", *both, *named, "--out", tmp_path / "whole", "--steps", "12") == 0
+    for form in ("bare", "repeated", "earlier"):
+        out = tmp_path / form
+        assert run("tint-net", *both, *named, "--out", out, "--steps", "6", "--notes", "Made here.") == 0
+        again = [] if form == "bare" else named
+        if form == "earlier":
+            # Runs of earlier versions did not record the task's options: their command is repeated.
+            record = json.loads((out / "run.json").read_text())
+            del record["options"]
+            (out / "run.json").write_text(json.dumps(record))
+        assert run("tint-net", *both, *again, "--out", out, "--steps", "12", "--resume") == 0
+        assert losses(out) == losses(tmp_path / "whole")
+        record = json.loads((out / "run.json").read_text())
+        assert (record["config"]["lr"], record["options"]["width"], record["notes"]) == (0.02, 5, "Made here.")
+        # The command by which a run was begun says how it was made.
+        assert "--width 5" in record["command"]
+        assert "--resume" not in record["command"]
+    capsys.readouterr()
+    for changed, told in ((["--lr", "0.5"], "lr (0.02, not 0.5)"), (["--width", "4"], "task width (5, not 4)")):
+        assert run("tint-net", *both, *changed, "--out", tmp_path / "bare", "--steps", "15", "--resume") == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("zoo: ")
+        assert told in said
+    assert losses(tmp_path / "bare") == losses(tmp_path / "whole")
+
+
+def test_a_resume_before_the_first_checkpoint_begins_the_same_run(run, both, tmp_path):
+    named = ["--width", "5", "--lr", "0.02", "--steps", "3"]
+    assert run("tint-net", *both, *named, "--out", tmp_path / "run") == 0
+    whole = losses(tmp_path / "run")
+    (tmp_path / "run/checkpoint.pt").unlink()
+    assert run("tint-net", *both, "--out", tmp_path / "run", "--resume") == 0
+    assert losses(tmp_path / "run") == whole
+
+
+def test_options_with_paths_stay_on_this_machine(run, both, tmp_path):
+    assert run("tint-net", *both, "--out", tmp_path / "a", "--steps", "1") == 0
+    weights = tmp_path / "a/model.safetensors"
+    assert run("tint-net", *both, "--out", tmp_path / "b", "--steps", "1", "--start", weights) == 0
+    assert json.loads((tmp_path / "b/run.json").read_text())["options"]["start"] == str(weights)
+    facts = read_metadata(tmp_path / "b/model.safetensors")
+    assert facts["started_from"].startswith("start a/model.safetensors (sha256 ")
+    assert str(tmp_path) not in json.dumps(facts) + (tmp_path / "b/card.md").read_text()
 
 
 def test_a_run_is_not_overwritten(run, both, tmp_path, capsys):
@@ -286,7 +379,12 @@ def test_time_limit_and_going_on_with_more(run, both, tmp_path, capsys):
     assert "the time is used up" in said
     assert "larger --time-limit" in said
     reached = read_metadata(out / "model.safetensors")["step"]
-    assert run("tint-net", *both, "--out", out, "--steps", str(reached + 3), "--resume") == 0
+    # The limit is the run's until another is named.
+    assert run("tint-net", *both, "--out", out, "--resume") == 0
+    assert "the time is used up" in capsys.readouterr().err
+    reached = read_metadata(out / "model.safetensors")["step"]
+    more = ["--steps", str(reached + 3), "--time-limit", "none"]
+    assert run("tint-net", *both, "--out", out, *more, "--resume") == 0
     assert len(losses(out)) == reached + 4
 
 

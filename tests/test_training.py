@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +29,9 @@ from zoo.nn.decoder import VGGDecoder, channels, reflect, undone
 from zoo.training import ImageSet, TrainConfig, TrainingTask, export_checkpoint, find_images, read_metadata, train
 from zoo.training.data import Crops, Loader, Sampler
 from zoo.training.export import plot_losses
+from zoo.training.launch import Material, launch, portable
 from zoo.training.trainer import TrainState
-from zoo.training.whitened import WhitenedAdam, measure, sample_patches
+from zoo.training.whitened import WhitenedAdam, measure, sample_patches, whitened_adam
 from zoo.weights import read_state
 
 TINY = TrainConfig(steps=12, batch_size=2, crop=16, lr=1e-2, log_every=4, preview_every=0, precision="fp32", warmup=2)
@@ -64,6 +69,25 @@ class Tiny(TrainingTask):
 
     def describe(self):
         return {"channels": self.network[0].out_channels}
+
+
+class Watched(Tiny):
+    """Its optimiser measures the noisy loss before the first step; what that found and each step's rate are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        for parameter in self.network.parameters():
+            nn.init.normal_(parameter, std=0.2, generator=generator)
+        self.rates: list[float] = []
+        self.found: list[torch.Tensor] = []
+
+    def optimiser(self, config, batches):
+        optimiser = whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
+        optimiser.register_step_pre_hook(lambda made, *_: self.rates.append(made.param_groups[0]["lr"]))
+        self.found = [state["whitening"] for state in optimiser.state.values()]
+        return optimiser
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +189,18 @@ def test_lists_of_files(folders, tmp_path):
     assert find_images([listing, some[0], some[1]]) == some
     with pytest.raises(ImageError, match="does not exist"):
         find_images(tmp_path / "absent")
+
+
+def test_a_list_that_is_no_text_is_refused(folders, tmp_path):
+    (some,) = find_images(folders / "content")[:1]
+    listing = tmp_path / "files.txt"
+    # As an editor of Windows saves UTF-8.
+    listing.write_text(str(some), encoding="utf-8-sig")
+    assert find_images(listing) == [some]
+    for line, encoding in (("caf\u00e9.png", "latin-1"), ("cafe.png", "utf-16"), ("cafe.png", "utf-16-le")):
+        listing.write_bytes(line.encode(encoding))
+        with pytest.raises(ImageError, match=r"files\.txt.*UTF-8"):
+            find_images(listing)
 
 
 def test_crops_are_windows_of_the_image_at_zoom_one():
@@ -361,16 +397,8 @@ def test_killed_and_resumed_equals_unbroken(data, folders, tmp_path):
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
-def test_two_processes_equal_one_with_twice_the_batch(folders, data, tmp_path):
-    class Quiet(Tiny):
-        def loss(self, batch):
-            output = self.network(batch["content"])
-            return {"total": (output - batch["content"]).pow(2).mean()}
-
-    script = SCRIPT.replace("TINY, Tiny", "TINY, Tiny as Base").replace(
-        "root, out", "Tiny = type('Quiet', (Base,), {'loss': lambda s, b: {'total': "
-        "(s.network(b['content']) - b['content']).pow(2).mean()}})\nroot, out", 1
-    )  # fmt: skip
+def run_in_two_processes(script: str, folders: Path, *arguments: str) -> None:
+    """``script`` in two processes that train together."""
     path = folders / "two.py"
     path.write_text(script)
     with socket.socket() as free:
@@ -382,14 +410,10 @@ def test_two_processes_equal_one_with_twice_the_batch(folders, data, tmp_path):
         given = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
                  "TORCHELASTIC_USE_AGENT_STORE": "False", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-        arguments = [str(Path(__file__).parent), str(folders), str(tmp_path / "two"), "6", "0"]
         environment = {**os.environ, **{k: str(v) for k, v in given.items()}, "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(path), *arguments], env=environment, stderr=subprocess.PIPE, text=True
-            )
-        )
+        command = [sys.executable, str(path), str(Path(__file__).parent), str(folders), *arguments]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in processes:
             _, errors = process.communicate(timeout=600)
@@ -397,9 +421,84 @@ def test_two_processes_equal_one_with_twice_the_batch(folders, data, tmp_path):
     finally:
         for process in processes:
             process.kill()
+
+
+def test_two_processes_equal_one_with_twice_the_batch(folders, data, tmp_path):
+    class Quiet(Tiny):
+        def loss(self, batch):
+            output = self.network(batch["content"])
+            return {"total": (output - batch["content"]).pow(2).mean()}
+
+    script = SCRIPT.replace("TINY, Tiny", "TINY, Tiny as Base").replace(
+        "root, out", "Tiny = type('Quiet', (Base,), {'loss': lambda s, b: {'total': "
+        "(s.network(b['content']) - b['content']).pow(2).mean()}})\nroot, out", 1
+    )  # fmt: skip
+    run_in_two_processes(script, folders, str(tmp_path / "two"), "6", "0")
     run(data, tmp_path / "one", Quiet(), steps=6, batch_size=4)
     for a, b in zip(losses(tmp_path / "two")[1:], losses(tmp_path / "one")[1:], strict=True):
         assert float(a[2]) == pytest.approx(float(b[2]), rel=1e-4)
+
+
+TOGETHER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from test_training import TINY, Watched
+import zoo.training.export
+from zoo.training import ImageSet, TrainConfig, train
+zoo.training.export.plot_losses = lambda folder: None
+root, out = sys.argv[2:4]
+data = {n: ImageSet.open(f"{root}/{n}", store=40, cache_dir=f"{root}/cache") for n in ("content", "style")}
+# The steps are so many that the clock alone decides the learning rate.
+options = {"zoom": (1.0, 1.0), "steps": 10**6, "schedule": "cosine", "time_limit": 10.0, "evaluate_every": 2}
+held_out = {"content": [torch.rand(1, 3, 16, 16)]}
+task = Watched()
+config = TrainConfig.make({**TINY.to_dict(), **options})
+train(task, config, data, Path(out), held_out=held_out, progress=lambda s: s.step >= 12)
+kept = {"rates": task.rates, "found": task.found, "weights": list(task.network.state_dict().values())}
+torch.save(kept, f"{out}-{os.environ['RANK']}.pt")
+"""
+
+
+def test_processes_follow_one_clock_and_one_measurement(folders, data, tmp_path):
+    run_in_two_processes(TOGETHER, folders, str(tmp_path / "run"))
+    first, second = (torch.load(f"{tmp_path / 'run'}-{rank}.pt", weights_only=True) for rank in range(2))
+    assert len(first["rates"]) == 12
+    # After the warm-up it falls with every step, as the clock goes on.
+    assert all(a > b for a, b in itertools.pairwise(first["rates"][1:]))
+    assert first["rates"] == second["rates"]
+    for name in ("found", "weights"):
+        assert len(first[name]) >= 2
+        assert all(torch.equal(a, b) for a, b in zip(first[name], second[name], strict=True))
+
+
+def test_a_measurement_before_the_first_step_does_not_depend_on_what_was_drawn_before(data, tmp_path):
+    run(data, tmp_path / "start", Watched(), steps=1)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        task = Watched()
+        run(data, tmp_path / str(seed), task, steps=1, init_from=tmp_path / "start/model.safetensors")
+        found.append(task.found)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_preparation_is_part_of_the_time(data, tmp_path, monkeypatch):
+    now = [0.0]
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("zoo.training.trainer.time", clock)
+
+    class Slow(Tiny):
+        def prepare(self, batches):
+            now[0] += 90
+
+    first = run(data, tmp_path, Slow(), steps=100, time_limit=1, log_every=1)
+    assert (first.ended, first.state.step, first.state.seconds) == ("time", 1, 90)
+    assert json.loads((tmp_path / "run.json").read_text())["hours"] == 0.025
+    more = run(data, tmp_path, Slow(), steps=3, resume=True)
+    assert (more.ended, more.state.seconds) == ("steps", 90)
 
 
 def test_time_limit_ends_at_a_usable_checkpoint(data, tmp_path):
@@ -427,6 +526,73 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
         run(data, tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"lr": 0.5}, r"lr \(0\.01, not 0\.5\)"),
+        ({"schedule": "cosine"}, r"schedule \(constant, not cosine\)"),
+        ({"warmup": 3}, r"warmup \(2, not 3\)"),
+        ({"clip": 1.0}, r"clip \(none, not 1\.0\)"),
+        ({"beta2": 0.9}, "beta2"),
+        ({"decay": 0.1}, "decay"),
+        ({"ema": 0.5}, r"ema \(0\.9, not 0\.5\)"),
+        ({"ema": None}, "ema"),
+        ({"precision": "bf16"}, r"precision \(fp32, not bf16\)"),
+        ({"zoom": (1.0, 1.5)}, "zoom"),
+    ],
+)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_what_the_losses_depend_on_is_not_changed_by_a_resume(begun, data, tmp_path, options, told, earlier):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    if earlier:
+        as_of_an_earlier_version(folder)
+    before = (folder / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match=f"begun with other {told}"):
+        run(data, folder, resume=True, **{"ema": 0.9, **options})
+    assert (folder / "run.json").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def begun(data, tmp_path_factory):
+    """A run of four updates with a moving average."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.training.export.plot_losses", lambda folder: None)
+        run(data, folder, steps=4, ema=0.9)
+    return folder
+
+
+def as_of_an_earlier_version(folder: Path) -> None:
+    """The run's files as they were when the rest of a run's identity stood in run.json alone."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    identity = json.loads(state["identity"])
+    kept = ("method", "task", "data", "batch_size", "accumulate", "crop", "zoom", "seed", "processes")
+    state["identity"] = json.dumps({**{k: identity[k] for k in kept}, "ema": True})
+    torch.save(state, folder / "checkpoint.pt")
+    record = json.loads((folder / "run.json").read_text())
+    del record["options"]
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_where_a_run_ends_and_what_it_reports_may_change(begun, data, tmp_path, earlier):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    if earlier:
+        as_of_an_earlier_version(folder)
+    picture = {"content": [torch.rand(1, 3, 20, 20)]}
+    free = {"time_limit": 5.0, "checkpoint_minutes": 0.0, "preview_every": 3, "evaluate_every": 2, "log_every": 1}
+    run(data, folder, resume=True, steps=8, ema=0.9, held_out=picture, accelerator="cpu", **free)
+    run(data, tmp_path / "whole", steps=8, ema=0.9)
+    assert losses(folder) == losses(tmp_path / "whole")
+
+
+def test_a_run_with_other_images_says_which(begun, data, tmp_path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    swapped = {"content": data["content"], "style": data["content"]}
+    with pytest.raises(ConfigError, match="begun with other style images:"):
+        run(swapped, folder, resume=True, ema=0.9)
+
+
 def test_init_from_goes_on_from_exported_weights(data, tmp_path):
     run(data, tmp_path / "a", steps=40)
     weights = tmp_path / "a/model.safetensors"
@@ -446,6 +612,93 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(data, t
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     run(data, tmp_path, Tiny(), steps=16, resume=True)
     assert [int(row[0]) for row in losses(tmp_path)[1:]] == list(range(1, 17))
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(data, tmp_path):
+    class Kinked(Tiny):
+        def loss(self, batch):
+            terms = super().loss(batch)
+            if self.calls == 2:
+                # The root of zero is finite; its slope is not.
+                terms["total"] = terms["total"] + (0 * self.network[0].weight).sum().sqrt()
+            return terms
+
+    run(data, tmp_path / "a", Tiny(), steps=8)
+    task = Kinked()
+    with pytest.raises(NumericalError, match=r"gradient is no longer finite at step 10: .*checkpoint\.pt"):
+        run(data, tmp_path / "a", task, steps=16, resume=True, checkpoint_minutes=0.0, log_every=1)
+    state = torch.load(tmp_path / "a/checkpoint.pt", weights_only=True)
+    assert state["step"] == 9
+    for weights in (state["network"], task.network.state_dict()):
+        assert all(torch.isfinite(value).all() for value in weights.values())
+    # What the message advises.
+    again = run(data, tmp_path / "b", steps=2, lr=1e-3, init_from=tmp_path / "a/checkpoint.pt")
+    assert again.ended == "steps"
+
+
+def test_init_from_a_checkpoint_takes_its_moving_average(begun, data, tmp_path):
+    task = Tiny()
+    run(data, tmp_path / "b", task, steps=1, lr=1e-12, init_from=begun / "checkpoint.pt")
+    exported = read_state(begun / "model.safetensors")
+    last = torch.load(begun / "checkpoint.pt", weights_only=True)["network"]
+    for name, value in task.network.state_dict().items():
+        assert torch.equal(value.half().float(), exported[name])
+        assert not torch.equal(value, last[name])
+    (tmp_path / "torn.pt").write_bytes(b"torn")
+    with pytest.raises(WeightsError, match="cannot be read as a training checkpoint"):
+        run(data, tmp_path / "c", init_from=tmp_path / "torn.pt")
+
+
+def test_the_seed_decides_the_start_values(folders, tmp_path):
+    class Fresh(Tiny):
+        def __init__(self, config=None) -> None:
+            super().__init__()
+            self.network = nn.Conv2d(3, 3, 1)
+
+        def describe(self):
+            return {}
+
+    material = Material({n: [str(folders / n)] for n in ("content", "style")}, cache_dir=folders / "cache")
+    weights = []
+    for index, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(index % 2)
+        before = torch.random.get_rng_state()
+        out = tmp_path / str(index)
+        launch("fresh", Fresh, {"seed": seed, "steps": 1, "lr": 1e-9, "store": 40}, material, out)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        weights.append(read_state(out / "model.safetensors")["weight"])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("/data/me/images/content", "images/content"),
+        ("/data/me/adain/content/", "adain/content"),
+        ("--out=/data/me/runs/a", "--out=runs/a"),
+        ("content=/data/me/photos", "content=me/photos"),
+        ("/a/b/c,/d/e/f.txt,g", "b/c,e/f.txt,g"),
+        ("/data/my pictures/all", "my pictures/all"),
+        ("/data/a=b/c", "a=b/c"),
+        ("/data", "data"),
+        ("../data", "data"),
+        ("runs/a", "runs/a"),
+        ("photographs", "photographs"),
+        ("builtin:mosaic", "builtin:mosaic"),
+        ("Photographs CC0, paintings in the public domain / CC BY", None),
+        ("https://example.org/licence/of/images", None),
+    ],
+)
+def test_a_card_shows_the_last_two_names_of_a_path(argument, shown):
+    assert portable(argument) == (argument if shown is None else shown)
+
+
+def test_a_card_tells_folders_of_the_same_name_apart(folders, data, tmp_path):
+    run(data, tmp_path)
+    card = (tmp_path / "card.md").read_text()
+    assert f"content: 10 images from content/deep (5), {folders.name}/content (5)" in card
+    assert str(folders) not in card
 
 
 def test_missing_images_and_formats_are_refused(data, tmp_path):
@@ -597,6 +850,70 @@ def test_lower_decoders_are_kept_by_the_least_squares_start(data, tmp_path):
     assert float(loss["total"].detach()) == pytest.approx(float(loss["pixel"].detach() + loss["feature"].detach()))
 
 
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (lambda name: False, "missing"),
+        (lambda name: not name.endswith("bias"), "missing conv1_1.bias"),
+        (lambda name: name.startswith("conv1"), "missing conv2_1"),
+    ],
+)
+def test_a_lower_decoder_that_does_not_fit_is_refused(tmp_path, kept, told):
+    from safetensors.torch import save_file
+
+    from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+
+    file = tmp_path / "lower.safetensors"
+    state = {name: value for name, value in VGGDecoder(2).state_dict().items() if kept(name)}
+    save_file({**state, "other.weight": torch.zeros(1)}, file)
+    task = ReconstructionTask(ReconstructionConfig(level=3, encoder="vgg19", lower=str(file)))
+    with pytest.raises(WeightsError, match=told):
+        task.prepare(iter(()))
+    with pytest.raises(ConfigError, match="no level below"):
+        ReconstructionTask(ReconstructionConfig(level=1, lower=str(file)))
+
+
+def test_a_lower_decoder_of_another_width_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+
+    file = tmp_path / "lower.safetensors"
+    save_file({**VGGDecoder(1).state_dict(), "conv1_1.weight": torch.zeros(3, 32, 3, 3)}, file)
+    task = ReconstructionTask(ReconstructionConfig(level=2, encoder="vgg19", lower=str(file)))
+    with pytest.raises(WeightsError, match=r"conv1_1\.weight is \(3, 32, 3, 3\)"):
+        task.prepare(iter(()))
+
+
+def test_the_card_names_the_decoder_that_a_run_began_from(data, tmp_path):
+    from safetensors.torch import save_file
+
+    from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+
+    (tmp_path / "one").mkdir()
+    file = tmp_path / "one/model.safetensors"
+    save_file(VGGDecoder(1).state_dict(), file)
+    for name, option in (("with", str(file)), ("without", None)):
+        task = ReconstructionTask(
+            ReconstructionConfig(level=2, encoder="vgg19", lower=option, start="random", whiten=False)
+        )
+        run({"content": data["content"]}, tmp_path / name, task, steps=1)
+    origin = read_metadata(tmp_path / "with/model.safetensors")["started_from"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    assert origin == f"lower one/model.safetensors (sha256 {digest})"
+    assert f"| Started from | {origin} |" in (tmp_path / "with/card.md").read_text()
+    assert read_metadata(tmp_path / "without/model.safetensors")["started_from"] == "its own start values"
+
+
+def test_crops_that_the_loss_cannot_compare_are_refused(data, tmp_path):
+    from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask
+
+    task = ReconstructionTask(ReconstructionConfig(level=3, encoder="vgg19"))
+    with pytest.raises(ConfigError, match="multiple of 4 pixels, not 18: set --crop to 16 or 20"):
+        run({"content": data["content"]}, tmp_path / "run", task, crop=18)
+    assert not (tmp_path / "run").exists()
+
+
 def test_whitening_makes_the_inputs_of_every_convolution_alike():
     random = torch.Generator().manual_seed(0)
     mix = torch.randn(6, 6, generator=random) * torch.logspace(0, -1, 6)
@@ -676,7 +993,9 @@ def test_module_command_trains_a_task(folders, tmp_path, capsys):
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["task"]["level"] == 1
     assert record["figures"]["psnr"] > 20
-    assert "--set content=content --cache-dir cache --out run --level 1" in record["command"]
+    home = folders.name
+    shown = f"--set content={home}/content --cache-dir {home}/cache --out {tmp_path.name}/run --level 1"
+    assert shown in record["command"]
 
 
 def test_the_upper_part_alone_is_trained_against_the_level_below() -> None:

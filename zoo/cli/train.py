@@ -42,9 +42,13 @@ def train(
         list[str] | None, typer.Option("--style-dir", help="Style images, where the method needs them.")
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run, or of the recipe.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the last checkpoint in --out; options not named stay as they were."),
+    ] = False,
     init_from: Annotated[
-        Path | None, typer.Option("--init-from", help="Start from the weights of a safetensors file.")
+        Path | None,
+        typer.Option("--init-from", help="Start from the weights of a safetensors file, or of a run's checkpoint.pt."),
     ] = None,
     held_out_content: Annotated[
         list[str] | None, typer.Option("--held-out-content", help="Images to evaluate on, never trained on.")

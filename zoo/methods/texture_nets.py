@@ -376,6 +376,11 @@ class TextureNetsTask(TrainingTask):
             self.register_buffer(f"gram{index}", target, persistent=False)
         self.diversity = (chosen["diversity"] if config.diversity is None else config.diversity) if texture else 0.0
 
+    @property
+    def multiple_of(self) -> int:
+        """Every scale has exactly half the side of the next."""
+        return self.network.cell
+
     def style_targets(self) -> dict[str, Tensor]:
         """Gram matrices of the style by layer, on the task's device."""
         return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}

@@ -28,7 +28,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from zoo import images
-from zoo.errors import ImageError, InputError
+from zoo.errors import ConfigError, ImageError, InputError
 from zoo.weights import home
 
 Building = Callable[[int, int], None]
@@ -39,7 +39,7 @@ def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     """The image files of a folder (with all folders inside it), of a text file that lists one path a line, or of a
     sequence of any of these; sorted within a folder, relative lines counted from the list's folder.
 
-    Raises ImageError where a path does not exist or nothing is found.
+    Raises ImageError where a path does not exist, a list is no text in UTF-8, or nothing is found.
     """
     if isinstance(source, str | os.PathLike):
         source = [source]
@@ -49,7 +49,7 @@ def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             listed = sorted(p for p in path.rglob("*") if p.suffix.lower() in images.READ_EXTENSIONS and p.is_file())
             listed = [p for p in listed if not p.name.startswith(".")]
         elif path.suffix.lower() in (".txt", ".lst") and path.is_file():
-            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            lines = (line.strip() for line in _read_list(path).splitlines())
             listed = [path.parent / line for line in lines if line and not line.startswith("#")]
         elif path.exists():
             listed = [path]
@@ -59,6 +59,49 @@ def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     if not found:
         raise ImageError(f"No images in {', '.join(repr(str(p)) for p in source)}: put some there.")
     return list(found.values())
+
+
+def _read_list(path: Path) -> str:
+    try:
+        # Editors of one system put a mark before the first line.
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(f"The list '{path}' cannot be read as text in UTF-8 ({error}): save it as such.") from error
+    if "\0" in text:
+        raise ImageError(f"The list '{path}' is no text in UTF-8, it holds zero bytes: save it as such.")
+    return text
+
+
+def require_folder(path: Path, flag: str) -> None:
+    """Before work begins whose results go there: ConfigError unless ``path`` is, or can become, a folder that files
+    can be written to. ``flag`` is the option that names it. Nothing is left behind."""
+    place = path.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        shown = path if place == path.absolute() else place
+        raise ConfigError(f"{flag} {path} cannot be a folder, {shown} is a file: give another.")
+    try:
+        # The file system's own answer: permission bits say nothing of read-only mounts or of root.
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{flag} {path} cannot be written to ({error.strerror}): give another.") from error
+
+
+def short_path(path: str | os.PathLike[str]) -> str:
+    """A path as cards show it: its last two names. Where they stand on this machine means nothing elsewhere, and one
+    name alone may not tell two folders apart."""
+    pure = Path(path)
+    return "/".join([part for part in pure.parts if part not in (pure.anchor, "..")][-2:]) or "."
+
+
+def without_folders(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with every path shortened: a run may go on where its files stand elsewhere."""
+    return {
+        key: short_path(value) if isinstance(value, str) and os.sep in value else value
+        for key, value in options.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +141,8 @@ class ImageSet:
 
         ``store`` bounds the shorter side of what is kept (larger images are reduced, none is enlarged). ``progress``
         is told (done, of how many) while building. A file that cannot be read is skipped and named in ``skipped``;
-        ImageError only where none can.
+        ImageError only where none can. ConfigError where the cache is to be built and ``cache_dir`` cannot be written
+        to.
         """
         files = find_images(source)
         identity = [
@@ -108,6 +152,7 @@ class ImageSet:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         folder = Path(cache_dir or home() / "datasets") / f"{digest}-{store}"
         if not (folder / "index.json").exists():
+            require_folder(folder.parent, "--cache-dir")
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not (folder / "index.json").exists():

@@ -19,13 +19,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zoo.errors import NumericalError, WeightsError
-from zoo.training.data import ImageSet
+from zoo.training.data import ImageSet, short_path
 from zoo.training.task import TrainingTask
 
 
 def describe_set(images: ImageSet) -> dict[str, Any]:
-    """What a set was made of, for run.json and the card: counts by folder name, never full paths."""
-    folders = Counter(Path(source).parent.name for source in images.sources)
+    """What a set was made of, for run.json and the card: counts by folder, of whose path the last two names are told,
+    never more."""
+    folders = Counter(short_path(Path(source).parent) for source in images.sources)
     return {
         "images": len(images),
         "folders": dict(sorted(folders.items())),
@@ -67,6 +68,7 @@ def export(
     from zoo.training.trainer import write_atomic
 
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record.pop("options", None)  # with the paths of this machine
     state = {}
     for name, value in task.network.state_dict().items():
         half = value.detach().to("cpu", torch.float16) if value.is_floating_point() else value.detach().cpu()

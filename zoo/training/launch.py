@@ -6,20 +6,23 @@ task that no registered method has yet.
 
 from __future__ import annotations
 
+import os
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo import images
-from zoo.config import Config, OptionSpec, describe
+from zoo.config import Config, OptionSpec, describe, parse
 from zoo.errors import ConfigError, RegistryError, UnknownNameError
 from zoo.registry import import_object, load_registry
-from zoo.training.data import ImageSet
+from zoo.training.data import ImageSet, require_folder, short_path
 from zoo.training.task import TrainConfig, TrainingTask
-from zoo.training.trainer import TrainProgress, TrainResult, train
+from zoo.training.trainer import TrainProgress, TrainResult, check_crop, derived_seed, read_run, train
 
 Say = Callable[[str], None]
 _NAMED = 5  # of the files that cannot be read: enough to see what is wrong with them
@@ -91,6 +94,28 @@ def configure(task: type[TrainingTask], options: Mapping[str, Any]) -> tuple[Con
     return config, TrainConfig.make(defaults | {k: v for k, v in options.items() if k not in own})
 
 
+def typed(task: type[TrainingTask], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, the task's and the run's mixed, with text (of a command line, or ``1e-4`` in a recipe) as a
+    value of the option's type, so that two can be compared. Unknown names stay for :func:`configure` to refuse.
+    ConfigError where text is no such value."""
+    hints = {**typing.get_type_hints(TrainConfig), **typing.get_type_hints(task.Config)}
+    named = {raw.replace("-", "_"): value for raw, value in options.items()}
+    return {
+        name: parse(name, hints[name], value) if name in hints and isinstance(value, str) else value
+        for name, value in named.items()
+    }
+
+
+def _begun_with(task: type[TrainingTask], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a run's record, the task's and the run's mixed; those of the task are missing where an earlier
+    version began it."""
+    own, general = option_specs(task)
+    found: dict[str, Any] = {}
+    for specs, options in ((general, record.get("config", {})), (own, record.get("options", {}))):
+        found |= {spec.name: options[spec.name] for spec in specs if spec.name in options}
+    return found
+
+
 def check_sets(label: str, task: type[TrainingTask], material: Material) -> None:
     """ConfigError that names the sets which ``task`` needs and ``material`` lacks."""
     missing = [name for name in task.sets if not material.sets.get(name)]
@@ -117,16 +142,32 @@ def launch(
     """Check everything that can be checked, then read the images, build the task and train it into ``folder``.
 
     ``say`` hears one sentence per set (how many images, which cannot be read), ``building`` (set, done, of how many)
-    while images are decoded for the first time. Raises what :func:`configure`, :func:`check_sets` and
+    while images are decoded for the first time. With ``resume``, options that are not named are those that the run in
+    ``folder`` was begun with, and the card keeps the command by which it was begun. The seed decides the task's random
+    start values too. Raises what :func:`configure`, :func:`check_sets`, :func:`zoo.training.data.require_folder` and
     :func:`zoo.training.train` raise.
     """
     say = say or (lambda text: None)
+    options = typed(task, options)
+    if resume:
+        begun = read_run(folder)
+        options = _begun_with(task, begun) | options
+        command = begun.get("command") or command
+        notes = notes or begun.get("notes", "")
     task_config, config = configure(task, options)
     check_sets(label, task, material)
+    require_folder(folder, "--out")
     if not resume and (folder / "checkpoint.pt").exists():
         raise ConfigError(f"{folder} already holds a run: add --resume to go on with it, or give another folder.")
     if init_from is not None and not init_from.is_file():
         raise ConfigError(f"There is no file {init_from} to start from: check the path.")
+    held_out = {name: _read_held_out(source, material) for name, source in material.held_out.items() if source}
+    make: Any = task
+    # All that is random before the first step is drawn on the CPU; the caller's state comes back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(config.seed, "start"))
+        built: TrainingTask = make(task_config)
+    check_crop(built, config)
     data = {}
     for name in task.sets:
         heard = None if building is None else lambda done, total, name=name: building(name, done, total)
@@ -134,16 +175,15 @@ def launch(
             material.sets[name], store=config.store, cache_dir=material.cache_dir, progress=heard
         )
         say(describe_images(name, data[name]))
-    held_out = {name: _read_held_out(source, material) for name, source in material.held_out.items() if source}
-    built: Any = task
     return train(
-        built(task_config),
+        built,
         config,
         data,
         folder,
         held_out=held_out,
         resume=resume,
         init_from=init_from,
+        options=task_config.to_dict(),
         command=command,
         notes=notes,
         progress=progress,
@@ -166,8 +206,17 @@ def _read_held_out(sources: Sequence[str], material: Material) -> list[Tensor]:
 
 
 def portable(argument: str) -> str:
-    """An argument as a card shows it: paths by their last name, since a folder of this machine means nothing there."""
+    """An argument as a card shows it: of a path only the last two names. ``a=PATH`` and lists by commas too."""
     key, equals, value = argument.rpartition("=")
-    if "/" not in value or " " in value:
+    if "/" in key:
+        # The equals sign is part of a path.
+        key, equals, value = "", "", argument
+    if "://" in value:
         return argument
-    return key + equals + ",".join(Path(part).name for part in value.split(","))
+    parts = [value] if os.path.exists(value) else value.split(",")
+    return key + equals + ",".join(short_path(part) if _is_path(part) else part for part in parts)
+
+
+def _is_path(text: str) -> bool:
+    """Whether it looks like a path with folders in it; words with a slash among them, such as notes, do not."""
+    return "/" in text and (" " not in text or text.startswith("/") or os.path.exists(text))

