@@ -3,8 +3,8 @@
     python benchmarks/make_manifest.py FOLDER --name styleid --title "..." --source URL --commit SHA --base URL \
         --licence "..." --contents cnt --styles sty > benchmarks/sets/styleid.yaml
 
-``--contents`` and ``--styles`` are the subfolders of the two kinds; ``--base`` is the URL that ``SUBFOLDER/FILE`` is
-appended to, commit included. Titles and authors are added by hand.
+``--contents`` and ``--styles`` are a subfolder, or files separated by commas where both kinds lie together; ``--base``
+is the URL that their paths below FOLDER are appended to, commit included. Titles and authors are added by hand.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 
-def entries(root: Path, folder: str) -> list[str]:
-    """A line of YAML per image of a subfolder, sorted by name."""
-    lines = []
-    for path in sorted((root / folder).iterdir()):
+def entries(root: Path, chosen: str) -> Iterator[str]:
+    """A line of YAML per image of a subfolder, or of those that are listed, sorted by name."""
+    folder = root / chosen
+    files = folder.iterdir() if folder.is_dir() else [root / name for name in chosen.split(",")]
+    for path in sorted(files):
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        lines.append(f"- {{file: {folder}/{path.name}, bytes: {len(data)}, sha256: {digest}}}")
-    return lines
+        yield f"- {{file: {path.relative_to(root).as_posix()}, bytes: {len(data)}, sha256: {digest}}}"
 
 
 def main() -> None:

@@ -34,6 +34,16 @@ zoo bench --protocol my-protocol.yaml --methods adain,wct
 These ship, in `benchmarks/protocols`; copy one to write your own, whose images are paths relative to it. `zoo bench`
 names the first fault of a file and its place. Images of sets are fetched when you ask for it (`zoo data fetch NAME`),
 each checked by its sha256.
+
+A large protocol can be shared out over a Slurm cluster (the extra `cluster`): each task measures a share of the pairs,
+and one more merges them into the rows of one run.
+
+```
+zoo bench --protocol styleid --methods adain,wct --shards 16 --device cuda --cluster-option slurm_time=2:00:00
+```
+
+The device must be named: with `cuda` every task asks for one GPU, with `cpu` for a whole node. Options are those of
+submitit; `[...]` and `{...}` are read as JSON. `--cluster local` takes one shard after the other on this machine.
 """
 
 

@@ -23,6 +23,7 @@ from zoo.bench import shards
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell, Shard
 from zoo.bench.rows import Row, read_rows
+from zoo.cli.bench import _cluster_options
 from zoo.errors import ConfigError, ProtocolError
 from zoo.metrics import load_metric
 from zoo.registry import load_registry
@@ -160,10 +161,42 @@ def test_what_cannot_be_sharded_is_said_before_anything_is_submitted(protocol, t
         (["2", "--cluster", "cloud"], "Unknown cluster 'cloud'"),
         (["2", "--outputs", f"mine={tmp_path}"], "leave out --shards"),
         (["2", "--cluster", "local", "--cluster-option", "nonsense"], "takes KEY=VALUE"),
+        (["2", "--cluster", "local", "--cluster-option", "k=[x"], "--cluster-option k: [x is not JSON"),
+        (["2"], "name the device, --device cuda or --device cpu"),
+        (["2", "--cluster", "slurm", "--device", "auto"], "name the device, --device cuda or --device cpu"),
     ):
         assert command(*common, *arguments) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_cluster_options_are_numbers_truth_values_json_or_text():
+    given = [
+        "slurm_time=2:00:00",
+        "timeout_min=90",
+        "slurm_nice=-5",
+        "slurm_exclusive=false",
+        "slurm_use_srun=true",
+        "slurm_comment=a=b, yes",
+        "slurm_account=007",
+        "slurm_mem=1e3",
+        'slurm_setup=["module load cuda"]',
+        'slurm_additional_parameters={"mem-bind": "local"}',
+        "slurm_qos=",
+    ]
+    assert _cluster_options(given) == {
+        "slurm_time": "2:00:00",
+        "timeout_min": 90,
+        "slurm_nice": -5,
+        "slurm_exclusive": False,
+        "slurm_use_srun": True,
+        "slurm_comment": "a=b, yes",
+        "slurm_account": "007",
+        "slurm_mem": "1e3",
+        "slurm_setup": ["module load cuda"],
+        "slurm_additional_parameters": {"mem-bind": "local"},
+        "slurm_qos": "",
+    }
 
 
 def test_shards_through_submitit_make_the_rows_of_one_run(protocol, tmp_path, capsys):

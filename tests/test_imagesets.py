@@ -17,7 +17,8 @@ import yaml
 from zoo import imagesets
 from zoo.cli import main
 from zoo.errors import DataError, UnknownNameError
-from zoo.imagesets import Manifest, fetch_set, list_sets, load_manifest, manifest_folder, set_image, state
+from zoo.imagesets import Manifest, SetImage, fetch_set, list_sets, load_manifest, manifest_folder, set_image, state
+from zoo.report.bibliography import image_sets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -100,20 +101,49 @@ def run(*arguments: object) -> int:
 # --- manifests -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "shape"), [("styleid", (20, 40)), ("adain", (11, 20))])
+SHAPES = {
+    "adain": (11, 20),
+    "cnnmrf": (4, 4),
+    "fast_neural_style": (2, 11),
+    "neural_style": (4, 10),
+    "style_swap": (7, 9),
+    "styleid": (20, 40),
+    "texture_nets": (2, 2),
+}
+
+
+@pytest.mark.parametrize(("name", "shape"), SHAPES.items())
 def test_the_sets_that_ship(name, shape):
     manifest = load_manifest(name)
     assert (len(manifest.contents), len(manifest.styles)) == shape
     assert all(manifest.commit in manifest.url(image) for image in manifest.images)
-    assert name in list_sets()
+    assert list_sets() == list(SHAPES)
     assert manifest_folder().is_dir()
 
 
-@pytest.mark.parametrize("name", ["styleid", "adain"])
-def test_the_hashes_are_those_of_the_images(name, shared, tmp_path, monkeypatch):
+def test_sets_that_share_images_are_told_apart(tiny, tmp_path):
+    def named(*contents: SetImage) -> list[str]:
+        used = [{"name": image.name, "sha256": image.sha256} for image in contents]
+        return image_sets({"protocol": {"resolved": {"contents": used, "styles": []}}})
+
+    other = {"file": "photos/cat.jpg", "bytes": 9, "sha256": "0" * 64}
+    dog = manifest_data()["contents"][0]
+    twin = manifest_data(name="twin", contents=[dog, other], styles=[{**other, "file": "x.png", "sha256": "1" * 64}])
+    (tmp_path / "sets" / "twin.yaml").write_text(yaml.safe_dump(twin))
+    cat = load_manifest("twin").contents[1]
+    assert named(*tiny.images) == ["tiny"]
+    assert named(tiny.contents[0], cat) == ["twin"]
+    assert named(*tiny.images, cat) == ["tiny", "twin"]
+    assert named(tiny.contents[0]) == ["tiny"]
+    assert named() == []
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_set_is_taken_from_a_folder_of_its_images(name, shared, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZOO_HOME", str(tmp_path))
     manifest = load_manifest(name)
-    assert fetch_set(manifest, shared / "images" / "benchmark" / name) == len(manifest.images)
+    assert run("fetch", name, "--from", shared / "images" / "benchmark" / name) == 0
+    assert str(tmp_path) in capsys.readouterr().out
     assert {state(manifest, image) for image in manifest.images} == {"whole"}
 
 

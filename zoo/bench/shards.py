@@ -77,7 +77,8 @@ def run_sharded(
     """:func:`zoo.bench.run.run` in ``count`` tasks of a cluster, and one more that merges them; returns when all ended.
 
     ``cluster_options`` are submitit's (``slurm_partition``, ``timeout_min``, ``mem_gb``...); ``options`` those of
-    :func:`run`. Raises what :func:`run` raises before anything is submitted; ConfigError without submitit or for an
+    :func:`run`, whose device must be named on Slurm: ``cuda`` asks for a GPU per task, ``cpu`` for a node. Raises what
+    :func:`run` raises before anything is submitted; ConfigError without submitit, for the device ``auto`` or for an
     option it does not know, ProtocolError where a task failed, with its log.
     """
     registry = load_registry()
@@ -93,6 +94,10 @@ def run_sharded(
     if not 1 <= count <= len(resolved.pairs):
         raise ConfigError(
             f"A run of {len(resolved.pairs)} pairs can have 1 to {len(resolved.pairs)} shards, not {count}."
+        )
+    if cluster == "slurm" and str(options.get("device", "auto")) == "auto":
+        raise ConfigError(
+            "Slurm gives a task the GPU that it asked for and no other: name the device, --device cuda or --device cpu."
         )
     target = Path(out) if out is not None else Path("outputs") / "bench" / resolved.spec.name
     where = target.resolve()

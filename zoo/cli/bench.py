@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,10 +61,12 @@ def bench(
     shards: Annotated[
         int | None, typer.Option(min=1, help="Run in so many parts on a cluster, one task each, and merge them.")
     ] = None,
-    cluster: Annotated[str, typer.Option(help="Where shards run: slurm, or local, one after the other.")] = "slurm",
+    cluster: Annotated[
+        str, typer.Option(help="Where shards run: slurm, which needs --device, or local, one after the other.")
+    ] = "slurm",
     cluster_options: Annotated[
         list[str] | None,
-        typer.Option("--cluster-option", metavar="KEY=VALUE", help="Of submitit: slurm_partition=gpu. Repeatable."),
+        typer.Option("--cluster-option", metavar="KEY=VALUE", help="Of submitit: slurm_time=2:00:00. Repeatable."),
     ] = None,
     find_largest: Annotated[
         bool,
@@ -74,6 +78,7 @@ def bench(
 
     Pictures for --outputs are named after content and style in the protocol, and after size, seed and strength where it
     has several: astronaut__swirls__512.png. Each must have the size of its content; a missing one is reported.
+    'zoo data export PROTOCOL DIR' writes their contents and styles, and the list of their names.
 
     Exit code 1 if any method failed (the table says why), 130 after Ctrl-C.
     """
@@ -139,9 +144,11 @@ def _folders(given: list[str]) -> dict[str, str]:
 
 
 def _cluster_options(given: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` as a dictionary, values as YAML reads them; ConfigError for anything else."""
-    import yaml
+    """``KEY=VALUE`` as a dictionary; ConfigError for anything else.
 
+    Whole numbers, ``true`` and ``false`` are such values, ``[...]`` and ``{...}`` are read as JSON, all else is text:
+    YAML would make seconds of Slurm's ``2:00:00``.
+    """
     from zoo.errors import ConfigError
 
     options: dict[str, Any] = {}
@@ -149,7 +156,17 @@ def _cluster_options(given: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise ConfigError(f"--cluster-option takes KEY=VALUE; got {text!r}.")
-        options[key] = yaml.safe_load(value)
+        if value in ("true", "false"):
+            options[key] = value == "true"
+        elif re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
+            options[key] = int(value)
+        elif value.startswith(("[", "{")):
+            try:
+                options[key] = json.loads(value)
+            except ValueError as error:
+                raise ConfigError(f"--cluster-option {key}: {value} is not JSON ({error}).") from error
+        else:
+            options[key] = value
     return options
 
 

@@ -62,14 +62,24 @@ def bibliography(rows: Iterable[Row], run_file: dict[str, Any], registry: Regist
 
 
 def image_sets(run_file: dict[str, Any]) -> list[str]:
-    """Names of the sets that a protocol's images belong to, told by their hashes; ``builtin`` for the zoo's own."""
+    """Names of the sets that a protocol's images belong to, told by their hashes; ``builtin`` for the zoo's own.
+
+    Sets share images, so they are named in turn, each for the images that those before it do not hold: the one with the
+    most of them, of two with as many the smaller one, then the first by name.
+    """
     from zoo import images
     from zoo.imagesets import list_sets, load_manifest
 
     resolved = run_file["protocol"]["resolved"]
     used = {(image["name"], image["sha256"]) for role in ("contents", "styles") for image in resolved.get(role, ())}
-    hashes = {sha256 for _, sha256 in used}
-    found = [name for name in list_sets() if hashes & {image.sha256 for image in load_manifest(name).images}]
+    left = {sha256 for _, sha256 in used}
+    members = {name: {image.sha256 for image in load_manifest(name).images} for name in list_sets()}
+    found = []
+    while any(left & hashes for hashes in members.values()):
+        name = max(members, key=lambda name: (len(left & members[name]), -len(members[name])))
+        left -= members.pop(name)
+        found.append(name)
+    found.sort()
     photographs = {name for name, _ in used} & images.builtin_contents().keys()
     if any((name, images.read(f"builtin:{name}").sha256) in used for name in sorted(photographs)):
         found.insert(0, "builtin")
