@@ -38,7 +38,9 @@ def _blocks(language: str, guide: str = GUIDE) -> list[str]:
 
 
 PLUGIN, PICTURES = _blocks("python")
-PLUGIN_COMMANDS, PICTURE_COMMANDS = ([shlex.split(line) for line in block.splitlines()] for block in _blocks("sh"))
+PLUGIN_COMMANDS, EXPORT_COMMANDS, PICTURE_COMMANDS = (
+    [shlex.split(line) for line in block.splitlines()] for block in _blocks("sh")
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +106,9 @@ def test_the_plugin_keeps_the_whole_contract(place: Path) -> None:
 
 
 def test_a_folder_of_pictures_is_in_the_table(place: Path) -> None:
-    _run(place, "-c", PICTURES.replace('size="256"', 'size="64"'))
-    (bench,) = PICTURE_COMMANDS
+    (export,), (bench,) = EXPORT_COMMANDS, PICTURE_COMMANDS
+    assert "4 pictures wanted" in _zoo(place, export)
+    _run(place, "-c", PICTURES)
     # A folder of its own, so that the test stands alone.
     out = _zoo(place, [*bench[:-1], "results/pictures"])
     (row,) = [line for line in out.splitlines() if re.match(r"\W*mine\b", line)]

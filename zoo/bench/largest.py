@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from zoo import images
+from zoo.bench.inputs import prepared
 from zoo.bench.ledger import Ledger
 from zoo.bench.plan import MethodPlan, RunCell
 from zoo.bench.protocol import ResolvedProtocol, Timing
@@ -27,7 +28,7 @@ _GRID = 8
 _SHARE = 1 / 16
 _ONCE = Timing(warmup=0, repeats=1, budget=0)
 # How the reasons begin of cells that met a limit; every other failure is the method's own.
-_LIMITS = (OUT_OF_MEMORY, "took longer than", "not tried", "the process was killed from outside")
+_LIMITS = (OUT_OF_MEMORY, "took longer than", "not tried", "the process was killed from outside; the machine")
 
 
 class _FailedError(Exception):
@@ -135,11 +136,12 @@ def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, o
     content, style = protocol.pairs[0]
     cell: dict[str, object] = {"seed": spec.seeds[0], "strength": spec.strengths[0]}
     folder.mkdir(parents=True)
-    for role, name, pictures in (("content", content, protocol.contents), ("style", style, protocol.styles)):
-        picture = next(picture for picture in pictures if picture.name == name)
-        wanted = spec.style_size if role == "style" and spec.style_size is not None else size
-        policy = images.SizePolicy.parse(wanted, default=spec.resize)
-        path = folder / f"{role}.png"
-        images.write(path, images.read(picture.source, size=policy).pixels)
-        cell[role] = str(path)
+    for name, wanted, role, pictures in (
+        ("content", content, "contents", protocol.contents),
+        ("style", style, "styles", protocol.styles),
+    ):
+        picture = next(picture for picture in pictures if picture.name == wanted)
+        path = folder / f"{name}.png"
+        images.write(path, prepared(picture, role, size, spec))
+        cell[name] = str(path)
     return {**cell, "output": str(folder / "output.png")}

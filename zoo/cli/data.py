@@ -1,4 +1,4 @@
-"""``zoo data``: the image sets of published comparisons, listed, fetched and verified."""
+"""``zoo data``: the image sets of published comparisons, and the prepared pictures of a protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from zoo.cli.common import console, out
 
-data = typer.Typer(help="List, fetch and verify the image sets that benchmark protocols name.", no_args_is_help=True)
+data = typer.Typer(help="Image sets of benchmarks: list, fetch, verify, export.", no_args_is_help=True)
 
 
 @data.command("list")
@@ -95,3 +95,27 @@ def verify(
         out.print(f"{one}: {text}", markup=False, highlight=False, soft_wrap=True)
     if bad:
         raise typer.Exit(1)
+
+
+@data.command()
+def export(
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="A protocol's name or its YAML file.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where contents, styles and the list of pairs go.")],
+) -> None:
+    """Write the pictures that a protocol gives to methods, for a method that runs elsewhere.
+
+    pairs.csv names the content, the style and the result of every picture that is wanted; a folder of those results is
+    scored by 'zoo bench --protocol PROTOCOL --outputs NAME=FOLDER'. Each must have the size of its content.
+    """
+    from zoo.bench.inputs import LIST, export_inputs
+    from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
+    from zoo.registry import load_registry
+
+    path = find_protocol(protocol)
+    lines = export_inputs(resolve_protocol(load_protocol(path), path.parent, load_registry()), folder)
+    first = lines[0]
+    for text in (
+        f"{folder / LIST}: {len(lines)} pictures wanted, from the contents and styles beside it.",
+        f"The first is {first['result']}, of {first['content']} and {first['style']}.",
+    ):
+        out.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,85 @@
+"""The pictures that a protocol gives to methods, for one that runs elsewhere: prepared, written out, and listed.
+
+    contents/NAME.png   styles/NAME.png    with ``__SIZE`` behind the name where the protocol has several sizes
+    pairs.csv                              a line per picture that is wanted: content, style, size, seed, strength and
+                                           ``result``, the name under which ``zoo bench --outputs`` finds it
+
+They are the 8-bit pixels that methods inside the harness are given.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from torch import Tensor
+
+from zoo import images
+from zoo.bench.folder import write_text
+from zoo.bench.plan import Cell, cells_of
+from zoo.bench.protocol import Protocol, ProtocolImage, ResolvedProtocol
+from zoo.errors import ProtocolError
+from zoo.imagesets import Role
+
+LIST = "pairs.csv"
+_COLUMNS = ("content", "style", "size", "seed", "strength", "result")
+
+
+def prepared(picture: ProtocolImage, role: Role, size: int, spec: Protocol) -> Tensor:
+    """An image as the protocol prepares it, (1, 3, H, W) in [0, 1]; raises what :func:`zoo.images.read` does."""
+    wanted = spec.style_size if role == "styles" and spec.style_size is not None else size
+    return images.read(picture.source, size=images.SizePolicy.parse(wanted, default=spec.resize)).pixels
+
+
+def result_name(cell: Cell, spec: Protocol) -> str:
+    """``CONTENT__STYLE.png``, with size, seed and strength behind it as far as the protocol has several of them."""
+    parts = [cell.content, cell.style]
+    parts += [str(cell.size)] * (len(spec.sizes) > 1)
+    parts += [f"seed{cell.seed}"] * (len(spec.seeds) > 1)
+    parts += [f"strength{cell.strength:g}"] * (len(spec.strengths) > 1)
+    return "__".join(parts) + ".png"
+
+
+def export_inputs(protocol: ResolvedProtocol, folder: Path) -> list[dict[str, str]]:
+    """Write prepared contents, styles and the list of pairs into ``folder``; returns the lines of the list.
+
+    What is there under the same names is replaced, each file in one move. Raises ImageError or ProtocolError where
+    something cannot be read or written.
+    """
+    spec = protocol.spec
+
+    def place(role: Role, name: str, size: int) -> str:
+        return f"{role}/{name}{f'__{size}' if len(spec.sizes) > 1 else ''}.png"
+
+    listed: tuple[tuple[Role, tuple[ProtocolImage, ...]], ...] = (
+        ("contents", protocol.contents),
+        ("styles", protocol.styles),
+    )
+    for role, pictures in listed:
+        try:
+            (folder / role).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ProtocolError(
+                f"The folder {folder / role} cannot be made ({error.strerror}): choose another one."
+            ) from error
+        for picture in pictures:
+            for size in spec.sizes:
+                images.write(folder / place(role, picture.name, size), prepared(picture, role, size, spec))
+    lines = [
+        {
+            "content": place("contents", cell.content, cell.size),
+            "style": place("styles", cell.style, cell.size),
+            "size": str(cell.size),
+            "seed": str(cell.seed),
+            "strength": f"{cell.strength:g}",
+            "result": result_name(cell, spec),
+        }
+        for cell in cells_of(protocol, "")
+    ]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(folder / LIST, text.getvalue())
+    return lines
