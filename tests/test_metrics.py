@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import subprocess
+import sys
 
+import metric_cases
 import pytest
 import torch
 from torch import Tensor
@@ -60,6 +64,17 @@ def test_identity_and_order_under_growing_noise(name, metrics, content, style):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_symmetry(name, metrics, content):
+    metric, other = metrics[name], noisy(content.flip(-1), 0.1)
+    if load_registry().metric(name).measures == "content":
+        there, back = metric(other, content, content), metric(content, other, content)
+    else:
+        there, back = metric(other, other, content), metric(content, content, other)
+    assert there == pytest.approx(back, rel=1e-6)
+    assert there != pytest.approx(metric(content, content, content), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_metric_reads_the_side_that_it_measures_and_no_other(name, metrics, content, style):
     output = noisy(content, 0.1)
     measures = load_registry().metric(name).measures
@@ -79,6 +94,13 @@ def test_value_depends_neither_on_the_batch_nor_on_what_came_before(name, metric
     alone = [fresh(*(t[i : i + 1] for t in (outputs, contents, styles))) for i in reversed(range(3))]
     assert together == list(reversed(alone))
     assert len(set(together)) == 3 or name == "gram_loss"
+
+
+def test_another_process_gives_the_same_values():
+    done = subprocess.run([sys.executable, metric_cases.__file__], capture_output=True, text=True, check=True)
+    there, here = json.loads(done.stdout), metric_cases.values()
+    assert {"ssim", "cfsd", "gram_loss", "lp", "color_histogram", "fd_vgg19", "kid_vgg19"} < here.keys()
+    assert there == pytest.approx(here, rel=1e-5)
 
 
 def test_what_is_remembered_of_an_image_is_bounded_and_keyed_by_its_pixels(content):

@@ -138,6 +138,16 @@ def test_neither_order_nor_history_changes_the_value(
     assert score(make(name), [pictures[i] for i in (2, 0, 3, 1)]) == first
 
 
+@pytest.mark.parametrize("name", ["fid", "kid", "fd_vgg19", "kid_vgg19"])  # ArtFID reads the contents too
+def test_symmetry(name: str, make: Callable[[str], SetMetric], content: Tensor, styles: list[Tensor]) -> None:
+    outputs = [eight_bit(noisy(style, 0.4, seed)) for seed, style in enumerate(styles)]
+    metric = make(name)
+    there = score(metric, [(output, content, style) for output, style in zip(outputs, styles, strict=True)])
+    back = score(metric, [(style, content, output) for output, style in zip(outputs, styles, strict=True)])
+    assert there == pytest.approx(back, rel=1e-4)
+    assert abs(there) > 1e-4
+
+
 @pytest.mark.parametrize("name", FRECHET[:1] + FRECHET[2:])
 def test_frechet_distance_counts_a_style_once_per_picture(
     name: str, make: Callable[[str], SetMetric], content: Tensor, styles: list[Tensor]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metric_cases import AMOUNTS, blurred, noisy, require_growing, require_independent, seeded_state
+from metric_cases import AMOUNTS, SMALL_E, blurred, noisy, require_growing, require_independent, seeded_state
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,8 +23,6 @@ from zoo.metrics.base import Metric, import_package
 from zoo.nn.whitening import Moments
 from zoo.registry import load_registry
 
-# The shallow layers at a small scale stand for E's five at 512, which cost seconds per picture.
-SMALL_E = {"taps": "relu1_1,relu2_1,relu3_1", "short_side": 96}
 SETTINGS: dict[str, dict[str, Any]] = {
     "mean_std_loss": {},
     "ge": {},
