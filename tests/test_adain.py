@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.errors import ConfigError, WeightsError
 from zoo.methods.adain import EPS, TAP, AdaIN, AdaINTraining, AdaINTrainingConfig, _colour_loss, adain, mean_std
 from zoo.nn.decoder import VGGDecoder
-from zoo.stylizer import Context, Mix, Style
+from zoo.stylizer import Context, Mix, Style, StyleCode
 
 
 @pytest.fixture(scope="module")
@@ -116,19 +116,50 @@ def test_each_region_is_transformed_by_its_own_moments(model: AdaIN) -> None:
         torch.testing.assert_close(ours[..., part].double(), wanted, rtol=1e-3, atol=1e-3)
 
 
+def _moved(features: Tensor, weight: Tensor, code: StyleCode) -> Tensor:
+    """Equation 8 in float64, with moments over positions that weigh ``weight`` (h, w)."""
+    features, shares = features.double(), weight.double() / weight.double().sum()
+    mean = (features * shares).sum((2, 3), keepdim=True)
+    variance = ((features - mean).square() * shares).sum((2, 3), keepdim=True)
+    return (features - mean) / (variance + EPS).sqrt() * code.data["std"].double() + code.data["mean"].double()
+
+
 @pytest.mark.parametrize("area", [(0, 0), (1, 1), (8, 8)])
-def test_an_empty_or_tiny_region_is_harmless(model: AdaIN, area: tuple[int, int]) -> None:
+def test_an_empty_or_tiny_region_keeps_to_itself(model: AdaIN, area: tuple[int, int]) -> None:
+    """A position of relu4_1 is 8 x 8 pixels: a region of one pixel has a 64th of one, and that of the style's mean."""
     content, one, two = _image(1), model.encode_style(_image(2)), model.encode_style(_image(3))
     masks = torch.zeros(2, 64, 64)
     masks[0] = 1
-    masks[0, : area[0], : area[1]] = 0
-    masks[1, : area[0], : area[1]] = 1
+    masks[:, : area[0], : area[1]] = torch.tensor([0.0, 1.0])[:, None, None]
     mix = Mix([(one, 0.5), (two, 0.5)])
+    features = model.encoder(content)[TAP]
+    share = area[0] * area[1] / 64
+    weight = torch.ones(8, 8)
+    weight[0, 0] = 1 - share
+    wanted = weight * _moved(features, weight, one)
+    wanted[..., 0, 0] += share * two.data["mean"][..., 0, 0].double()
+    torch.testing.assert_close(model._by_region(features, mix, masks).double(), wanted, rtol=1e-3, atol=1e-3)
     image = model.stylize(content, mix, context=Context(content_masks=masks)).image
     alone = model.stylize(content, one).image
     assert torch.isfinite(image).all()
     if not any(area):
         torch.testing.assert_close(image, alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("area", [(0, 0), (1, 1), (16, 8)])
+def test_regions_in_half_precision_are_finite(model: AdaIN, area: tuple[int, int]) -> None:
+    """The map of a flat region is steep: far away, where it does not count, its values leave float16."""
+    one, two = (model.encode_style(_image(seed)) for seed in (2, 3))
+    features = 400 * torch.rand(1, 512, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    features[..., :2, :1] = 0.5
+    masks = torch.zeros(2, 64, 64)
+    masks[0] = 1
+    masks[:, : area[0], : area[1]] = torch.tensor([0.0, 1.0])[:, None, None]
+    mix = Mix([(one, 0.5), (two, 0.5)])
+    ours = model._by_region(features, mix, masks)
+    assert ours.dtype == torch.float16
+    exact = model._by_region(features.float(), mix, masks)
+    torch.testing.assert_close(ours.float(), exact, rtol=1e-3, atol=1e-3)
 
 
 def test_positions_in_no_region_keep_their_features(model: AdaIN) -> None:

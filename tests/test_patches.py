@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -114,6 +115,42 @@ def test_half_precision_picks_are_nearly_as_good(stride: int, dtype: torch.dtype
     regret = 1 - scores.gather(1, rough.index[:, None])[:, 0] / exact.score
     assert regret.max() < 4e-3
     assert (rough.index == exact.index).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("chunk_bytes", [3000, 1 << 20])
+def test_only_allowed_patches_are_matched(strides: tuple[int, int], dtype: torch.dtype, chunk_bytes: int) -> None:
+    """Also where every one of them is less like the query than any other: correlations may be negative."""
+    features = noise(5, 9, 12).abs()
+    maps = [MAPS[0].abs(), -MAPS[1].abs()]
+    query, style = PatchBank.of([features], 3, strides[0]), PatchBank.of(maps, 3, strides[1])
+    first = len(PatchBank.of(maps[:1], 3, strides[1]))
+    allowed = torch.arange(len(style)) >= first
+    allowed[first + 3] = False
+    scores = brute_force(unfolded(features, 3, strides[0]), torch.cat([unfolded(m, 3, strides[1]) for m in maps]))
+    assert scores[:, allowed].max() < 0 < scores[:, ~allowed].max()
+    found = match(query, dataclasses.replace(style, allowed=allowed), dtype=dtype, chunk_bytes=chunk_bytes)
+    assert allowed[found.index].all()
+    best = scores.masked_fill(~allowed, -2).max(dim=1)
+    if dtype == torch.float64:
+        torch.testing.assert_close(found.index, best.indices)
+    regret = best.values - scores.gather(1, found.index[:, None])[:, 0]
+    assert regret.max() < 1e-2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_faint_patches_lose_in_half_precision_without_nan(stride: int) -> None:
+    """One over the norm of a patch next to nothing, relative to the longest pixel, is beyond float16."""
+    style = noise(8, 9, 18, dtype=torch.float32).abs()
+    style[:, :, :9] *= 1e-7
+    style[:, 4, 4] = 0
+    features = noise(8, 7, 7, seed=1, dtype=torch.float32).abs()
+    query, bank = PatchBank.of([features], 3, stride), PatchBank.of([style], 3, stride)
+    found = match(query, bank, dtype=torch.float16)
+    assert torch.isfinite(found.score).all()
+    right = bank.first[found.index] % 18 >= 7
+    assert right.all()
 
 
 def test_autocast_outside_does_not_change_the_format() -> None:

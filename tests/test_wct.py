@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zoo.errors import ConfigError, WeightsError
+import zoo
+from zoo import images
+from zoo.errors import ConfigError, NumericalError, WeightsError
 from zoo.methods.wct import WCT, WCTConfig
 from zoo.nn.decoder import VGGDecoder
+from zoo.registry import load_registry
 from zoo.stylizer import Context, Mix, Style
 
 
@@ -67,15 +70,28 @@ def test_a_level_is_equations_3_and_4(model: WCT) -> None:
     content, style = _image(1, 96, 96), _image(2, 80, 112)
     for level in (1, 2, 3):
         features = model._features(content, level)
-        ours = model._mapped(features, Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
+        ours = model._transform(features, Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
         wanted = _transformed(features[0].flatten(1), model._features(style, level)[0].flatten(1))
         torch.testing.assert_close(ours[0].flatten(1).double(), wanted, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("level", [4, 5])
+def test_deep_levels_are_equations_3_and_4_on_photographs(level: int) -> None:
+    """Within 1e-3 of the scale of the style's features, their deviation over all channels; level 5 has fewer positions
+    (256) than channels."""
+    model = zoo.load("wct", device="cpu", precision="fp32", levels=(level,))
+    assert isinstance(model, WCT)
+    content, style = (images.read(f"builtin:{n}", size="exact:256x256").pixels for n in ("astronaut", "swirls"))
+    features, other = model._features(content, level), model._features(style, level)
+    ours = model._transform(features, Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
+    wanted = _transformed(features[0].flatten(1), other[0].flatten(1))
+    torch.testing.assert_close(ours[0].flatten(1).double(), wanted, rtol=0, atol=1e-3 * float(other.std()))
+
+
 def test_strength_is_linear_in_features(model: WCT) -> None:
     features, mix = model._features(_image(1), 2), Mix([(model.encode_style(_image(2)), 1.0)])
-    full = model._mapped(features, mix, 2, 1.0, None)
-    half = model._mapped(features, mix, 2, 0.4, None)
+    full = model._transform(features, mix, 2, 1.0, None)
+    half = model._transform(features, mix, 2, 0.4, None)
     torch.testing.assert_close(half, features + 0.4 * (full - features), rtol=1e-3, atol=1e-3)
 
 
@@ -94,8 +110,8 @@ def test_levels_are_run_as_given_and_weighed_one_by_one(decoders: Path) -> None:
     first = _through(one, 2, content)
     assert first.shape == content.shape
     step = _through(two, 3, content)
-    wanted = one._run(step, Mix([(one.encode_style(style), 1.0)]), _call(), 1)
-    ours = two._run(content, Mix([(two.encode_style(style), 1.0)]), _call(), 1)
+    wanted = one._run(step, Mix([(one.encode_style(style), 1.0)]), _call(), (1.0,))
+    ours = two._run(content, Mix([(two.encode_style(style), 1.0)]), _call(), two._strengths(two.config.level_strengths))
     torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -118,8 +134,8 @@ def test_mixes_of_weights_and_orders(model: WCT) -> None:
 def test_a_mix_is_the_mean_of_transformed_features(model: WCT) -> None:
     one, two = model.encode_style(_image(2)), model.encode_style(_image(3))
     features = model._features(_image(1), 3)
-    both = model._mapped(features, Mix([(one, 0.25), (two, 0.75)]), 3, 1.0, None)
-    parts = [model._mapped(features, Mix([(code, 1.0)]), 3, 1.0, None) for code in (one, two)]
+    both = model._transform(features, Mix([(one, 0.25), (two, 0.75)]), 3, 1.0, None)
+    parts = [model._transform(features, Mix([(code, 1.0)]), 3, 1.0, None) for code in (one, two)]
     torch.testing.assert_close(both, 0.25 * parts[0] + 0.75 * parts[1], rtol=1e-3, atol=2e-3)
 
 
@@ -149,16 +165,55 @@ def test_each_region_is_transformed_by_its_own_features(model: WCT) -> None:
 
 
 @pytest.mark.parametrize("area", [(0, 0), (1, 1), (4, 4)])
-def test_an_empty_or_tiny_region_is_harmless(model: WCT, area: tuple[int, int]) -> None:
-    content, one, two = _image(1), model.encode_style(_image(2)), model.encode_style(_image(3))
-    masks = torch.zeros(2, 64, 64)
-    masks[0] = 1
-    masks[0, : area[0], : area[1]] = 0
-    masks[1, : area[0], : area[1]] = 1
-    image = model.stylize(content, Mix([(one, 0.5), (two, 0.5)]), context=Context(content_masks=masks)).image
+def test_an_empty_or_tiny_region_keeps_to_itself(model: WCT, area: tuple[int, int]) -> None:
+    """At relu1_1, a position per pixel: one position alone takes the style's mean, 16 of them their own transform."""
+    content, one, two = _image(1), _image(2), _image(3)
+    codes = [model.encode_style(style) for style in (one, two)]
+    small = torch.zeros(64, 64, dtype=torch.bool)
+    small[: area[0], : area[1]] = True
+    masks = torch.stack([~small, small]).float()
+    mix = Mix([(code, 0.5) for code in codes])
+    features = model._features(content, 1)
+    ours = model._transform(features, mix, 1, 1.0, masks)[0].double()
+    styles = [model._features(style, 1)[0].flatten(1) for style in (one, two)]
+    wanted = _transformed(features[0][:, ~small], styles[0])
+    torch.testing.assert_close(ours[:, ~small], wanted, rtol=1e-3, atol=1e-2)
+    if area == (1, 1):
+        torch.testing.assert_close(ours[:, 0, 0], styles[1].double().mean(1), rtol=1e-5, atol=1e-5)
+    elif area == (4, 4):
+        wanted = _transformed(features[0][:, small], styles[1])
+        torch.testing.assert_close(ours[:, small], wanted, rtol=1e-3, atol=1e-2)
+    image = model.stylize(content, mix, context=Context(content_masks=masks)).image
+    alone = model.stylize(content, codes[0]).image
     assert torch.isfinite(image).all()
     if not any(area):
-        torch.testing.assert_close(image, model.stylize(content, one).image, atol=1e-3, rtol=0)
+        torch.testing.assert_close(image, alone, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("area", [(0, 0), (1, 1), (4, 4)])
+def test_regions_in_half_precision_are_finite(model: WCT, area: tuple[int, int]) -> None:
+    """The map of a nearly flat region is steep: far away, where it does not count, its values leave float16."""
+    codes = [model.encode_style(_image(seed)) for seed in (2, 3)]
+    features = 200 * torch.rand(1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
+    features[..., :4, :4] *= 2e-4
+    masks = torch.zeros(2, 32, 32)
+    masks[0] = 1
+    masks[:, : area[0], : area[1]] = torch.tensor([0.0, 1.0])[:, None, None]
+    mix = Mix([(code, 0.5) for code in codes])
+    rough = features.half()
+    ours = model._transform(rough, mix, 1, 1.0, masks)
+    assert ours.dtype == torch.float16
+    exact = model._transform(rough.float(), mix, 1, 1.0, masks)
+    torch.testing.assert_close(ours.float(), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_gone_wrong_are_told_in_a_sentence(decoders: Path, tmp_path: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in load_file(decoders).items()}
+    state["level3.conv1_1.weight"].fill_(float("nan"))
+    save_file(state, tmp_path / "broken.safetensors")
+    model = _model(tmp_path / "broken.safetensors")
+    with pytest.raises(NumericalError, match="not finite"):
+        model.stylize(_image(1), model.encode_style(_image(2)))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
@@ -180,11 +235,26 @@ def test_textures_begin_from_noise_and_repeat(model: WCT) -> None:
     assert steps == list(range(1, 3 * 3 + 1))
 
 
+def test_textures_are_made_at_full_strength_unless_asked(decoders: Path) -> None:
+    """As in the paper (section 4.2), also where pictures are made at less, as those of wct.paper."""
+    assert load_registry().resolve("wct.paper").options["level_strengths"] == [0.6] * 5
+
+    def texture(**options: object) -> Tensor:
+        model = _model(decoders, **options)
+        return model.synthesize(model.encode_style(_image(2)), (32, 32)).image
+
+    full = texture()
+    assert torch.equal(texture(level_strengths=(0.6, 0.6, 0.6)), full)
+    assert (texture(texture_strengths=(0.6, 0.6, 0.6)) - full).abs().mean() > 0.001
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="at most once"):
         WCTConfig.make({"levels": (3, 3)})
     with pytest.raises(ConfigError, match="one level strength per level"):
         WCTConfig.make({"levels": (3, 2), "level_strengths": (1.0,)})
+    with pytest.raises(ConfigError, match="one texture strength per level"):
+        WCTConfig.make({"levels": (3, 2), "texture_strengths": (1.0,)})
 
 
 def test_it_needs_weights_of_every_level(decoders: Path) -> None:

@@ -82,6 +82,14 @@ index; scales differ by a few percent and the decoder is trained on ours |
 every content; the result has the content's size |
     | one mask, two styles (test.lua, -mask) | any number of regions (Context.content_masks) | each region uses the \
 moments of its own content positions and of its own style |
+    | colours kept by CORAL on normalised channels, the identity added to their sums of products (lib/utils.lua) | \
+CORAL on the covariances themselves; directions of the style's colours flatter than 0.01 of the range count as 0.01 \
+(zoo.color.match_color) | one way for all methods; divided by the number of pixels their identity is next to nothing, \
+and a nearly grey style's noise becomes colour |
+    | decoder of 160,000 updates of 8 crops of 256, from random weights, with the loss of the paper | the shipped one: \
+far fewer updates of fewer and smaller crops, begun from WCT's decoder of level 4, with other ``tap_weights``, a \
+``colour_weight``, some ``recolour`` and ``whiten`` (see :class:`AdaINTraining`) | hours of a CPU; \
+zoo/checkpoints/adain.md has the figures of its run |
     """
 
     traits = Traits(
@@ -138,13 +146,18 @@ moments of its own content positions and of its own style |
         return adain(features, mean, std)
 
     def _by_region(self, features: Tensor, style: Mix, masks: Tensor) -> Tensor:
-        """Section 7.3: each region takes its own style; positions in no region keep their features."""
+        """Section 7.3: each region takes its own style; positions in no region keep their features.
+
+        In float32 until the end: the map of a small region, where a channel hardly varies, may lie outside the range
+        of 16 bits at the positions of the others, where it does not count.
+        """
         weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
-        target = features * (1 - weights.sum(dim=0)).to(features.dtype)
+        exact = features.float()
+        target = exact * (1 - weights.sum(dim=0))
         for (code, _), weight in zip(style, weights, strict=True):
-            moved = adain(features, code.data["mean"], code.data["std"], weight)
-            target = target + moved * weight.to(features.dtype)
-        return target
+            moved = adain(exact, code.data["mean"], code.data["std"], weight)
+            target = target + torch.where(weight > 0, moved * weight, 0.0)
+        return target.to(features.dtype)
 
 
 @dataclass(frozen=True)

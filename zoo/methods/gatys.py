@@ -151,7 +151,7 @@ class Gatys(Stylizer):
     Sources: *pytorch* leongatys/PytorchNeuralStyleTransfer, the first author's own code; *neural-style*
     jcjohnson/neural-style; *paper* CVPR 2016, eqs. 1 to 7 and figure 3; *tutorial* the PyTorch tutorial "Neural
     Transfer Using PyTorch", made for torchvision's weights and therefore for the encoder ``vgg19.torchvision``. *zoo*
-    is *pytorch* with pixels held in range and a fifth of the memory for L-BFGS.
+    is *pytorch* with pixels held in range and a quarter of the memory for L-BFGS.
 
     | paper | here | why |
     |---|---|---|

@@ -13,7 +13,7 @@ The decoders are trained by :class:`zoo.training.reconstruction.ReconstructionTa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from zoo.encoders import Encoder, load_encoder
 from zoo.errors import ConfigError, WeightsError
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
-from zoo.nn.whitening import apply_affine, colouring, moments, whitening
+from zoo.nn.whitening import add_affine, apply_affine, colouring, moments, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.weights import read_state
 
@@ -44,15 +44,18 @@ class WCTConfig(Config):
     level_strengths: tuple[float, ...] | None = option(
         None, "A strength for each of the levels, multiplied by the call's; none is 1 for all.", ge=0, le=1
     )
+    texture_strengths: tuple[float, ...] | None = option(
+        None, "A strength for each of the levels of a texture; none is 1 for all (paper, section 4.2).", ge=0, le=1
+    )
     texture_passes: int = option(3, "How often a texture runs through all levels (paper, section 4.2: 3).", ge=1)
 
     def validate(self) -> None:
         if len(set(self.levels)) != len(self.levels) or not self.levels:
             raise ConfigError(f"Option 'levels' takes each level at most once, got {self.levels}.")
-        if self.level_strengths is not None and len(self.level_strengths) != len(self.levels):
-            raise ConfigError(
-                f"Give one level strength per level: {len(self.levels)}, not {len(self.level_strengths)}."
-            )
+        for kind in ("level", "texture"):
+            strengths = getattr(self, f"{kind}_strengths")
+            if strengths is not None and len(strengths) != len(self.levels):
+                raise ConfigError(f"Give one {kind} strength per level: {len(self.levels)}, not {len(strengths)}.")
 
 
 class WCT(Stylizer):
@@ -65,7 +68,8 @@ class WCT(Stylizer):
     |---|---|---|
     | SVD of the feature map (code) | eigendecomposition of the C x C covariance in float64 | the same subspaces; \
 independent of the image's size, and safe where the covariance is singular |
-    | alpha 0.6 | strength 1 unless asked otherwise | one meaning of strength for all methods |
+    | alpha 0.6; 1 for textures | strength 1 unless asked otherwise (``wct.paper``: 0.6), \
+in textures too (``texture_strengths``) | one meaning of strength for all methods |
     | two styles by averaging their coloured features | weighted average of the styles' maps, applied once | any \
 number of styles; one matrix product |
     | float32 | 16 bits for large images | twice as fast on hardware that has them; not below 362 x 362 pixels, see \
@@ -134,16 +138,20 @@ SMALL |
         return code
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        return Stylized(self._run(content, style, call, 1))
+        return Stylized(self._run(content, style, call, self._strengths(self.config.level_strengths)))
 
     def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
-        """Section 4.2: the same transforms, begun from uniform noise and repeated."""
+        """Section 4.2: the same transforms, at full strength, begun from uniform noise and repeated."""
         noise = torch.rand((1, 3, *(-(-side // 16) * 16 for side in size)), generator=call.generator()).to(self.device)
-        image = self._run(noise, style, call, self.config.texture_passes)
+        strengths = self._strengths(self.config.texture_strengths)
+        image = self._run(noise, style, call, strengths, self.config.texture_passes)
         return Stylized(image[..., : size[0], : size[1]])
 
-    def _run(self, image: Tensor, style: Mix, call: Call, passes: int) -> Tensor:
-        strengths = self.config.level_strengths or (1.0,) * len(self.config.levels)
+    def _strengths(self, chosen: tuple[float, ...] | None) -> tuple[float, ...]:
+        """One per level; 1 where none are chosen."""
+        return chosen or (1.0,) * len(self.config.levels)
+
+    def _run(self, image: Tensor, style: Mix, call: Call, strengths: Sequence[float], passes: int = 1) -> Tensor:
         total = passes * len(self.config.levels)
         for step in range(total):
             index = step % len(self.config.levels)
@@ -158,22 +166,26 @@ SMALL |
         return image
 
     def _transform(self, features: Tensor, style: Mix, level: int, strength: float, masks: Tensor | None) -> Tensor:
+        """``strength`` of the way to the whitened and coloured features, of the whole map or region by region."""
         if strength == 0:
             return features
         if masks is None:
-            return torch.cat([self._mapped(one, style, level, strength, None) for one in features.split(1)])
+            mapped = [apply_affine(one, *self._affine(one, style, level, strength)) for one in features.split(1)]
+            return torch.cat(mapped)
         weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
         result = []
         for one in features.split(1):
-            out = one * (1 - weights.sum(dim=0)).to(one.dtype)
-            for part, weight in zip(style, weights, strict=True):
-                mapped = self._mapped(one, Mix([(part[0], 1.0)]), level, strength, weight)
-                out = out + mapped * weight.to(one.dtype)
-            result.append(out)
+            # Positions in no region keep their features.
+            out = one.float() * (1 - weights.sum(dim=0))
+            for (code, _), weight in zip(style, weights, strict=True):
+                add_affine(out, one, *self._affine(one, Mix([(code, 1.0)]), level, strength, weight), weight)
+            result.append(out.to(one.dtype))
         return torch.cat(result)
 
-    def _mapped(self, features: Tensor, style: Mix, level: int, strength: float, region: Tensor | None) -> Tensor:
-        """``strength`` of the way to the whitened and coloured features: one matrix and one offset."""
+    def _affine(
+        self, features: Tensor, style: Mix, level: int, strength: float, region: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """That map as one matrix (C, C) and one offset (C,), float64, from the statistics of ``region`` (h, w)."""
         statistics = moments(features, region)
         tap, zero = f"relu{level}_1", torch.zeros((), dtype=torch.float64, device=features.device)
         matrix = sum((weight * code.data[tap]["colouring"] for code, weight in style), zero)
@@ -181,4 +193,4 @@ SMALL |
         mean = sum((weight * code.data[tap]["mean"] for code, weight in style), zero)
         offset = strength * (mean - matrix @ statistics.mean)
         identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        return apply_affine(features, strength * matrix + (1 - strength) * identity, offset)
+        return strength * matrix + (1 - strength) * identity, offset

@@ -52,6 +52,7 @@ class PatchBank:
     shapes: height and width of each map
     size:   side of a patch
     stride: from one patch to the next
+    allowed: (N,) bool, the patches that a query may be matched with; None for all of them
     """
 
     pixels: Tensor
@@ -61,6 +62,7 @@ class PatchBank:
     shapes: tuple[tuple[int, int], ...]
     size: int
     stride: int
+    allowed: Tensor | None = None
 
     @classmethod
     def of(cls, maps: Sequence[Tensor], size: int, stride: int) -> Self:
@@ -140,10 +142,14 @@ def match(
 
 
 def _within_half(bank: PatchBank) -> PatchBank:
-    """The bank with its longest pixel scaled to length 1: products of features in the thousands overflow float16."""
+    """The bank with its longest pixel scaled to length 1: products of features in the thousands overflow float16.
+
+    Patches next to nothing beside it lose: one over their norm would be infinite, and their products are rounding.
+    """
     longest = _squares(bank.pixels).max().sqrt().clamp_min(1e-12).item()
     pixels = torch.cat([(block.float() / longest).half() for block in bank.pixels.split(4096)])
-    return dataclasses.replace(bank, pixels=pixels, scale=bank.scale * longest)
+    scale = (bank.scale * longest).clamp_max(torch.finfo(torch.float16).max)
+    return dataclasses.replace(bank, pixels=pixels, scale=scale)
 
 
 def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes: int) -> Matches:
@@ -170,7 +176,10 @@ def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, ch
             which = slice(part, None, parts)
             scores = patches @ style.unfold(which, dtype).T
             # The query's own norm is the same for all its rivals and waits until the end.
-            score, winner = scores.mul_(style.scale[which].to(dtype)).max(dim=1, keepdim=True)
+            scores.mul_(style.scale[which].to(dtype))
+            if style.allowed is not None:
+                scores.masked_fill_(~style.allowed[which], -math.inf)
+            score, winner = scores.max(dim=1, keepdim=True)
             best = torch.cat([best, score], dim=1)
             index = torch.cat([index, winner * parts + part], dim=1)
             if best.shape[1] > shortlist:
@@ -239,21 +248,30 @@ def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, blo
             theirs = style.pixels[begin : begin + (lines + reach) * theirs_width].to(dtype)
             start = patch + line * columns
             scale = style.scale[start : start + lines * columns].view(lines, columns)
+            allowed = None if style.allowed is None else style.allowed[start : start + lines * columns]
             for left in range(0, width - reach, blocks.columns):
                 part = slice(left, min(left + blocks.columns, width - reach))
                 ours = query.pixels.view(height, width, -1)[:, part.start : part.stop + reach]
-                _match_block(ours, theirs, scale, query.size, start, best[:, part], index[:, part])
+                _match_block(ours, theirs, scale, allowed, query.size, start, best[:, part], index[:, part])
         pixel += theirs_height * theirs_width
         patch += (theirs_height - reach) * columns
     return Matches(index.flatten(), best.flatten() * query.scale)
 
 
 def _match_block(
-    ours: Tensor, theirs: Tensor, scale: Tensor, size: int, start: int, best: Tensor, index: Tensor
+    ours: Tensor,
+    theirs: Tensor,
+    scale: Tensor,
+    allowed: Tensor | None,
+    size: int,
+    start: int,
+    best: Tensor,
+    index: Tensor,
 ) -> None:
     """Matches of the patches of ``ours`` (height, n + reach, C) among those of a block of the style: ``theirs``, the
-    pixels of (lines + reach) lines, and ``scale`` (lines, columns). Where they beat ``best`` (height - reach, n), that
-    and ``index`` are overwritten; the block's first patch has number ``start``."""
+    pixels of (lines + reach) lines, ``scale`` (lines, columns), and which are ``allowed`` (lines * columns,), None for
+    all. Where they beat ``best`` (height - reach, n), that and ``index`` are overwritten; the block's first patch has
+    number ``start``."""
     reach = size - 1
     lines, columns = scale.shape
     pitch = columns + reach
@@ -268,6 +286,7 @@ def _match_block(
     scores = padded[..., :columns]
     reached = lines * pitch - reach
     everyone = torch.arange(n, device=scale.device)
+    excluded = None if allowed is None else ~allowed.view(lines, columns)
     for y in range(len(ours)):
         torch.mm(ours[y].to(theirs.dtype), theirs.T, out=products)
         if exact is not products:
@@ -279,6 +298,8 @@ def _match_block(
         window = [along[(top + k) % size][:, k * pitch : k * pitch + reached] for k in range(size)]
         _shifted_sum(window, sums[:, :reached])
         torch.mul(sums.view(n, lines, pitch)[..., :columns], scale, out=scores)
+        if excluded is not None:
+            scores.masked_fill_(excluded, -math.inf)
         # A maximum without its place is many times faster than one with it: find the line first, then the place in it.
         score, winner = padded.amax(dim=2).max(dim=1)
         place = padded[everyone, winner].argmax(dim=1)
@@ -304,7 +325,8 @@ def _correlation(query: PatchBank, chunk: slice, style: PatchBank, index: Tensor
         ours = query.pixels.index_select(0, query.rows(chunk, dy, dx)).to(total.dtype)
         theirs = style.pixels.index_select(0, style.rows(index, dy, dx)).to(total.dtype)
         total += torch.linalg.vecdot(ours, theirs)
-    return total * style.scale[index]
+    total *= style.scale[index]
+    return total if style.allowed is None else total.masked_fill_(~style.allowed[index], -math.inf)
 
 
 def patch_energy(

@@ -8,12 +8,14 @@ statistics to the positions inside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.errors import NumericalError
 from zoo.nn.gram import gram
 
 # Directions with less variance are dropped from whitening and colouring: the threshold of the authors' code
@@ -37,14 +39,14 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
     """Moments over the positions of ``features`` (1, C, h, w), weighted by ``mask`` (h, w) in [0, 1] where given.
 
     The covariance is divided by count - 1, as in the authors' code; where fewer than two positions count it is zero,
-    and so is the mean where none does. Sums within a strip are float32 (float64 for small maps), of centred values;
-    across strips float64.
+    and so is the mean where none does. Sums within a strip are float32 (float64 where few positions count), of centred
+    values; across strips float64.
     """
     channels, height, width = features.shape[1:]
     weights = None if mask is None else mask.to(torch.float32)[None, None]
     count = float(height * width) if weights is None else float(weights.double().sum())
     # With few positions some directions have no variance at all; rounding of float32 sums would give them some.
-    exact = torch.float64 if height * width <= 4 * channels else torch.float32
+    exact = torch.float64 if count <= 4 * channels else torch.float32
     # Sums are taken about a rough mean, of every eighth line, and corrected in the end: one pass instead of two.
     shift = features[:, :, ::8].float().mean(dim=(0, 2, 3)).to(exact)
     total = torch.zeros(channels, dtype=torch.float64, device=features.device)
@@ -72,16 +74,21 @@ def _strips(features: Tensor) -> list[slice]:
 
 
 def whitening(covariance: Tensor) -> Tensor:
-    """Symmetric W (C, C) with W S W = I on the directions that S (C, C, float64) really has; zero on the others."""
+    """Symmetric W (C, C) with W S W = I on the directions that S (C, C, float64) really has; zero on the others.
+
+    Raises NumericalError where S is not finite.
+    """
     return _power(covariance, -0.5)
 
 
 def colouring(covariance: Tensor) -> Tensor:
-    """Symmetric square root of a covariance (C, C, float64)."""
+    """Symmetric square root of a covariance (C, C, float64). Raises NumericalError where it is not finite."""
     return _power(covariance, 0.5)
 
 
 def _power(covariance: Tensor, exponent: float) -> Tensor:
+    if not torch.isfinite(covariance).all():
+        raise NumericalError("The features' covariance is not finite, so it has no square root; try --precision fp32.")
     values, vectors = torch.linalg.eigh(covariance)
     powers = torch.where(values > SMALLEST_EIGENVALUE, values.clamp_min(SMALLEST_EIGENVALUE) ** exponent, 0.0)
     return (vectors * powers) @ vectors.mT
@@ -93,9 +100,27 @@ def apply_affine(features: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     Never in 16 bits: entries of a whitening matrix reach 300 and cancel, so that products must be exact beyond the
     features' own rounding. Returns the features' format.
     """
-    weight, offset = matrix.to(torch.float32)[:, :, None, None], offset.to(torch.float32)
     output = torch.empty_like(features)
-    with torch.autocast(features.device.type, enabled=False):
-        for strip in _strips(features):
-            output[:, :, strip] = F.conv2d(features[:, :, strip].float(), weight, offset)
+    for strip, mapped in _affine_strips(features, matrix, offset):
+        output[:, :, strip] = mapped
     return output
+
+
+def add_affine(total: Tensor, features: Tensor, matrix: Tensor, offset: Tensor, weight: Tensor) -> None:
+    """Add that map of ``features`` (B, C, h, w), times ``weight`` (h, w) >= 0, to ``total`` (B, C, h, w, float32).
+
+    Nothing is added where the weight is zero: a map made for the few positions of one region may be beyond the range
+    of 16 bits, or infinite, at all others.
+    """
+    for strip, mapped in _affine_strips(features, matrix, offset):
+        share = weight[strip]
+        total[:, :, strip] += torch.where(share > 0, mapped * share, 0.0)
+
+
+def _affine_strips(features: Tensor, matrix: Tensor, offset: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Strips of the mapped features, float32, and the rows where each belongs."""
+    kernel, offset = matrix.to(torch.float32)[:, :, None, None], offset.to(torch.float32)
+    for strip in _strips(features):
+        with torch.autocast(features.device.type, enabled=False):
+            mapped = F.conv2d(features[:, :, strip].float(), kernel, offset)
+        yield strip, mapped
