@@ -67,7 +67,7 @@ def stylize(
     ] = 1.0,
     weights: Annotated[
         str | None,
-        typer.Option("--style-interpolation-weights", help="Blend all styles into one result: 0.3,0.7."),
+        typer.Option("--style-interpolation-weights", help="Blend all styles in one result: 0.3,0.7. Without --mask."),
     ] = None,
     mask: Annotated[
         list[str] | None, typer.Option(help="One region mask per style (white: this style), in the styles' order.")
@@ -111,6 +111,11 @@ def stylize(
     if (contents + styles).count("-") > 1:
         raise InputError("Standard input can be the content or the style, not both: give the other as a file.")
     blend = parse_weights(weights, len(styles))
+    if mask and blend:
+        raise ConfigError(
+            "Masks give every style a region of its own, weights give all styles one share everywhere: "
+            "leave --mask or --style-interpolation-weights out."
+        )
     if mask and len(mask) != len(styles):
         raise InputError(f"Give one --mask per style: there are {len(styles)} styles and {len(mask)} masks.")
     jobs = _plan(contents, styles, method, output, joined=bool(blend or mask))
@@ -140,8 +145,10 @@ def stylize(
             result = session.run(photo, job, masks, reporter)
             seconds = time.perf_counter() - started
             _write(job, result.image, photo)
-            rows.append([photo.pixels, *session.pictures(job), result.image])
-            loss_rows += [{"output": str(job.output), **row} for row in result.losses]
+            if sheet:
+                rows.append([photo.pixels, *session.pictures(job), result.image])
+            if losses:
+                loss_rows += [{"output": str(job.output), **row} for row in result.losses]
             summaries.append(_summary(job, stylizer, result, seconds, strength, seed, backend))
             if stop.asked:
                 break
@@ -251,10 +258,14 @@ def _read_masks(sources: list[str] | None, photo: Image) -> Tensor | None:
 
 
 class _Session:
-    """A stylizer with its styles encoded once, however many contents follow.
+    """A stylizer with its styles encoded once, as far as contents share them.
 
     ``styles`` are images by their source; None where the source is a trained style's name.
     """
+
+    # Upright and wide contents in turn both find their codes. Of a folder of as many sizes as files not all are kept:
+    # a code of patches is as large as the style's features.
+    SIZES = 2
 
     def __init__(
         self,
@@ -267,7 +278,8 @@ class _Session:
     ) -> None:
         self.stylizer, self.strength, self.seed, self.blend, self.keep = stylizer, strength, seed, blend, keep
         self.images = styles
-        self.codes: dict[tuple[str, tuple[int, int], str], StyleCode] = {}
+        # By what a code depends on besides the style, the content's size and colours; the last one used comes last.
+        self.codes: dict[tuple[tuple[int, int], str], dict[str, StyleCode]] = {}
 
     def pictures(self, job: _Job) -> list[Tensor | None]:
         """The style images of a job, as far as there are any."""
@@ -278,13 +290,16 @@ class _Session:
         from zoo import color
 
         size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
-        # A style in the content's colours is another style for every content.
-        key = (source, size, "" if self.keep == "none" else job.content)
-        if key not in self.codes:
+        # A style in the content's colours is another style for every content, and of no use to the next.
+        key = (size, "" if self.keep == "none" else job.content)
+        self.codes[key] = codes = self.codes.pop(key, {})
+        while len(self.codes) > (self.SIZES if self.keep == "none" else 1):
+            self.codes.pop(next(iter(self.codes)))
+        if source not in codes:
             image = self.images[source]
             style = source if image is None else color.recolor_style(image.pixels, photo.pixels, self.keep)
-            self.codes[key] = self.stylizer.encode_style(style, size)
-        return self.codes[key]
+            codes[source] = self.stylizer.encode_style(style, size)
+        return codes[source]
 
     def run(self, photo: Image, job: _Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
