@@ -17,7 +17,9 @@ Method: ``stylize`` with a style encoded before, with an untrained inverse netwo
 each format. Bar: bf16 at least twice as fast as fp32.
 
 Agreement: how many patches are matched alike in another format, the relative difference of the swapped features, and
-the difference of the images in dB (only with --checkpoint), against float32.
+the difference of the images in dB (only with --checkpoint), against float32, at --agreement-size. In float16 too, which
+is for GPUs: a CPU emulates it, so it is compared and not timed. --agreement-only measures this alone and keeps the
+other figures of --out.
 
 Memory: peak resident set of a process that encodes a style and stylises one image. Bars: 1.5 GB at 512, 4 GB at 1024.
 """
@@ -198,7 +200,11 @@ def table(report: dict[str, Any]) -> str:
             f"{times['stylize']['wall_s']:.2f} |"
         )
     if report["agreement"]:
-        lines += ["", "| against fp32 | same matches | difference of features | PSNR of images (dB) |"]
+        side = report["agreement_size"]
+        lines += [
+            "",
+            f"| against fp32, at {side} x {side} | same matches | difference of features | PSNR of images (dB) |",
+        ]
         lines += ["|---|---:|---:|---:|"]
     for precision, row in report["agreement"].items():
         decibel = f"{row['psnr_db']:.1f}" if "psnr_db" in row else "–"
@@ -208,10 +214,31 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def compared(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The entries of a report that the agreement fills."""
+    rows = {p: agreement(args, p, folder) for p in args.agreement_precisions if p != "fp32"}
+    for precision, row in rows.items():
+        print(f"{precision} against fp32: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
+    return {"agreement_size": args.agreement_size, "agreement": rows}
+
+
+def save(report: dict[str, Any], path: Path) -> None:
+    """The report as JSON, its table as Markdown beside it."""
+    from zoo.training.trainer import write_atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(report, indent=1).encode())
+    write_atomic(path.with_suffix(".md"), table(report).encode())
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512, help="side of both images, in pixels")
     parser.add_argument("--agreement-size", type=int, default=256, help="side of the images whose matches are compared")
+    parser.add_argument("--agreement-precisions", nargs="+", default=["bf16", "fp16"])
+    parser.add_argument(
+        "--agreement-only", action="store_true", help="measure the agreement anew, and keep the rest of --out's report"
+    )
     parser.add_argument("--memory-sizes", type=int, nargs="*", default=[512, 1024])
     parser.add_argument("--content", default="builtin:astronaut")
     parser.add_argument("--style", default="builtin:swirls")
@@ -219,10 +246,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="timed turns of each contestant")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="those that are timed")
     parser.add_argument("--out", type=Path, help="JSON file to write, with a Markdown table beside it")
     parser.add_argument("--memory-worker", metavar="PRECISION", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if args.agreement_only and not (args.out and args.out.is_file()):
+        parser.error("--agreement-only goes with --out and the JSON file of an earlier run")
 
     import torch
 
@@ -233,6 +262,9 @@ def main() -> int:
         if args.memory_worker:
             memory_worker(args, folder)
             return 0
+        if args.agreement_only:
+            save(json.loads(args.out.read_text(encoding="utf-8")) | compared(args, folder), args.out)
+            return 0
         report: dict[str, Any] = {
             "size": args.size,
             "threads": torch.get_num_threads(),
@@ -242,7 +274,7 @@ def main() -> int:
             "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "checkpoint": "random weights" if args.checkpoint is None else args.checkpoint.name,
             "cost": {p: cost(args, p, folder) for p in args.precisions},
-            "agreement": {p: agreement(args, p, folder) for p in args.precisions if p != "fp32"},
+            **compared(args, folder),
             "memory": {f"{p} {s}": memory(args, p, s) for p in args.precisions for s in args.memory_sizes},
         }
     missed = False
@@ -257,18 +289,12 @@ def main() -> int:
         slow, fast = (report["cost"][p]["times"]["stylize"]["cpu_s"] for p in ("fp32", "bf16"))
         print(f"bf16 is {slow / fast:.2f} times as fast as fp32, bar 2")
         missed |= slow < 2 * fast
-    for precision, row in report["agreement"].items():
-        print(f"{precision} against fp32: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
     for label, row in report["memory"].items():
         bar = MEMORY_BARS.get(int(label.split()[1]))
         print(f"{label}: peak {row['peak_bytes'] / 1e9:.2f} GB" + (f", bar {bar / 1e9:g} GB" if bar else ""))
         missed |= bar is not None and row["peak_bytes"] >= bar
     if args.out:
-        from zoo.training.trainer import write_atomic
-
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(args.out, json.dumps(report, indent=1).encode())
-        write_atomic(args.out.with_suffix(".md"), table(report).encode())
+        save(report, args.out)
     return int(missed)
 
 
