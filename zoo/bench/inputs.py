@@ -23,7 +23,7 @@ from zoo.errors import ProtocolError
 from zoo.imagesets import Role
 
 LIST = "pairs.csv"
-_COLUMNS = ("content", "style", "size", "seed", "strength", "result")
+_COLUMNS: tuple[str, ...] = ("content", "style", "size", "seed", "strength", "result")
 
 
 def prepared(picture: ProtocolImage, role: Role, size: int, spec: Protocol) -> Tensor:

@@ -16,11 +16,12 @@ from zoo import images
 from zoo.bench.inputs import prepared
 from zoo.bench.ledger import Ledger
 from zoo.bench.plan import MethodPlan, RunCell
-from zoo.bench.protocol import ResolvedProtocol, Timing
+from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import Row
 from zoo.bench.stages import OUT_OF_MEMORY, STATUS, Setting
 from zoo.bench.supervise import WorkerError
 from zoo.errors import ImageError
+from zoo.imagesets import Role
 
 METRIC = "size.largest"
 _GRID = 8
@@ -136,12 +137,13 @@ def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, o
     content, style = protocol.pairs[0]
     cell: dict[str, object] = {"seed": spec.seeds[0], "strength": spec.strengths[0]}
     folder.mkdir(parents=True)
-    for name, wanted, role, pictures in (
-        ("content", content, "contents", protocol.contents),
-        ("style", style, "styles", protocol.styles),
-    ):
-        picture = next(picture for picture in pictures if picture.name == wanted)
-        path = folder / f"{name}.png"
+    chosen: dict[Role, tuple[str, tuple[ProtocolImage, ...]]] = {
+        "contents": (content, protocol.contents),
+        "styles": (style, protocol.styles),
+    }
+    for role, (name, pictures) in chosen.items():
+        picture = next(picture for picture in pictures if picture.name == name)
+        path = folder / f"{role}.png"
         images.write(path, prepared(picture, role, size, spec))
-        cell[name] = str(path)
+        cell[role.removesuffix("s")] = str(path)
     return {**cell, "output": str(folder / "output.png")}
