@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from generated import DOCS, docstring, plain, table, write_pages
 
 from zoo.config import OptionSpec, describe_source
-from zoo.registry import PACKAGE, Checkpoint, MethodEntry, load_registry, module_source
+from zoo.registry import PACKAGE, Checkpoint, MethodEntry, import_object, load_registry, module_source
+from zoo.report.tables import read_table
 from zoo.styles import find_styles, read_metadata
+from zoo.stylizer import Traits
 
+SPEED = DOCS.parent / "results" / "speed"
+SIZE = 512
 FOLDER = DOCS / "methods"
 INTRODUCTION = """\
 # Methods
@@ -42,7 +47,32 @@ def pages() -> dict[Path, str]:
         for name, entry in entries.items()
     ]
     index = INTRODUCTION + "\n" + table(["method", "paper", "optimises", "styles", "statistics"], rows) + "\n"
+    index += "\n## Which one?\n\n" + choice(entries) + "\n"
     return {FOLDER / "index.md": index} | {FOLDER / f"{name}.md": page(name, entry) for name, entry in entries.items()}
+
+
+def choice(entries: Mapping[str, MethodEntry]) -> str:
+    """What each can do, as its class promises, and what a picture costs, as protocol speed measured."""
+    measured = read_table(SPEED)
+    costs = {line.method.partition("[")[0]: line.values for line in measured.lines if line.size == SIZE}
+    rows = []
+    for name, entry in entries.items():
+        traits: Traits = import_object(entry.implementation).traits
+        cost = costs[f"{name}.{entry.default}"]
+        seconds = f"{cost['seconds.stylize']:.2g}"
+        if entry.taxonomy.optimises == "image":
+            steps = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
+            seconds = f"{cost['seconds.step']:.2g} a step, {steps} steps"
+        new = "training" if entry.taxonomy.styles != "any" else "nothing"
+        promises = (traits.mixes, "content_masks" in traits.context, traits.texture)
+        memory = f"{cost['memory.resident']:.0f}"
+        rows.append((f"[`{name}`]({name}.md)", new, *("yes" if one else "no" for one in promises), seconds, memory))
+    headings = ["method", "a new style needs", "blends styles", "a style per region", "texture alone"]
+    said = (
+        f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels, the style encoded before, by "
+        f"[protocol speed](../results.md#protocol-speed): {measured.caption.partition('; ')[2]}."
+    )
+    return table([*headings, "seconds", "MiB"], rows) + "\n\n" + said
 
 
 def page(name: str, entry: MethodEntry) -> str:

@@ -218,7 +218,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['torch']}, {result['steps']} rounds, load {result['load_average'][0]:.1f} when they ended, "
         f"{result['time'][:10]}",
         "",
-        "| contestant | median of seconds per step | median of the rounds' ratios (range) | peak memory above idle (MiB) |",
+        "| contestant | seconds per step, median | ratio of a round, median (range) | peak memory above idle (MiB) |",
         "|---|---:|---:|---:|",
     ]
     for row in result["rows"]:

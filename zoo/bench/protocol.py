@@ -1,7 +1,8 @@
 """A protocol is a YAML file that fixes everything a number depends on; its id, ``name@hash``, stands in every row.
 
-The hash covers the resolved protocol: hashes of the images and not their paths, metrics with their versions (which stand
-for the defaults of settings that are not given), every other default filled in, keys sorted. Two protocols with one id measure the same thing; the description is free text and not hashed.
+The hash covers the resolved protocol: hashes of the images and not their paths, metrics with their versions (which
+stand for the defaults of settings that are not given), every other default filled in, keys sorted. Two protocols with
+one id measure the same thing; the description is free text and not hashed.
 Protocols that ship live in ``benchmarks/protocols`` of a checkout and in ``zoo/protocols`` of an installed package.
 """
 

@@ -19,16 +19,17 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, largest, outside, rates, remarks, scoring, stages
+from zoo.bench import environment, inputs, largest, outside, rates, remarks, scoring, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
-from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
+from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
 from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError
+from zoo.imagesets import Role
 from zoo.registry import load_registry
 from zoo.report.tables import Table, write_report
 
@@ -73,10 +74,11 @@ def run(
 
     ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
     ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside, ``again`` those of these methods
-    alone (after training, say); ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the name that their rows take
-    (:mod:`zoo.bench.outside` tells how their files are named). ``find_largest`` searches for the largest size that fits
-    each method (:mod:`zoo.bench.largest`). ``jobs`` processes score pictures at once; methods are measured one by one
-    always. ``shard`` keeps to a part of the pairs and leaves out the metrics of sets (:mod:`zoo.bench.shards`).
+    alone (after training, say); ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of
+    pictures made elsewhere, by the name that their rows take (:mod:`zoo.bench.outside` tells how their files are
+    named). ``find_largest`` searches for the largest size that fits each method (:mod:`zoo.bench.largest`). ``jobs``
+    processes score pictures at once; methods are measured one by one always. ``shard`` keeps to a part of the pairs and
+    leaves out the metrics of sets (:mod:`zoo.bench.shards`).
 
     Raises ProtocolError (malformed protocol; the folder is in use or was measured under other conditions),
     UnknownNameError and ConfigError, all before anything is measured.
@@ -232,8 +234,8 @@ def _check_weights(ledger: Ledger, folder: Folder) -> None:
         plan = ledger.plans.get(row.method)
         if plan is not None and row.status == "ok" and row.checkpoint != plan.checkpoint:
             raise ProtocolError(
-                f"{folder.path} holds results of {row.method} with other weights than it has now: numbers of both cannot "
-                "stand in one line. Choose another --out, or set the old ones of this method aside with --again."
+                f"{folder.path} holds results of {row.method} with other weights than it has now: numbers of both "
+                "cannot stand in one line. Choose another --out, or set the old ones of this method aside with --again."
             )
 
 
@@ -288,15 +290,16 @@ def _noted(
 
 def _prepare_inputs(folder: Folder, protocol: ResolvedProtocol) -> None:
     """Write contents and styles at every size, so that all methods and metrics see the same 8-bit pixels."""
-    spec = protocol.spec
-    for role, pictures in (("content", protocol.contents), ("style", protocol.styles)):
+    roles: tuple[tuple[Role, tuple[ProtocolImage, ...]], ...] = (
+        ("contents", protocol.contents),
+        ("styles", protocol.styles),
+    )
+    for role, pictures in roles:
         for picture in pictures:
-            for size in spec.sizes:
-                target = folder.input(role, picture.name, size)
-                wanted = spec.style_size if role == "style" and spec.style_size is not None else size
+            for size in protocol.spec.sizes:
+                target = folder.input(role.removesuffix("s"), picture.name, size)
                 if not target.exists():
-                    policy = images.SizePolicy.parse(wanted, default=spec.resize)
-                    images.write(target, images.read(picture.source, size=policy).pixels)
+                    images.write(target, inputs.prepared(picture, role, size, protocol.spec))
 
 
 def _draw_baselines(folder: Folder, cells: Iterable[Cell]) -> dict[Cell, str]:

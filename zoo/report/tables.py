@@ -89,7 +89,7 @@ class Line:
 @dataclass(frozen=True)
 class Table:
     """A finished table. ``best`` and ``second`` hold (line, metric) of every number that is bold or underlined;
-    ``pairs`` how many pairs a size, strength and metric joins, ``missing`` the names of those that only some lines cover;
+    ``pairs`` how many pairs a size, strength and metric joins, ``missing`` which ones only some lines cover;
     ``intervals`` what the intervals are, in a sentence; ``order`` the methods and sanity rows in the order of the rows.
     """
 
@@ -394,10 +394,10 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
     resolved = run_file["protocol"]["resolved"]
     dates = sorted({row.utc[:10] for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "nothing measured"
-    threads = conditions["threads"]
+    threads, pairs = conditions["threads"], len(resolved["pairs"])
     parts = [
         f"Protocol {run_file['protocol']['id']}",
-        f"{len(resolved['pairs'])} pairs",
+        f"{pairs} {'pair' if pairs == 1 else 'pairs'}",
         str(conditions["machine"]),
         f"{conditions['device']}, {threads} {'thread' if threads == 1 else 'threads'}",
         f"zoo {conditions['version']}",
