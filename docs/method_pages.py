@@ -165,8 +165,8 @@ def _checkpoint(checkpoint: Checkpoint, entry: MethodEntry) -> str:
         ("from", f"{origin.kind}{f', {origin.repository} {origin.commit}' if origin.repository else ''}"),
         ("data", origin.data),
         ("teacher", origin.teacher),
-        ("steps", origin.steps if origin.steps is None else f"{origin.steps:,}"),
-        ("hours", origin.hours if origin.hours is None else f"{origin.hours:.2f}"),
+        ("steps of the last run", origin.steps if origin.steps is None else f"{origin.steps:,}"),
+        ("hours of the last run", origin.hours if origin.hours is None else f"{origin.hours:.2f}"),
         ("hardware", origin.hardware),
     ]
     parts = [checkpoint.summary + ".", table(["", ""], [fact for fact in facts if fact[1]])]

@@ -151,8 +151,8 @@ class MetricEntry(_Entry):
 
     ``scope``: a value of one picture (``pair``), or of all pictures of a method together (``set``). ``needs`` are the
     networks or encoders whose weights it reads with its default settings, ``optional`` those of other settings;
-    ``package`` is a module of the extra ``metrics`` that it imports. ``heading`` is what tables call it with its default
-    settings, where its plain name belongs to a published definition with others.
+    ``package`` is a module of the extra ``metrics`` that it imports. ``heading`` is what tables call it with its
+    default settings, where its plain name belongs to a published definition with others.
     """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
