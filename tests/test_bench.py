@@ -256,7 +256,12 @@ def start(protocol: Path, out: Path, *names: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}
     arguments = ["--methods", ",".join(names), "--protocol", str(protocol), "--out", str(out)]
     common = ["bench", "--device", "cpu", "--threads", "1"]
-    return subprocess.Popen([sys.executable, "-m", "zoo", *common, *arguments], env=environment)
+
+    def heed() -> None:
+        # A shell starts what runs in its background deaf to Ctrl-C, and children of that are deaf too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return subprocess.Popen([sys.executable, "-m", "zoo", *common, *arguments], env=environment, preexec_fn=heed)
 
 
 def wait_for_row(path: Path, method: str, process: subprocess.Popen[bytes]) -> None:
