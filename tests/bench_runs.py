@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import bench_fakes
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from zoo.bench.protocol import ResolvedProtocol, load_protocol, resolve_protocol
 from zoo.registry import load_registry
 
 
@@ -25,6 +28,19 @@ def installed(folder: Path) -> Iterator[pytest.MonkeyPatch]:
         load_registry.cache_clear()
         yield patch
     load_registry.cache_clear()
+
+
+def write_protocol(folder: Path, protocol: Mapping[str, Any], **changes: Any) -> Path:
+    """``tiny.yaml`` in ``folder``, beside the pictures of :func:`draw`."""
+    draw(folder)
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**protocol, **changes}))
+    return path
+
+
+def resolved(path: Path) -> ResolvedProtocol:
+    """A protocol's file as a run reads it."""
+    return resolve_protocol(load_protocol(path), path.parent, load_registry())
 
 
 def draw(folder: Path) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 
 import bench_runs
 import pytest
-import yaml
 from command import run as command
 
 from zoo.bench.inputs import export_inputs
 from zoo.bench.outside import open_gallery
-from zoo.bench.protocol import ResolvedProtocol, load_protocol, resolve_protocol
 from zoo.bench.run import run
 from zoo.registry import load_registry
 
@@ -31,14 +29,7 @@ PROTOCOL: dict[str, Any] = {
 
 
 def write_protocol(folder: Path, **changes: Any) -> Path:
-    bench_runs.draw(folder)
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
-    return path
-
-
-def resolve(path: Path) -> ResolvedProtocol:
-    return resolve_protocol(load_protocol(path), path.parent, load_registry())
+    return bench_runs.write_protocol(folder, PROTOCOL, **changes)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -77,7 +68,7 @@ def pairs_of(given: dict[str, bytes]) -> list[tuple[str, str]]:
 
 
 def test_names_say_what_a_protocol_has_several_of(tmp_path):
-    protocol = resolve(write_protocol(tmp_path, sizes=[40, 32], seeds=[0, 7], strengths=[1.0, 0.25]))
+    protocol = bench_runs.resolved(write_protocol(tmp_path, sizes=[40, 32], seeds=[0, 7], strengths=[1.0, 0.25]))
     lines = export_inputs(protocol, tmp_path / "inputs")
     assert len(lines) == 3 * 2 * 2 * 2
     assert lines[1] == {

@@ -21,7 +21,6 @@ from zoo.bench.ledger import Event
 from zoo.bench.measures import MEASURES
 from zoo.bench.outside import open_gallery
 from zoo.bench.plan import Cell
-from zoo.bench.protocol import ResolvedProtocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
 from zoo.cli import main
@@ -50,14 +49,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def write_protocol(folder: Path, **changes: Any) -> Path:
-    bench_runs.draw(folder)
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
-    return path
-
-
-def resolve(path: Path) -> ResolvedProtocol:
-    return resolve_protocol(load_protocol(path), path.parent, load_registry())
+    return bench_runs.write_protocol(folder, PROTOCOL, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +205,7 @@ def touch(folder: Path, *names: str) -> Path:
     ],
 )
 def test_names_that_are_understood(name, protocol, tmp_path):
-    gallery = open_gallery("mine", touch(tmp_path / "mine", name), resolve(protocol), load_registry())
+    gallery = open_gallery("mine", touch(tmp_path / "mine", name), bench_runs.resolved(protocol), load_registry())
     ((cell, path),) = gallery.files.items()
     assert (cell.content, cell.style, path.name) == ("red", "sea", name)
 
@@ -221,16 +213,16 @@ def test_names_that_are_understood(name, protocol, tmp_path):
 @pytest.mark.parametrize("name", ["red_sea.png", "sea__red.png", "m__red__sea.png", "red__sea__64.png", "red__sea.txt"])
 def test_names_that_are_not(name, protocol, tmp_path):
     with pytest.raises(ProtocolError, match=r"holds no picture of protocol tiny.*the first one red__sea\.png"):
-        open_gallery("mine", touch(tmp_path / "mine", name), resolve(protocol), load_registry())
+        open_gallery("mine", touch(tmp_path / "mine", name), bench_runs.resolved(protocol), load_registry())
 
 
 def test_what_the_protocol_has_several_of_must_be_named(tmp_path):
     path = write_protocol(tmp_path, sizes=[32, 64], strengths=[0.5, 1.0])
     folder = touch(tmp_path / "mine", "red__sea.png", "red__sea__32.png")
     with pytest.raises(ProtocolError, match=r"the first one red__sea__32__strength0\.5\.png"):
-        open_gallery("mine", folder, resolve(path), load_registry())
+        open_gallery("mine", folder, bench_runs.resolved(path), load_registry())
     touch(folder, "red__sea__64__strength0.5.png", "red__sea__32__seed0__strength1.png")
-    gallery = open_gallery("mine", folder, resolve(path), load_registry())
+    gallery = open_gallery("mine", folder, bench_runs.resolved(path), load_registry())
     assert [(cell.size, cell.strength) for cell in gallery.files] == [(32, 1.0), (64, 0.5)]
 
 
@@ -240,7 +232,7 @@ def test_names_of_digits_are_not_taken_for_sizes(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({**PROTOCOL, "contents": images_of, "styles": images_of}))
     names = ("01__32.png", "32__01__32.png", "32__32__32.png")
-    gallery = open_gallery("mine", touch(tmp_path / "mine", *names), resolve(path), load_registry())
+    gallery = open_gallery("mine", touch(tmp_path / "mine", *names), bench_runs.resolved(path), load_registry())
     found = {(cell.content, cell.style): path.name for cell, path in gallery.files.items()}
     assert found == {("01", "32"): names[0], ("32", "01"): names[1], ("32", "32"): names[2]}
 
@@ -249,7 +241,7 @@ def test_names_of_digits_are_not_taken_for_sizes(tmp_path):
 def test_two_pictures_of_one_pair_are_refused(other, protocol, tmp_path):
     folder = touch(tmp_path / "mine", "red__sea.png", other)
     with pytest.raises(ProtocolError, match="two pictures of red x sea at 32"):
-        open_gallery("mine", folder, resolve(protocol), load_registry())
+        open_gallery("mine", folder, bench_runs.resolved(protocol), load_registry())
 
 
 @pytest.mark.parametrize(
@@ -264,7 +256,7 @@ def test_two_pictures_of_one_pair_are_refused(other, protocol, tmp_path):
 )
 def test_labels_that_mean_something_else_are_refused(label, message, protocol, tmp_path):
     with pytest.raises(ProtocolError, match=message):
-        open_gallery(label, touch(tmp_path / "mine", "red__sea.png"), resolve(protocol), load_registry())
+        open_gallery(label, touch(tmp_path / "mine", "red__sea.png"), bench_runs.resolved(protocol), load_registry())
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

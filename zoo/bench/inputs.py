@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
 from zoo import images
 from zoo.bench.folder import write_text
-from zoo.bench.plan import Cell, cells_of
+from zoo.bench.outside import shortest_name
+from zoo.bench.plan import cells_of
 from zoo.bench.protocol import Protocol, ProtocolImage, ResolvedProtocol
 from zoo.errors import ProtocolError
 from zoo.imagesets import Role
@@ -28,17 +31,20 @@ _COLUMNS: tuple[str, ...] = ("content", "style", "size", "seed", "strength", "re
 
 def prepared(picture: ProtocolImage, role: Role, size: int, spec: Protocol) -> Tensor:
     """An image as the protocol prepares it, (1, 3, H, W) in [0, 1]; raises what :func:`zoo.images.read` does."""
-    wanted = spec.style_size if role == "styles" and spec.style_size is not None else size
-    return images.read(picture.source, size=images.SizePolicy.parse(wanted, default=spec.resize)).pixels
+    side = spec.style_size if role == "styles" and spec.style_size is not None else size
+    return images.read(picture.source, size=images.SizePolicy.parse(side, default=spec.resize)).pixels
 
 
-def result_name(cell: Cell, spec: Protocol) -> str:
-    """``CONTENT__STYLE.png``, with size, seed and strength behind it as far as the protocol has several of them."""
-    parts = [cell.content, cell.style]
-    parts += [str(cell.size)] * (len(spec.sizes) > 1)
-    parts += [f"seed{cell.seed}"] * (len(spec.seeds) > 1)
-    parts += [f"strength{cell.strength:g}"] * (len(spec.strengths) > 1)
-    return "__".join(parts) + ".png"
+def wanted(protocol: ResolvedProtocol) -> Iterator[tuple[Role, ProtocolImage, int]]:
+    """Every content and style at every size."""
+    roles: tuple[tuple[Role, tuple[ProtocolImage, ...]], ...] = (
+        ("contents", protocol.contents),
+        ("styles", protocol.styles),
+    )
+    for role, pictures in roles:
+        for picture in pictures:
+            for size in protocol.spec.sizes:
+                yield role, picture, size
 
 
 def export_inputs(protocol: ResolvedProtocol, folder: Path) -> list[dict[str, str]]:
@@ -52,20 +58,15 @@ def export_inputs(protocol: ResolvedProtocol, folder: Path) -> list[dict[str, st
     def place(role: Role, name: str, size: int) -> str:
         return f"{role}/{name}{f'__{size}' if len(spec.sizes) > 1 else ''}.png"
 
-    listed: tuple[tuple[Role, tuple[ProtocolImage, ...]], ...] = (
-        ("contents", protocol.contents),
-        ("styles", protocol.styles),
-    )
-    for role, pictures in listed:
+    for role in get_args(Role):
         try:
             (folder / role).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ProtocolError(
                 f"The folder {folder / role} cannot be made ({error.strerror}): choose another one."
             ) from error
-        for picture in pictures:
-            for size in spec.sizes:
-                images.write(folder / place(role, picture.name, size), prepared(picture, role, size, spec))
+    for role, picture, size in wanted(protocol):
+        images.write(folder / place(role, picture.name, size), prepared(picture, role, size, spec))
     lines = [
         {
             "content": place("contents", cell.content, cell.size),
@@ -73,7 +74,7 @@ def export_inputs(protocol: ResolvedProtocol, folder: Path) -> list[dict[str, st
             "size": str(cell.size),
             "seed": str(cell.seed),
             "strength": f"{cell.strength:g}",
-            "result": result_name(cell, spec),
+            "result": f"{shortest_name(cell, spec)}.png",
         }
         for cell in cells_of(protocol, "")
     ]

@@ -77,7 +77,7 @@ def open_gallery(label: str, folder: Path, protocol: ResolvedProtocol, registry:
     cells = cells_of(protocol, label)
     files = _find(folder, cells, protocol.spec)
     if not files:
-        example = "__".join([cells[0].content, cells[0].style, *_optional(cells[0], protocol.spec, shortest=True)])
+        example = shortest_name(cells[0], protocol.spec)
         raise ProtocolError(
             f"{folder} holds no picture of protocol {protocol.spec.name}: name them CONTENT__STYLE and so on, the "
             f"first one {example}.png."
@@ -123,6 +123,11 @@ def _names(cell: Cell, spec: Protocol) -> list[str]:
         kept = [part for part, wanted in zip(full, keep, strict=True) if wanted]
         names.append("__".join([cell.content, cell.style, *kept]))
     return names
+
+
+def shortest_name(cell: Cell, spec: Protocol) -> str:
+    """A cell's name with the parts alone that must be there, without extension."""
+    return "__".join([cell.content, cell.style, *_optional(cell, spec, shortest=True)])
 
 
 def _optional(cell: Cell, spec: Protocol, *, shortest: bool = False) -> list[str]:

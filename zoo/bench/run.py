@@ -23,13 +23,12 @@ from zoo.bench import environment, inputs, largest, outside, rates, remarks, sco
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
-from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
+from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
 from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError
-from zoo.imagesets import Role
 from zoo.registry import load_registry
 from zoo.report.tables import Table, write_report
 
@@ -290,16 +289,10 @@ def _noted(
 
 def _prepare_inputs(folder: Folder, protocol: ResolvedProtocol) -> None:
     """Write contents and styles at every size, so that all methods and metrics see the same 8-bit pixels."""
-    roles: tuple[tuple[Role, tuple[ProtocolImage, ...]], ...] = (
-        ("contents", protocol.contents),
-        ("styles", protocol.styles),
-    )
-    for role, pictures in roles:
-        for picture in pictures:
-            for size in protocol.spec.sizes:
-                target = folder.input(role.removesuffix("s"), picture.name, size)
-                if not target.exists():
-                    images.write(target, inputs.prepared(picture, role, size, protocol.spec))
+    for role, picture, size in inputs.wanted(protocol):
+        target = folder.input(role.removesuffix("s"), picture.name, size)
+        if not target.exists():
+            images.write(target, inputs.prepared(picture, role, size, protocol.spec))
 
 
 def _draw_baselines(folder: Folder, cells: Iterable[Cell]) -> dict[Cell, str]:
