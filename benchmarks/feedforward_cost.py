@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             report["ceiling_gflops"][precision] = convolution(dtype, torch.device("cpu"))[0] / 1e9
             adain, wct = models["adain", precision], models["wct", precision]
             spent: list[float] = []
-            transform = wct._transform  # type: ignore[attr-defined]
+            transform = wct._transform_  # type: ignore[attr-defined]
 
             def timed(*a: Any, transform: Any = transform, spent: list[float] = spent) -> Any:
                 began = time.perf_counter()
@@ -79,7 +79,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 spent.append(time.perf_counter() - began)
                 return result
 
-            wct._transform = timed  # type: ignore[attr-defined]
+            wct._transform_ = timed  # type: ignore[attr-defined]
             encoder, decoder = (convolutions(args.size, layers, dtype) for layers in (ENCODER, DECODER))
             taken = alternating(
                 {
@@ -89,7 +89,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 },
                 args.rounds,
             )
-            del wct._transform  # type: ignore[attr-defined]
+            del wct._transform_  # type: ignore[attr-defined]
             levels = len(wct.config.levels)  # type: ignore[attr-defined]
             transforms = [sum(spent[i : i + levels]) for i in range(0, len(spent), levels)][-args.rounds :]
             ratios = [a / b for a, b in zip(taken["adain"], taken["bare"], strict=True)]

@@ -23,6 +23,7 @@ from zoo.bench.parameters import parameters
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
 from zoo.bench.supervise import Worker
+from zoo.nn import fused
 from zoo.report.tables import read_table
 
 CPU = torch.device("cpu")
@@ -288,6 +289,21 @@ def test_a_projection_follows_the_two_largest_sizes_below():
     assert growth.projected(rows, "m.x", "memory.resident", 1024) == pytest.approx(800.0)
     assert growth.projected(rows[:1], "m.x", "memory.resident", 128) == pytest.approx(4 * 99.0)
     assert growth.projected(rows, "m.x", "memory.resident", 64) is None
+
+
+@pytest.mark.skipif(fused.OPERATOR is None, reason="this torch has no oneDNN")
+def test_a_convolution_with_its_relu_counts_as_the_convolution():
+    features, conv = torch.randn(2, 3, 10, 12), torch.nn.Conv2d(3, 5, 3)
+
+    def call(mark):
+        with torch.no_grad():
+            conv(features)
+            mark()
+            fused.conv_relu(features, conv.weight, conv.bias)
+
+    found = operations.count(call)
+    assert found.marks == (2 * 2 * 5 * 8 * 10 * 27,)
+    assert found.total == 2 * found.marks[0]
 
 
 def test_operations_are_counted_up_to_every_mark():

@@ -22,6 +22,23 @@ def test_border_lines_equal_a_padded_copy(shape: tuple[int, ...], monkeypatch: p
     torch.testing.assert_close(reflected(conv, features), wanted)
 
 
+@pytest.mark.parametrize("size", [(9, 7), (2, 12)])
+@pytest.mark.parametrize("worthwhile", [0, 1 << 30])
+def test_a_relu_in_the_same_pass_is_the_relu_after_it(
+    size: tuple[int, int], worthwhile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflection, "_WORTHWHILE", worthwhile)
+    torch.manual_seed(0)
+    features, conv = torch.randn(2, 5, *size), nn.Conv2d(5, 6, 3)
+    wanted = conv(reflect(features)).relu()
+    assert 0 < int((wanted == 0).sum()) < wanted.numel()
+    torch.testing.assert_close(reflected(conv, features, relu=True), wanted, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(reflected(conv, features, relu=True), wanted, atol=1e-5, rtol=1e-5)
+        low = reflected(conv.bfloat16(), features.bfloat16(), relu=True)
+    torch.testing.assert_close(low.float(), wanted, atol=0.05, rtol=0.02)
+
+
 def test_gradients_and_hooks_go_through_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflection, "_WORTHWHILE", 0)
     features, conv = torch.randn(1, 3, 6, 6, requires_grad=True), nn.Conv2d(3, 2, 3)

@@ -784,6 +784,24 @@ def test_decoder_gives_an_image_of_the_encoders_input_size(level):
         decoder(torch.rand(1, 7, 4, 4))
 
 
+@pytest.mark.parametrize("level", [2, 3, 4, 5])
+def test_a_decoder_by_phases_gives_the_same_image(level: int) -> None:
+    torch.manual_seed(level)
+    decoder, cell = VGGDecoder(level), 2 ** (level - 1)
+    features = torch.randn(2, channels(level), 128 // cell, 160 // cell).relu()
+    seen: list[str] = []
+    with torch.no_grad():
+        quick = decoder(features)
+        slow = decoder.descend(features)[0]
+        for layer in (features, features.contiguous(memory_format=torch.channels_last)):
+            torch.testing.assert_close(decoder(layer), slow, atol=1e-4, rtol=1e-4)
+        assert not torch.equal(quick, slow)  # two ways, not one
+        decoder.conv1_1.register_forward_hook(lambda *_: seen.append("conv1_1"))  # type: ignore[union-attr]
+        assert torch.equal(decoder(features), slow)
+    assert seen
+    torch.testing.assert_close(decoder(features), slow, atol=1e-4, rtol=1e-4)
+
+
 def test_a_decoder_holds_the_one_below_as_its_lower_part():
     small, large = VGGDecoder(2), VGGDecoder(3)
     assert large.load_lower(small.state_dict()) == ("conv1_1", "conv1_2", "conv2_1")

@@ -70,7 +70,7 @@ def test_a_level_is_equations_3_and_4(model: WCT) -> None:
     content, style = _image(1, 96, 96), _image(2, 80, 112)
     for level in (1, 2, 3):
         features = model._features(content, level)
-        ours = model._transform(features, Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
+        ours = model._transform_(features.clone(), Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
         wanted = _transformed(features[0].flatten(1), model._features(style, level)[0].flatten(1))
         torch.testing.assert_close(ours[0].flatten(1).double(), wanted, rtol=1e-3, atol=1e-2)
 
@@ -83,15 +83,15 @@ def test_deep_levels_are_equations_3_and_4_on_photographs(level: int) -> None:
     assert isinstance(model, WCT)
     content, style = (images.read(f"builtin:{n}", size="exact:256x256").pixels for n in ("astronaut", "swirls"))
     features, other = model._features(content, level), model._features(style, level)
-    ours = model._transform(features, Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
+    ours = model._transform_(features.clone(), Mix([(model.encode_style(style), 1.0)]), level, 1.0, None)
     wanted = _transformed(features[0].flatten(1), other[0].flatten(1))
     torch.testing.assert_close(ours[0].flatten(1).double(), wanted, rtol=0, atol=1e-3 * float(other.std()))
 
 
 def test_strength_is_linear_in_features(model: WCT) -> None:
     features, mix = model._features(_image(1), 2), Mix([(model.encode_style(_image(2)), 1.0)])
-    full = model._transform(features, mix, 2, 1.0, None)
-    half = model._transform(features, mix, 2, 0.4, None)
+    full = model._transform_(features.clone(), mix, 2, 1.0, None)
+    half = model._transform_(features.clone(), mix, 2, 0.4, None)
     torch.testing.assert_close(half, features + 0.4 * (full - features), rtol=1e-3, atol=1e-3)
 
 
@@ -134,8 +134,8 @@ def test_mixes_of_weights_and_orders(model: WCT) -> None:
 def test_a_mix_is_the_mean_of_transformed_features(model: WCT) -> None:
     one, two = model.encode_style(_image(2)), model.encode_style(_image(3))
     features = model._features(_image(1), 3)
-    both = model._transform(features, Mix([(one, 0.25), (two, 0.75)]), 3, 1.0, None)
-    parts = [model._transform(features, Mix([(code, 1.0)]), 3, 1.0, None) for code in (one, two)]
+    both = model._transform_(features.clone(), Mix([(one, 0.25), (two, 0.75)]), 3, 1.0, None)
+    parts = [model._transform_(features.clone(), Mix([(code, 1.0)]), 3, 1.0, None) for code in (one, two)]
     torch.testing.assert_close(both, 0.25 * parts[0] + 0.75 * parts[1], rtol=1e-3, atol=2e-3)
 
 
@@ -157,7 +157,7 @@ def test_each_region_is_transformed_by_its_own_features(model: WCT) -> None:
     masks[0, :, :32] = 1
     masks[1, :, 32:] = 1
     features = model._features(_image(1), 2)
-    ours = model._transform(features, Mix([(c, 0.5) for c in codes]), 2, 1.0, masks)
+    ours = model._transform_(features.clone(), Mix([(c, 0.5) for c in codes]), 2, 1.0, masks)
     for style, part in zip(styles, (slice(0, 16), slice(16, 32)), strict=True):
         own = features[0, :, :, part]
         wanted = _transformed(own.flatten(1), model._features(style, 2)[0].flatten(1)).view_as(own)
@@ -174,7 +174,7 @@ def test_an_empty_or_tiny_region_keeps_to_itself(model: WCT, area: tuple[int, in
     masks = torch.stack([~small, small]).float()
     mix = Mix([(code, 0.5) for code in codes])
     features = model._features(content, 1)
-    ours = model._transform(features, mix, 1, 1.0, masks)[0].double()
+    ours = model._transform_(features.clone(), mix, 1, 1.0, masks)[0].double()
     styles = [model._features(style, 1)[0].flatten(1) for style in (one, two)]
     wanted = _transformed(features[0][:, ~small], styles[0])
     torch.testing.assert_close(ours[:, ~small], wanted, rtol=1e-3, atol=1e-2)
@@ -201,18 +201,22 @@ def test_regions_in_half_precision_are_finite(model: WCT, area: tuple[int, int])
     masks[:, : area[0], : area[1]] = torch.tensor([0.0, 1.0])[:, None, None]
     mix = Mix([(code, 0.5) for code in codes])
     rough = features.half()
-    ours = model._transform(rough, mix, 1, 1.0, masks)
+    ours = model._transform_(rough.clone(), mix, 1, 1.0, masks)
     assert ours.dtype == torch.float16
-    exact = model._transform(rough.float(), mix, 1, 1.0, masks)
+    exact = model._transform_(rough.float(), mix, 1, 1.0, masks)
     torch.testing.assert_close(ours.float(), exact, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_gone_wrong_are_told_in_a_sentence(decoders: Path, tmp_path: Path) -> None:
     state = {name: tensor.clone() for name, tensor in load_file(decoders).items()}
-    state["level3.conv1_1.weight"].fill_(float("nan"))
+    state["level3.conv1_1.weight"][0, 0, 0, 0] = float("nan")
     save_file(state, tmp_path / "broken.safetensors")
-    model = _model(tmp_path / "broken.safetensors")
-    with pytest.raises(NumericalError, match="covariance is not finite"):
+    with pytest.raises(WeightsError, match=r"is broken: conv1_1\.weight holds values that are no finite numbers"):
+        _model(tmp_path / "broken.safetensors")
+    state["level3.conv1_1.weight"].fill_(1e37)
+    save_file(state, tmp_path / "huge.safetensors")
+    model = _model(tmp_path / "huge.safetensors")
+    with pytest.raises(NumericalError, match="level 3 decoded is not finite"):
         model.stylize(_image(1), model.encode_style(_image(2)))
 
 

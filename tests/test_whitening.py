@@ -14,7 +14,7 @@ from zoo import images
 from zoo.encoders import load_encoder
 from zoo.errors import NumericalError
 from zoo.nn.regions import feature_masks
-from zoo.nn.whitening import SMALLEST_EIGENVALUE, add_affine, apply_affine, colouring, moments, whitening
+from zoo.nn.whitening import SMALLEST_EIGENVALUE, add_affine, apply_affine_, colouring, moments, whitening
 
 
 def _features(channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -70,7 +70,7 @@ def test_whitened_features_have_identity_covariance() -> None:
     features = _features(48, 64, 64)
     statistics = moments(features)
     matrix = whitening(statistics.covariance)
-    white = apply_affine(features, matrix, -matrix @ statistics.mean)
+    white = apply_affine_(features.clone(), matrix, -matrix @ statistics.mean)
     mean, covariance = _reference(white)
     torch.testing.assert_close(covariance, torch.eye(48, dtype=torch.float64), rtol=0, atol=1e-3)
     torch.testing.assert_close(mean, torch.zeros(48, dtype=torch.float64), rtol=0, atol=1e-3)
@@ -80,7 +80,7 @@ def test_coloured_features_have_the_styles_moments() -> None:
     content, style = _features(48, 64, 64, seed=1), _features(48, 50, 70, seed=2)
     ours, theirs = moments(content), moments(style)
     matrix = colouring(theirs.covariance) @ whitening(ours.covariance)
-    moved = apply_affine(content, matrix, theirs.mean - matrix @ ours.mean)
+    moved = apply_affine_(content.clone(), matrix, theirs.mean - matrix @ ours.mean)
     mean, covariance = _reference(style)
     got_mean, got_covariance = _reference(moved)
     torch.testing.assert_close(got_mean, mean, rtol=0, atol=1e-3)
@@ -152,7 +152,7 @@ def test_features_of_a_photograph_are_whitened(pictures: tuple[dict[str, Tensor]
     features = pictures[0][f"relu{level}_1"]
     statistics = moments(features)
     matrix = whitening(statistics.covariance)
-    white = apply_affine(features, matrix, -matrix @ statistics.mean)
+    white = apply_affine_(features.clone(), matrix, -matrix @ statistics.mean)
     _, covariance = _reference(features)
     vectors, _ = _real(covariance)
     mean, found = _reference(white)
@@ -170,7 +170,7 @@ def test_features_of_a_photograph_take_the_styles_moments(pictures: tuple[dict[s
     content, style = (features[f"relu{level}_1"] for features in pictures)
     ours, theirs = moments(content), moments(style)
     matrix = colouring(theirs.covariance) @ whitening(ours.covariance)
-    moved = apply_affine(content, matrix, theirs.mean - matrix @ ours.mean)
+    moved = apply_affine_(content.clone(), matrix, theirs.mean - matrix @ ours.mean)
     mean, covariance = _reference(style)
     found_mean, found = _reference(moved)
     scale = float(covariance.diagonal().mean())
@@ -201,7 +201,7 @@ def test_a_constant_map_becomes_the_styles_mean(value: float) -> None:
     flat, style = torch.full((1, 16, 9, 9), value), moments(_features(16, 20, 20))
     ours = moments(flat)
     matrix = colouring(style.covariance) @ whitening(ours.covariance)
-    moved = apply_affine(flat, matrix, style.mean - matrix @ ours.mean)
+    moved = apply_affine_(flat.clone(), matrix, style.mean - matrix @ ours.mean)
     torch.testing.assert_close(moved[0, :, 4, 4].double(), style.mean, rtol=1e-4, atol=1e-4)
 
 
@@ -209,7 +209,7 @@ def test_the_map_is_applied_in_float32_whatever_the_features() -> None:
     features = _features(16, 8, 8)
     matrix = torch.eye(16, dtype=torch.float64) * 300 - 299 * torch.eye(16, dtype=torch.float64)
     with torch.autocast("cpu", torch.bfloat16):
-        moved = apply_affine(features.bfloat16(), matrix, torch.zeros(16, dtype=torch.float64))
+        moved = apply_affine_(features.bfloat16(), matrix, torch.zeros(16, dtype=torch.float64))
     assert moved.dtype == torch.bfloat16
     torch.testing.assert_close(moved, features.bfloat16())
 

@@ -561,7 +561,10 @@ def _check_values(values: Tensor, role: str) -> None:
 
 
 def require_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """WeightsError, naming the first few differences, unless names and shapes of two state dicts agree."""
+    """WeightsError, naming the first few differences, unless names and shapes agree and all of ``state`` is finite.
+
+    A ReLU turns what is not a number into zero on some processors, so broken weights would give a grey picture.
+    """
     missing = sorted(set(expected) - set(state))
     extra = sorted(set(state) - set(expected))
     shapes = [
@@ -573,6 +576,12 @@ def require_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     parts += shapes[:4]
     if parts:
         raise WeightsError(f"{source} does not fit this network: {'; '.join(parts)}.")
+    broken = [name for name, tensor in sorted(state.items()) if not torch.isfinite(tensor).all()]
+    if broken:
+        raise WeightsError(
+            f"{source} is broken: {', '.join(broken[:4])} {'holds' if len(broken) == 1 else 'hold'} values that are no "
+            "finite numbers. Fetch or train the weights again."
+        )
 
 
 def _as_style(style: Style | Tensor | str) -> Style:

@@ -14,12 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from zoo.nn import fused
 
 # Operators of a cubic or similar cost that the counter knows nothing of, by the beginning of their names.
 _HEAVY = ("linalg_", "_linalg_", "cholesky", "geqrf", "ormqr", "triangular_solve", "_fft_", "sort")
 # Of these, what is only a sum over its elements.
 _LIGHT = ("linalg_vector_norm", "linalg_cross")
+
+
+def _fused(x: Sequence[int], weight: Sequence[int], *rest: Any, out_shape: Sequence[int], **options: Any) -> int:
+    """Operations of a convolution that the counter does not know, because its ReLU is part of it."""
+    return conv_flop_count(list(x), list(weight), list(out_shape))
 
 
 @dataclass
@@ -58,7 +65,8 @@ class _Unseen(TorchDispatchMode):
 def count(call: Callable[[Callable[[], None]], object]) -> Operations:
     """Operations of ``call(mark)``; whatever it calls ``mark`` at is remembered, such as the end of every step."""
     marks: list[int] = []
-    counter = FlopCounterMode(display=False)
+    known = {} if fused.OPERATOR is None else {fused.OPERATOR: _fused}
+    counter = FlopCounterMode(display=False, custom_mapping=known)
     with _Unseen() as unseen, counter:
         call(lambda: marks.append(counter.get_total_flops()))
     return Operations(counter.get_total_flops(), tuple(sorted(unseen.names)), tuple(marks))

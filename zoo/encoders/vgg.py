@@ -83,16 +83,19 @@ class VGG(Encoder):
                 continue
             conv = self.get_submodule(f"conv{layer.label}")
             assert isinstance(conv, nn.Conv2d)
-            x = reflected(conv, x) if self.padding == "reflect" else conv(x)
             before, after = layer.taps
+            later = self.pool == "max" and after not in self.taps and self._pool_follows(index)
+            rectified = before not in self.taps and not later
+            if self.padding == "reflect":
+                x = reflected(conv, x, relu=rectified)
+            else:
+                # In place also under autograd: a convolution's gradient does not need its own output.
+                x = F.relu_(conv(x)) if rectified else conv(x)
             if before in self.taps:
                 features[before] = x
                 if layer is self._layers[-1] and after not in self.taps:
                     break
                 x = F.relu(x)
-            elif after in self.taps or self.pool == "avg" or not self._pool_follows(index):
-                # In place also under autograd: a convolution's gradient does not need its own output.
-                x = F.relu_(x)
             if after in self.taps:
                 features[after] = x
         return {tap: features[tap] for tap in self.taps}

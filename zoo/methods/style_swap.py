@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
 from zoo.encoders.sources import normalised_scales
@@ -72,9 +73,9 @@ class StyleSwapConfig(Config):
             )
 
 
-def load_swap_encoder(device: str | torch.device = "cpu") -> Encoder:
+def load_swap_encoder(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder:
     """VGG-19 up to relu3_1, as the swap and its training use it."""
-    return load_encoder("vgg19", taps=(TAP,), padding="reflect", device=device)
+    return load_encoder("vgg19", taps=(TAP,), padding="reflect", device=device, dtype=dtype)
 
 
 def channel_scales() -> Tensor:
@@ -128,7 +129,9 @@ the zoo's one definition (zoo.nn.losses); with 1e-7 grain of single pixels is le
     config: StyleSwapConfig
 
     def _build(self) -> None:
-        self.encoder = load_swap_encoder(self.device)
+        # The weights stay in the working precision: autocast would cast them anew for every image.
+        dtype = devices.dtype_of(self.precision)
+        self.encoder = load_swap_encoder(self.device, dtype)
         self.decoder: VGGDecoder | None = None
         if self.config.inversion == "network":
             if self.checkpoint is None:
@@ -136,13 +139,12 @@ the zoo's one definition (zoo.nn.losses); with 1e-7 grain of single pixels is le
                     "Style swap needs the weights of its inverse network: load 'style_swap', give a checkpoint, "
                     "or use inversion 'optimisation', which needs none."
                 )
-            self.decoder = _inverse_network(self.checkpoint, self.device)
+            self.decoder = _inverse_network(self.checkpoint).to(self.device, dtype)
 
     # -- features and their swap (section 3.1) ------------------------------------------------------------------------
 
     def _features(self, image: Tensor) -> Tensor:
-        with self.autocast():
-            return self.encoder(image.contiguous(memory_format=torch.channels_last))[TAP]
+        return self.encoder(image.contiguous(memory_format=torch.channels_last))[TAP]
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
@@ -189,8 +191,8 @@ the zoo's one definition (zoo.nn.losses); with 1e-7 grain of single pixels is le
             target = torch.lerp(features.float(), target.float(), call.strength)
         if self.decoder is None:
             return self._optimise(content, target, call)
-        with self.autocast():
-            image = self.decoder(target.contiguous(memory_format=torch.channels_last)).float()
+        target = target.to(features.dtype).contiguous(memory_format=torch.channels_last)
+        image = self.decoder(target).float()
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
 
@@ -219,13 +221,13 @@ the zoo's one definition (zoo.nn.losses); with 1e-7 grain of single pixels is le
         return Stylized(fitted.image, fitted.steps, fitted.losses, fitted.stopped)
 
 
-def _inverse_network(path: Path, device: torch.device) -> VGGDecoder:
+def _inverse_network(path: Path) -> VGGDecoder:
     """The decoder of a checkpoint, with the channels' scales folded into its first convolution."""
     network = VGGDecoder(3)
     state = read_state(path)
     require_tensors(state, network.state_dict(), str(path))
     network.load_state_dict({**state, "conv3_1.weight": state["conv3_1.weight"] * channel_scales()})
-    network = network.eval().requires_grad_(False).to(device)
+    network = network.eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
 
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
-from zoo.errors import ConfigError, WeightsError
+from zoo.errors import ConfigError, NumericalError, WeightsError
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
-from zoo.nn.whitening import add_affine, apply_affine, colouring, moments, whitening
+from zoo.nn.whitening import add_affine, apply_affine_, colouring, moments, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.weights import read_state
 
@@ -157,21 +157,25 @@ SMALL |
             index = step % len(self.config.levels)
             level = self.config.levels[index]
             features = self._features(image, level)
-            moved = self._transform(
+            moved = self._transform_(
                 features, style, level, call.strength * strengths[index], call.context.content_masks
             )
             _, decoder = self._networks(image, level)
             image = decoder(moved.contiguous(memory_format=torch.channels_last)).float()
+            # Looked at between levels: the next one's ReLUs may turn what is not a number into zero.
+            if not torch.isfinite(image).all():
+                raise NumericalError(f"The image that level {level} decoded is not finite; try --precision fp32.")
             call.report(step + 1, total, {}, lambda image=image: image.clamp(0, 1))
         return image
 
-    def _transform(self, features: Tensor, style: Mix, level: int, strength: float, masks: Tensor | None) -> Tensor:
-        """``strength`` of the way to the whitened and coloured features, of the whole map or region by region."""
+    def _transform_(self, features: Tensor, style: Mix, level: int, strength: float, masks: Tensor | None) -> Tensor:
+        """``strength`` of the way to the whitened and coloured features, of the whole map (in place) or of regions."""
         if strength == 0:
             return features
         if masks is None:
-            mapped = [apply_affine(one, *self._affine(one, style, level, strength)) for one in features.split(1)]
-            return torch.cat(mapped)
+            for one in features.split(1):
+                apply_affine_(one, *self._affine(one, style, level, strength))
+            return features
         weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
         result = []
         for one in features.split(1):

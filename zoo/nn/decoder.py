@@ -18,11 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ConfigError, InputError
+from zoo.nn.fused import conv_relu, fusible
+from zoo.nn.phases import upsampled, upsampled_twice_convolved
 from zoo.nn.reflection import reflect, reflected
 
 # VGG-19: convolutions per block and channels per block (Simonyan and Zisserman 2015, configuration E).
 _BLOCKS = {1: (2, 64), 2: (2, 128), 3: (4, 256), 4: (4, 512), 5: (4, 512)}
 LEVELS = tuple(_BLOCKS)
+# Pixels of the image from which convolutions of upsampled maps are done in phases: for less, the weights of the phases
+# take longer to make than they save.
+_WORTHWHILE = 128 * 128
 
 
 def channels(level: int) -> int:
@@ -58,8 +63,38 @@ class VGGDecoder(nn.Module):
                 self.add_module(name, conv)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The image, (B, 3, H, W)."""
-        return self.descend(features)[0]
+        """The image, (B, 3, H, W). The same, up to rounding, as ``descend(features)[0]``."""
+        if not self._quick(features):
+            return self.descend(features)[0]
+        doubled = bordered = False
+        for name, conv, upsample in self.convolutions():
+            if name == "conv1_2":
+                # The last two at once: at the size of the image everything costs most.
+                last = self.get_submodule("conv1_1")
+                assert isinstance(last, nn.Conv2d)
+                return upsampled_twice_convolved(conv, last, features)
+            if doubled:
+                features = upsampled(conv, features, relu=True, border="reflect")
+            elif bordered:
+                features = conv_relu(features, conv.weight, conv.bias)
+            else:
+                features = reflected(conv, features, relu=True)
+            bordered, doubled = doubled, upsample
+        raise AssertionError("a decoder of level 2 or more has a conv1_2")
+
+    def _quick(self, features: Tensor) -> bool:
+        """Whether forward may go by phases: on the CPU, without gradients, with no hook that wants to see a layer."""
+        convolutions = [conv for _, conv, _ in self.convolutions()]
+        pixels = features.shape[-2] * features.shape[-1] * 4 ** (self.level - 1)
+        return (
+            self.level > 1
+            and features.dim() == 4
+            and features.shape[1] == channels(self.level)
+            and min(features.shape[-2:]) > 1
+            and pixels >= _WORTHWHILE
+            and fusible(features)
+            and not any(conv._forward_pre_hooks or conv._forward_hooks for conv in convolutions)
+        )
 
     def descend(self, features: Tensor, down_to: int = 0) -> dict[int, Tensor]:
         """What stands where the encoder has relu{k}_1, for each k below ``level`` down to ``down_to``; 0 is the image.
@@ -74,10 +109,11 @@ class VGGDecoder(nn.Module):
             for name, _, narrow, upsample in _stage(stage):
                 conv = self.get_submodule(name)
                 assert isinstance(conv, nn.Conv2d)
-                features = reflected(conv, features) if min(features.shape[-2:]) > 1 else conv(reflect(features))
-                if narrow > 3:
-                    # In place also under autograd: a convolution's gradient does not need its own output.
-                    features = F.relu_(features)
+                if min(features.shape[-2:]) > 1:
+                    features = reflected(conv, features, relu=narrow > 3)
+                else:
+                    features = conv(reflect(features))
+                    features = F.relu_(features) if narrow > 3 else features
                 if upsample:
                     features = F.interpolate(features, scale_factor=2, mode="nearest")
             reached[stage - 1] = features

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.fused import conv_relu, fusible
+
 # Bytes of a map from which a padded copy is slow: larger blocks than glibc's largest mmap threshold come from the
 # system page by page every time. Below it, the extra calls for the border cost more than the copy that they save.
 _WORTHWHILE = 32 << 20
@@ -26,28 +28,35 @@ def reflect(features: Tensor, width: int = 1) -> Tensor:
         return F.pad(features, (width, width, width, width), mode=mode)
 
 
-def reflected(conv: nn.Conv2d, features: Tensor) -> Tensor:
+def reflected(conv: nn.Conv2d, features: Tensor, *, relu: bool = False) -> Tensor:
     """``conv`` (3x3, without padding of its own) of ``features`` (B, C, H, W) reflected by one pixel, (B, D, H, W).
 
-    Without gradients the border is done on its own; with them, or where a hook wants to see the padded input, a padded
-    copy is made. Both agree up to rounding. RuntimeError where a side is too short to reflect.
+    ``relu``: with a ReLU after it, which on the CPU costs nothing that way. Without gradients the border is done on its
+    own; with them, or where a hook wants to see the padded input, a padded copy is made. Both agree up to rounding.
+    RuntimeError where a side is too short to reflect.
     """
     if torch.compiler.is_compiling():
         # One graph for all sizes.
-        return conv(reflect(features))
+        output = conv(reflect(features))
+        return F.relu_(output) if relu else output
     small = features.numel() * features.element_size() < _WORTHWHILE or min(features.shape[-2:]) < 2
     hooked = bool(conv._forward_pre_hooks or conv._forward_hooks)
     if torch.is_grad_enabled() or features.device.type != "cpu" or small or hooked:
         with torch.autocast(features.device.type, enabled=False):
             padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
-        return conv(padded)
+        if relu and fusible(padded) and not hooked:
+            return conv_relu(padded, conv.weight, conv.bias)
+        output = conv(padded)
+        # In place also under autograd: a convolution's gradient does not need its own output.
+        return F.relu_(output) if relu else output
+    convolve = conv_relu if relu else F.conv2d
     weight, bias = conv.weight, conv.bias
-    output = F.conv2d(features, weight, bias, padding=1)
+    output = convolve(features, weight, bias, padding=1)
     # Lines -1, 0, 1 of the reflected map are lines 1, 0, 1; the last three likewise. Both ends go as one batch.
     lines = torch.cat([features[..., [1, 0, 1], :], features[..., [-2, -1, -2], :]])
-    first, last = F.conv2d(F.pad(lines, (1, 1, 0, 0), mode="reflect"), weight, bias).chunk(2)
+    first, last = convolve(F.pad(lines, (1, 1, 0, 0), mode="reflect"), weight, bias).chunk(2)
     output[..., :1, :], output[..., -1:, :] = first, last
     columns = torch.cat([features[..., [1, 0, 1]], features[..., [-2, -1, -2]]])
-    first, last = F.conv2d(F.pad(columns, (0, 0, 1, 1), mode="reflect"), weight, bias).chunk(2)
+    first, last = convolve(F.pad(columns, (0, 0, 1, 1), mode="reflect"), weight, bias).chunk(2)
     output[..., :1], output[..., -1:] = first, last
     return output

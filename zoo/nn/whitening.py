@@ -97,16 +97,16 @@ def _power(covariance: Tensor, exponent: float) -> Tensor:
     return (vectors * powers) @ vectors.mT
 
 
-def apply_affine(features: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """``matrix`` (C, C) times every position of ``features`` (B, C, h, w), plus ``offset`` (C,), in float32.
+def apply_affine_(features: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """``matrix`` (C, C) times every position of ``features`` (B, C, h, w), plus ``offset`` (C,), in float32; in place.
 
     Never in 16 bits: entries of a whitening matrix reach 300 and cancel, so that products must be exact beyond the
-    features' own rounding. Returns the features' format.
+    features' own rounding. In place because memory that is new to the process comes page by page, which at relu1_1
+    takes as long as the products.
     """
-    output = torch.empty_like(features)
     for strip, mapped in _affine_strips(features, matrix, offset):
-        output[:, :, strip] = mapped
-    return output
+        features[:, :, strip] = mapped
+    return features
 
 
 def add_affine(total: Tensor, features: Tensor, matrix: Tensor, offset: Tensor, weight: Tensor) -> None:
