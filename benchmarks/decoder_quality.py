@@ -87,6 +87,8 @@ def stylisation(photographs: list[Any], paintings: list[Any], precision: str, pa
 
     encoder = load_encoder("vgg19.normalised", taps=STYLE_TAPS, padding="reflect")
     models = {name: zoo.load(name, device="cpu", precision=precision) for name in ("adain", "wct", "style-swap")}
+    # The paper's method; the one that ships runs the levels whose decoders are trained far enough.
+    models["wct, levels 5 to 1"] = zoo.load("wct", device="cpu", precision=precision, levels=tuple(WCT_BARS)[::-1])
     shares: dict[str, list[float]] = {name: [] for name in models}
     losses: dict[str, list[float]] = {"content": [], "style": []}
     with torch.no_grad():

@@ -45,7 +45,10 @@ MEMORY_BARS = {512: 1.5e9, 1024: 4e9}
 
 
 def peak_resident() -> int:
-    """Most bytes this process ever had in memory (ru_maxrss is in KiB, on macOS in bytes)."""
+    """Most bytes this process ever had in memory. ru_maxrss (KiB, on macOS bytes) would count the parent's on Linux."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

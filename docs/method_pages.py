@@ -167,6 +167,7 @@ def _checkpoint(checkpoint: Checkpoint, entry: MethodEntry) -> str:
         ("teacher", origin.teacher),
         ("steps of the last run", origin.steps if origin.steps is None else f"{origin.steps:,}"),
         ("hours of the last run", origin.hours if origin.hours is None else f"{origin.hours:.2f}"),
+        ("hours in all", origin.hours_in_all),
         ("hardware", origin.hardware),
     ]
     parts = [checkpoint.summary + ".", table(["", ""], [fact for fact in facts if fact[1]])]

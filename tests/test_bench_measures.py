@@ -347,13 +347,17 @@ def test_a_convolutions_speed_is_its_operations_over_its_best_time(monkeypatch):
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    return {"load_before": 0.1, "other_cores": 0.0, "environment": {"usable_cores": 2}, **changes}
+    ended = {"ended": "2026-01-01T00:00:00Z", "timed": 3}
+    return {"load_before": 0.1, "other_cores": 0.0, "environment": {"usable_cores": 2}, **ended, **changes}
 
 
 def test_a_machine_is_busy_by_its_load_before_or_by_its_neighbours():
     assert remarks.busy_remark([entry(), entry(other_cores=None)]) == ""
     assert "load of 1.5 on 2 cores" in remarks.busy_remark([entry(), entry(load_before=1.5)])
     assert "kept 0.9 of 2 cores busy" in remarks.busy_remark([entry(load_before=None, other_cores=0.9)])
+    broken = entry(ended=None, timed=None, other_cores=None)
+    assert "Of 2 runs into this folder 1 did not come to an end" in remarks.busy_remark([broken, entry()])
+    assert remarks.busy_remark([entry(ended=None, timed=0)]) == ""
     spare = {"usable_cores": 1, "logical_cores": 2}
     assert remarks.busy(entry(other_cores=1.1, environment=spare)) == ""
     assert "kept 1.5 of 2 cores" in remarks.busy(entry(other_cores=1.5, environment=spare))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.nn import reflection
+from zoo.nn import fused, reflection
 from zoo.nn.reflection import reflect, reflected
 
 
@@ -37,6 +37,14 @@ def test_a_relu_in_the_same_pass_is_the_relu_after_it(
         torch.testing.assert_close(reflected(conv, features, relu=True), wanted, atol=1e-5, rtol=1e-5)
         low = reflected(conv.bfloat16(), features.bfloat16(), relu=True)
     torch.testing.assert_close(low.float(), wanted, atol=0.05, rtol=0.02)
+
+
+def test_bfloat16_on_a_processor_for_which_onednn_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, conv = torch.randn(1, 5, 9, 7).bfloat16(), nn.Conv2d(5, 6, 3).bfloat16()
+    monkeypatch.setattr(fused, "OPERATOR", lambda *_: pytest.fail("asked of oneDNN"))
+    monkeypatch.setattr(fused, "_takes_bf16", lambda: False)
+    with torch.no_grad():
+        torch.testing.assert_close(reflected(conv, features, relu=True), conv(reflect(features)).relu())
 
 
 def test_gradients_and_hooks_go_through_the_module(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from torch import nn
 
 from zoo import images
 from zoo.errors import ConfigError, ImageError, InputError, NumericalError, WeightsError
+from zoo.nn import fused
 from zoo.nn.decoder import VGGDecoder, channels, reflect, undone
 from zoo.training import ImageSet, TrainConfig, TrainingTask, export_checkpoint, find_images, read_metadata, train
 from zoo.training.data import Crops, Loader, Sampler
@@ -795,7 +796,8 @@ def test_a_decoder_by_phases_gives_the_same_image(level: int) -> None:
         slow = decoder.descend(features)[0]
         for layer in (features, features.contiguous(memory_format=torch.channels_last)):
             torch.testing.assert_close(decoder(layer), slow, atol=1e-4, rtol=1e-4)
-        assert not torch.equal(quick, slow)  # two ways, not one
+        if fused.OPERATOR is not None:
+            assert not torch.equal(quick, slow)  # two ways, not one
         decoder.conv1_1.register_forward_hook(lambda *_: seen.append("conv1_1"))  # type: ignore[union-attr]
         assert torch.equal(decoder(features), slow)
     assert seen

@@ -55,7 +55,11 @@ class Preset(_Entry):
 
 
 class Provenance(_Entry):
-    """Where weights come from. ``trained`` by us, ``published`` by the authors."""
+    """Where weights come from. ``trained`` by us, ``published`` by the authors.
+
+    ``steps`` and ``hours`` are of the last run, as the file itself says; ``hours_in_all`` counts the runs that it goes
+    on from, those of other checkpoints left out.
+    """
 
     kind: Literal["trained", "published"]
     command: str = ""
@@ -63,6 +67,7 @@ class Provenance(_Entry):
     teacher: str = ""
     steps: int | None = None
     hours: float | None = None
+    hours_in_all: float | None = None
     hardware: str = ""
     commit: str = ""
     repository: str = ""

@@ -13,7 +13,7 @@ class Measure:
     ``scope`` says what it belongs to: one ``cell``, the whole ``process`` that measured a method at a size, or the
     ``run`` (then its row has no picture, size 0, and is no line of a table: :mod:`zoo.bench.remarks`). ``column`` is
     its heading in tables, empty where only table.csv shows it; ``combine`` is how a column joins its pairs;
-    ``direction`` is which end is better.
+    ``direction`` is which end is better; ``ranked`` is whether tables mark the best.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Measure:
     combine: Literal["mean", "max"] = "mean"
     scope: Literal["cell", "process", "run"] = "cell"
     direction: Literal["lower", "higher"] = "lower"
+    ranked: bool = True
 
     @property
     def process(self) -> bool:
@@ -35,7 +36,15 @@ MEASURES: dict[str, Measure] = {
     for measure in (
         Measure("seconds.import", "starting the process, importing torch and the zoo", "s", scope="process"),
         Measure("seconds.load", "building the method, weights included", "s", scope="process"),
-        Measure("seconds.first", "first call in the process", "s", "first call", scope="process"),
+        # Of methods that optimise a step and of others a picture: not to be compared.
+        Measure(
+            "seconds.first",
+            "first call after the style was encoded; of a method that optimises, its first step",
+            "s",
+            "first call",
+            scope="process",
+            ranked=False,
+        ),
         Measure("seconds.encode_style", "encoding the style, median", "s", "encode style"),
         Measure("seconds.encode_style.iqr", "encoding the style, interquartile range", "s"),
         Measure("seconds.encode_style.p95", "encoding the style, 95th percentile", "s"),
@@ -43,7 +52,7 @@ MEASURES: dict[str, Measure] = {
         Measure("seconds.stylize", "one picture, style encoded, median", "s", "stylize"),
         Measure("seconds.stylize.iqr", "one picture, style encoded, interquartile range", "s"),
         Measure("seconds.stylize.p95", "one picture, style encoded, 95th percentile", "s", "p95"),
-        Measure("seconds.whole", "one picture, encoding its style included, median", "s"),
+        Measure("seconds.whole", "one picture, encoding its style included, median", "s", "with encoding"),
         Measure("seconds.whole.iqr", "one picture, encoding its style included, interquartile range", "s"),
         Measure("seconds.whole.p95", "one picture, encoding its style included, 95th percentile", "s"),
         Measure("images_per_second", "pictures a second at the best batch size", "1/s", "images", direction="higher"),

@@ -54,13 +54,21 @@ def largest_remark(rows: Iterable[Row]) -> str:
 
 
 def busy_remark(entries: Iterable[Mapping[str, Any]]) -> str:
-    """One line where a run (its entry in run.json) shared the machine with other work; empty where none did.
+    """What is to be said where a run (its entry in run.json) shared the machine with other work, or may have.
 
     What counts is the load when the run began, against the usable cores, and how many cores other processes kept busy
     on average while it ran.
     """
+    entries = list(entries)
     said = [why for entry in entries if (why := busy(entry))]
-    return f"Busy machine: {said[0]}; timings suffer." if said else ""
+    parts = [f"Busy machine: {said[0]}; timings suffer."] if said else []
+    unknown = sum(entry.get("ended", "") is None and entry.get("timed") != 0 for entry in entries)
+    if unknown:
+        parts.append(
+            f"Of {len(entries)} runs into this folder {unknown} did not come to an end: what else the machine did "
+            "meanwhile is not known, only its load when they began."
+        )
+    return " ".join(parts)
 
 
 def busy(entry: Mapping[str, Any]) -> str:

@@ -162,7 +162,8 @@ SMALL |
             )
             _, decoder = self._networks(image, level)
             image = decoder(moved.contiguous(memory_format=torch.channels_last)).float()
-            # Looked at between levels: the next one's ReLUs may turn what is not a number into zero.
+            # Looked at between levels: the next one's ReLUs may turn what is not a number into zero. This level's last
+            # convolution has none after it.
             if not torch.isfinite(image).all():
                 raise NumericalError(f"The image that level {level} decoded is not finite; try --precision fp32.")
             call.report(step + 1, total, {}, lambda image=image: image.clamp(0, 1))

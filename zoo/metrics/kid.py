@@ -4,6 +4,11 @@ Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018; co
 unbiased estimate of the squared maximum mean discrepancy with kernel (x . y / 2048 + 1)^3, the mean over 100 seeded
 subsets of at most 1,000. Unlike FID it has no bias in the number of pictures, so it may be negative. Every style counts
 once, because the estimate is unbiased only for vectors that are not repeated.
+
+It is unbiased for two sets drawn independently, which outputs and their own styles are not: the kernel of a style with
+itself (or with what was made of it) is in the mean between the sets and not in those within them. The styles themselves
+therefore come out below zero, the further the fewer they are, and so may a method: compare its value with the sanity
+row ``style-copy`` of the same table, and take none below that for better than the style.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from zoo.metrics.fidelity import FeatureSets, eight_bits, inception
 
 
 class KID(FeatureSets):
-    """Kernel distance of a method's pictures to the styles; near 0 for the styles themselves. Needs two styles.
+    """Kernel distance of a method's pictures to the styles; below 0 for the styles themselves. Needs two styles.
 
     Raises DownloadRequiredError where the network is not on this machine, UnsupportedError without torch-fidelity.
     """

@@ -12,7 +12,7 @@ from zoo.metrics.fidelity import VGG19Sets
 
 
 class KIDVGG19(VGG19Sets):
-    """Kernel distance of a method's pictures to the styles; near 0 for the styles themselves. Needs two styles."""
+    """Kernel distance of a method's pictures to the styles; below 0 for the styles themselves. Needs two styles."""
 
     def _value(self) -> float:
         return self._kernel()

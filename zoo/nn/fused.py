@@ -24,6 +24,11 @@ def _operator() -> Any:
 OPERATOR = _operator()
 
 
+def _takes_bf16() -> bool:
+    """Whether oneDNN has bfloat16 on this processor; where not, torch's own convolution emulates it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def conv_relu(features: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
     """ReLU of ``conv2d(features, weight, bias, padding=padding)``, stride 1: (B, C, H, W) to (B, D, H', W')."""
     if fusible(features):
@@ -36,7 +41,7 @@ def fusible(features: Tensor) -> bool:
     return (
         OPERATOR is not None
         and features.device.type == "cpu"
-        and features.dtype in (torch.float32, torch.bfloat16)
+        and (features.dtype == torch.float32 or (features.dtype == torch.bfloat16 and _takes_bf16()))
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -47,8 +47,10 @@ def reflected(conv: nn.Conv2d, features: Tensor, *, relu: bool = False) -> Tenso
         if relu and fusible(padded) and not hooked:
             return conv_relu(padded, conv.weight, conv.bias)
         output = conv(padded)
-        # In place also under autograd: a convolution's gradient does not need its own output.
-        return F.relu_(output) if relu else output
+        if not relu:
+            return output
+        # In place also under autograd: a convolution's gradient does not need its own output. A hook may.
+        return F.relu(output) if hooked else F.relu_(output)
     convolve = conv_relu if relu else F.conv2d
     weight, bias = conv.weight, conv.bias
     output = convolve(features, weight, bias, padding=1)

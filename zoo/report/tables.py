@@ -52,7 +52,7 @@ FAMILIES = (OPTIMISATION, *NETWORKS.values(), OTHERS, SANITY)
 class Column:
     """A column: the metric its numbers come from, its heading with unit, and which direction is better.
 
-    One that is not ``shown`` stands in table.csv alone.
+    One that is not ``shown`` stands in table.csv alone; of one that is not ``ranked`` no number is marked as best.
     """
 
     metric: str
@@ -61,6 +61,7 @@ class Column:
     direction: Direction
     combine: Literal["mean", "max"] = "mean"
     shown: bool = True
+    ranked: bool = True
 
     def heading(self, scale: int, title: str | None = None) -> str:
         """Title (or another one), unit (or the power of ten that its numbers leave out) and direction."""
@@ -182,7 +183,7 @@ def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
 def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
     present = {row.metric for row in rows if row.status == "ok"}
     columns = [
-        Column(measure.name, measure.column, measure.unit, measure.direction, measure.combine, bool(measure.column))
+        Column(measure.name, measure.column, measure.unit, measure.direction, measure.combine, bool(measure.column), measure.ranked)
         for measure in MEASURES.values()
         if measure.name in present
     ]
@@ -357,6 +358,8 @@ def _placed(lines: Sequence[Line], start: int, columns: Sequence[Column], place:
     """
     found: set[tuple[int, str]] = set()
     for column in columns:
+        if not column.ranked:
+            continue
         competing = {
             i: value
             for i, line in enumerate(lines[start:], start)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def export(
     previews = sorted((folder / "previews").glob("*.png"))
     plotted = plot_losses(folder)
     pictures = [p.relative_to(folder).as_posix() for p in (*previews[-1:], *([plotted] if plotted else []))]
-    card = write_card(path, folder / "card.md", pictures)
+    card = write_card(path, folder / "card.md", pictures, folder / "evaluation.csv")
     return path, card
 
 
@@ -122,8 +123,9 @@ def _loads(text: str) -> Any:
         return text
 
 
-def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = ()) -> Path:
-    """A model card in Markdown from the checkpoint's own metadata. ``pictures`` are paths relative to the card."""
+def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), evaluation: Path | None = None) -> Path:
+    """A model card in Markdown from the checkpoint's own metadata. ``pictures`` are paths relative to the card;
+    ``evaluation`` is the run's evaluation.csv, if it has one: how the held-out figures went."""
     from zoo.training.trainer import write_atomic
 
     facts = read_metadata(checkpoint)
@@ -131,6 +133,7 @@ def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = ()) -> Pa
         count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118  # not a mapping
     lines = [f"# {facts['method']}: {checkpoint.name}", "", *table_lines(facts_rows(facts, count)), ""]
     lines += ["## Data", "", *data_lines(facts), ""]
+    lines += evaluation_lines(evaluation) if evaluation is not None and evaluation.exists() else []
     lines += ["## Options", "", "| option | value |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts["config"].items()]
     lines += ["", *(f"![{Path(picture).stem}]({picture})\n" for picture in pictures)]
@@ -160,6 +163,22 @@ def facts_rows(facts: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
         ("Last losses", _listed(facts["losses"])),
         ("Held-out figures", _listed(facts["figures"])),
     ]
+
+
+def evaluation_lines(path: Path, most: int = 12) -> list[str]:
+    """The held-out figures in the course of a run, at most so many of them, evenly chosen, the last one always."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return []
+    # Counted from the end, so that the last is there.
+    chosen = rows[:: -math.ceil(len(rows) / most)][::-1]
+    names = list(rows[0])
+    lines = ["## Held-out figures during the run", "", f"| {' | '.join(names)} |", "|" + "---:|" * len(names)]
+    for row in chosen:
+        values = [row["step"], *(f"{float(row[name]):.4g}" for name in names if name != "step")]
+        lines.append(f"| {' | '.join(values)} |")
+    return [*lines, ""]
 
 
 def table_lines(rows: Sequence[tuple[str, str]]) -> list[str]:

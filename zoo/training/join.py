@@ -86,8 +86,8 @@ def write_joined_card(checkpoint: Path, path: Path) -> Path:
             ("Method", facts["method"]),
             ("Paper", facts["paper"]),
             ("Parameters", f"{sum(count.values()):,} (fp16) in {len(count)} parts"),
-            ("Updates", f"{facts['step']:,} in all"),
-            ("Time", f"{facts['hours']:.2f} h in all"),
+            ("Updates", f"{facts['step']:,} in the last runs of all parts"),
+            ("Time", f"{facts['hours']:.2f} h in the last runs of all parts"),
         ]
     )
     for prefix, part in facts["parts"].items():
