@@ -280,7 +280,14 @@ def test_join_writes_every_part_under_its_name(tmp_path, capsys):
     assert facts["parts"]["level2"]["figures"] == {"psnr": 31.5}
     assert facts["parts"]["level1"]["sha256"] == hashlib.sha256(a.read_bytes()).hexdigest()
     card = (tmp_path / "all.md").read_text()
-    for text in ("a computer", "Made by a test.", "psnr 31.5", "## level2", "1.00 h in the last runs of all parts", "3 (fp16) in 2 parts"):
+    for text in (
+        "a computer",
+        "Made by a test.",
+        "psnr 31.5",
+        "## level2",
+        "1.00 h in the last runs of all parts",
+        "3 (fp16) in 2 parts",
+    ):
         assert text in card
 
 

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +85,20 @@ class Folder:
         except OSError as error:
             raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
 
-    def retire(self, stamp: str, methods: Collection[str]) -> None:
-        """Move the rows and pictures of ``methods`` into ``earlier-STAMP``, so that they are measured anew.
+    def retire(self, stamp: str, wanted: Callable[[Row], bool], *, pictures: bool = True) -> None:
+        """Move the ``wanted`` rows and, unless told not to, their pictures into ``earlier-STAMP``, to be made anew.
 
         Nothing is deleted: the rows are in two places before they are in one.
         """
         rows = read_rows(self.rows)
-        retired = [row for row in rows if row.method in methods]
+        retired = [row for row in rows if wanted(row)]
         if not retired:
             return
         target = self.path / f"earlier-{stamp}"
         names = {
             Cell(row.method, row.content, row.style, row.size, row.seed, row.strength).filename
             for row in retired
-            if row.content is not None and row.style is not None
+            if pictures and row.content is not None and row.style is not None
         }
         try:
             (target / "outputs").mkdir(parents=True)
@@ -109,7 +109,7 @@ class Folder:
                     shutil.move(self.outputs / name, target / "outputs" / name)
         except OSError as error:
             raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
-        write_rows(self.rows, [row for row in rows if row.method not in methods])
+        write_rows(self.rows, [row for row in rows if not wanted(row)])
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None where nothing was measured; ProtocolError where it is damaged or missing beside rows."""
@@ -140,8 +140,13 @@ def check_conditions(
             f"{where} holds results of protocol {found['protocol']['id']}, and this is {protocol.id}: rows of "
             "different protocols never mix. Choose another --out, or set the old ones aside with --fresh."
         )
+    check_same(found["conditions"], conditions, where)
+
+
+def check_same(found: Mapping[str, Any], conditions: Mapping[str, Any], where: Path) -> None:
+    """ProtocolError where a folder was measured under other conditions than now asked for."""
     for name, value in conditions.items():
-        old = found["conditions"].get(name)
+        old = found.get(name)
         if old != value:
             raise ProtocolError(
                 f"{where} was measured with {name} {old}, and this is {name} {value}: numbers of both cannot stand in "

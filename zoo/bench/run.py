@@ -25,10 +25,11 @@ from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.bench.taken import take
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
 from zoo.download import file_sha256
-from zoo.errors import ConfigError, ProtocolError
+from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.registry import load_registry
 from zoo.report.tables import Table, write_report
 
@@ -62,6 +63,8 @@ def run(
     threads: int | None = None,
     fresh: bool = False,
     again: bool = False,
+    rescore: Sequence[str] = (),
+    take_from: str | Path | None = None,
     retry_failed: bool = False,
     outputs: Mapping[str, str | Path] | None = None,
     find_largest: bool = False,
@@ -73,7 +76,9 @@ def run(
 
     ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
     ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside, ``again`` those of these methods
-    alone (after training, say); ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of
+    alone (after training, say), ``rescore`` the values of these metrics. ``take_from`` is the results folder of a
+    protocol that differs in its metrics alone: pictures, timings and what is scored alike are taken over from there
+    (:mod:`zoo.bench.taken`). ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of
     pictures made elsewhere, by the name that their rows take (:mod:`zoo.bench.outside` tells how their files are
     named). ``find_largest`` searches for the largest size that fits each method (:mod:`zoo.bench.largest`). ``jobs``
     processes score pictures at once; methods are measured one by one always. ``shard`` keeps to a part of the pairs and
@@ -97,6 +102,9 @@ def run(
         raise ConfigError(f"A run needs at least one job, got {jobs}.")
     if shard is not None:
         plans = [dataclasses.replace(plan, cells=shard.cells(resolved.pairs, plan.cells)) for plan in plans]
+    rescored = _labels(resolved, rescore)
+    if take_from is not None and (fresh or again):
+        raise ConfigError("Results are either taken over or measured anew: leave out --from, --fresh or --again.")
     chosen = resolve_device(device)
     resolve_precision(precision, chosen, "fp32")
     threads = threads or torch.get_num_threads()
@@ -108,9 +116,19 @@ def run(
         if fresh:
             folder.set_aside(stamp)
         run_file = _open_run(folder, resolved, setting)
+        labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
         if again:
-            folder.retire(stamp, {plan.label for plan in plans} | {gallery.label for gallery in galleries})
+            folder.retire(stamp, lambda row: row.method in labels)
+        labels |= set(resolved.spec.baselines)
+        if rescored:
+            folder.retire(stamp, lambda row: row.metric in rescored and row.method in labels, pictures=False)
+        taken: list[Row] = []
+        if take_from is not None:
+            taken = take(Path(take_from), resolved, run_file["conditions"], plans, folder, run_file)
+            # Before the first row: from then on the folder is this protocol's.
+            folder.write_run(run_file)
         with RowStore(folder.rows) as store:
+            store.append(row for row in taken if store.get(row.key) is None)
             ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
             _check_weights(ledger, folder)
             for gallery in galleries:
@@ -132,10 +150,17 @@ def run(
                     timed(sum(len(cells) for _, cells in work.missing))
                     ledger.drawn |= _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
-            labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
-            labels |= set(resolved.spec.baselines)
             rows = [row for row in store.rows if row.method in labels or remarks.of_run(row)]
         return BenchResult(folder.path, write_report(folder.path), rows, ledger.written)
+
+
+def _labels(protocol: ResolvedProtocol, names: Sequence[str]) -> set[str]:
+    """Labels of the protocol's metrics called so, with their settings or without; UnknownNameError for others."""
+    labels = {use.label: use.name for use in protocol.spec.metrics}
+    for name in names:
+        if name not in labels and name not in labels.values():
+            raise UnknownNameError("metric", name, labels, f"(protocol {protocol.spec.name})")
+    return {label for label, name in labels.items() if label in names or name in names}
 
 
 class _Work:

@@ -44,6 +44,18 @@ def bench(
     again: Annotated[
         bool, typer.Option("--again", help="Set earlier results of these methods aside, such as after training them.")
     ] = False,
+    rescore: Annotated[
+        str | None,
+        typer.Option("--rescore", help="Comma-separated metrics whose values are set aside and computed anew."),
+    ] = None,
+    take_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Take pictures and timings from the results of a protocol that differs in its metrics alone.",
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Measure failed and skipped cells again; others stay.")
     ] = False,
@@ -97,13 +109,15 @@ def bench(
                 "threads": threads,
                 "fresh": fresh,
                 "again": again,
+                "rescore": [name.strip() for name in (rescore or "").split(",") if name.strip()],
+                "take_from": take_from,
                 "retry_failed": retry_failed,
                 "outputs": folders,
                 "find_largest": find_largest,
                 "jobs": jobs,
             }
-            if shards is not None and again:
-                raise ConfigError("--again is for a run on one machine: leave out --shards, or use --fresh.")
+            if shards is not None and (again or rescore or take_from):
+                raise ConfigError("--again, --rescore and --from are for a run on one machine: leave out --shards.")
             if shards is None:
                 result = run(names, protocol, out, on_event=display.show, **options)
             else:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from zoo.encoders import sources
 from zoo.encoders.base import Encoder
 from zoo.encoders.catalog import EncoderInfo, vgg_layers
+from zoo.nn.fused import conv_relu, fusible
 from zoo.nn.reflection import reflected
 
 Pool = Literal["max", "avg"]
@@ -88,6 +89,8 @@ class VGG(Encoder):
             rectified = before not in self.taps and not later
             if self.padding == "reflect":
                 x = reflected(conv, x, relu=rectified)
+            elif rectified and fusible(x) and not (conv._forward_pre_hooks or conv._forward_hooks):
+                x = conv_relu(x, conv.weight, conv.bias, padding=1)
             else:
                 # In place also under autograd: a convolution's gradient does not need its own output.
                 x = F.relu_(conv(x)) if rectified else conv(x)

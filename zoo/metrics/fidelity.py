@@ -86,8 +86,8 @@ class FeatureSets(SetMetric):
             raise InputError("A kernel distance needs pictures in at least two styles.")
         if len(outputs) < ENOUGH:
             self.note = (
-                f"{len(outputs)} pictures in {len(different)} styles: a kernel distance of fewer than 2,048 varies much, "
-                "and of few styles lies below that of independent sets; style-copy has the value of the styles themselves"
+                f"{len(outputs)} pictures in {len(different)} styles: a kernel distance of fewer than 2,048 varies "
+                "much, and of few styles lies below that of independent sets; style-copy has the styles' own value"
             )
         return kernel(outputs, different)
 

@@ -22,6 +22,7 @@ from zoo.config import Config, option
 from zoo.encoders import load_encoder
 from zoo.metrics.base import Metric
 
+STRIP = 1 << 17  # numbers, 1 MiB in float64
 EPS = 1e-5  # added to the variance (AdaIN-style, lib/AdaptiveInstanceNormalization.lua)
 
 
@@ -51,7 +52,7 @@ class MeanStdLoss(Metric):
         """Means and deviations of all channels of all layers, one vector."""
         found = []
         for features in self.encoder(image).values():
-            variance, mean = torch.var_mean(features[0].flatten(1).double(), dim=1, correction=0)
+            mean, variance = _moments(features)
             found += [mean, (variance + EPS).sqrt()]
         return torch.cat(found)
 
@@ -62,3 +63,19 @@ class MeanStdLoss(Metric):
             difference = self._statistics(output) - self.remember(style, self._statistics)
             losses.append(difference.square().sum())
         return torch.stack(losses)
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over positions (C,), float64, of features (1, C, H, W).
+
+    In float64 the sums of squares have digits to spare; in strips they stay in the processor's cache.
+    """
+    channels = features.shape[1]
+    total = torch.zeros(2, channels, dtype=torch.float64, device=features.device)
+    rows = features[0].permute(1, 2, 0).reshape(-1, channels)
+    for strip in rows.split(max(1, STRIP // channels)):
+        exact = strip.double()
+        total[0] += exact.sum(dim=0)
+        total[1] += exact.square_().sum(dim=0)
+    mean, square = total / len(rows)
+    return mean, (square - mean.square()).clamp_min(0)

@@ -183,7 +183,15 @@ def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
 def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
     present = {row.metric for row in rows if row.status == "ok"}
     columns = [
-        Column(measure.name, measure.column, measure.unit, measure.direction, measure.combine, bool(measure.column), measure.ranked)
+        Column(
+            measure.name,
+            measure.column,
+            measure.unit,
+            measure.direction,
+            measure.combine,
+            bool(measure.column),
+            measure.ranked,
+        )
         for measure in MEASURES.values()
         if measure.name in present
     ]

@@ -1,0 +1,133 @@
+"""Metrics added to pictures that are there, or computed anew, without stylising again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bench_runs
+import pytest
+
+from zoo.bench import stages
+from zoo.bench.measures import MEASURES
+from zoo.bench.rows import Row, read_rows
+from zoo.bench.run import BenchResult, run
+from zoo.cli import main
+from zoo.errors import ConfigError, ProtocolError, UnknownNameError
+
+PROTOCOL: dict[str, Any] = {
+    "schema": 1,
+    "name": "tiny",
+    "contents": ["red.png", "green.png"],
+    "styles": ["sea.png", "sand.png"],
+    "sizes": [32],
+    "timing": {"warmup": 0, "repeats": 1, "budget": 0},
+    "metrics": ["ssim", "fd_vgg19"],
+    "baselines": ["content-copy"],
+    "limits": {"seconds": 120},
+}
+MORE = ["ssim", "color_histogram", "fd_vgg19"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with bench_runs.installed(tmp_path_factory.mktemp("plugin")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("protocols")
+
+
+@pytest.fixture(scope="module")
+def before(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchResult:
+    """A run with few metrics."""
+    path = bench_runs.write_protocol(folder, PROTOCOL)
+    return run(["tint"], path, tmp_path_factory.mktemp("results") / "before", device="cpu", threads=1)
+
+
+def more(folder: Path, **changes: Any) -> Path:
+    """The protocol with one more metric."""
+    path = bench_runs.write_protocol(folder, PROTOCOL, metrics=MORE, **changes)
+    return path.rename(folder / "more.yaml")
+
+
+def measured(rows: list[Row]) -> dict[Any, tuple[Any, ...]]:
+    return {row.key: (row.value, row.run_id, row.picture) for row in rows if row.metric in MEASURES}
+
+
+def test_a_metric_is_added_without_stylising_again(before, folder, tmp_path, monkeypatch):
+    def never(*_: object) -> None:
+        raise AssertionError("stylised again")
+
+    path = more(folder)
+    whole = run(["tint"], path, tmp_path / "whole", device="cpu", threads=1)
+    monkeypatch.setattr(stages, "_measure_size", never)
+    result = run(["tint"], path, tmp_path / "after", device="cpu", threads=1, take_from=before.folder)
+    assert measured(result.rows) == measured(before.rows)
+    values = {row.key: row.value for row in result.rows if row.metric not in MEASURES}
+    assert values == {row.key: row.value for row in whole.rows if row.metric not in MEASURES}
+    # What both protocols have was not computed again.
+    own = {row.run_id for row in result.rows if row.metric == "ssim"}
+    assert own == {row.run_id for row in before.rows}
+    assert {row.run_id for row in result.rows if row.metric == "color_histogram"} != own
+    assert len({row.protocol for row in result.rows}) == 1
+    assert result.rows[0].protocol != before.rows[0].protocol
+    runs = json.loads((result.folder / "run.json").read_text())["runs"]
+    assert [entry.get("taken_from") for entry in runs] == [before.rows[0].protocol, None]
+    again = run(["tint"], path, tmp_path / "after", device="cpu", threads=1, take_from=before.folder)
+    assert again.written == 0
+
+
+def test_other_pictures_are_refused(before, folder, tmp_path):
+    out, source = tmp_path / "out", tmp_path / "source"
+    larger = more(folder, sizes=[40])
+    with pytest.raises(ProtocolError, match=r"differs from tiny@\w+ in sizes"):
+        run(["tint"], larger, out, device="cpu", threads=1, take_from=before.folder)
+    path = more(folder)
+    with pytest.raises(ProtocolError, match="measured with threads 1, and this is threads 2"):
+        run(["tint"], path, out, device="cpu", threads=2, take_from=before.folder)
+    with pytest.raises(ProtocolError, match="holds no results to take over"):
+        run(["tint"], path, out, device="cpu", threads=1, take_from=tmp_path / "nowhere")
+    shutil.copytree(before.folder, source)
+    next((source / "outputs").glob("tint.plain__*.png")).write_bytes(b"another")
+    with pytest.raises(ProtocolError, match="no longer has 1 of its 4 pictures"):
+        run(["tint"], path, out, device="cpu", threads=1, take_from=source)
+    text = (before.folder / "rows.jsonl").read_text()
+    (source / "rows.jsonl").write_text(text.replace('"checkpoint": null', f'"checkpoint": "{"0" * 64}"'))
+    with pytest.raises(ProtocolError, match=r"tint\.plain with other weights"):
+        run(["tint"], path, out, device="cpu", threads=1, take_from=source)
+    with pytest.raises(ConfigError, match="leave out --from, --fresh or --again"):
+        run(["tint"], path, out, device="cpu", threads=1, take_from=source, again=True)
+    assert not (out / "rows.jsonl").exists() or not read_rows(out / "rows.jsonl")
+
+
+def test_a_metric_is_computed_anew(before, folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(before.folder, out)
+    path = bench_runs.write_protocol(folder, PROTOCOL)
+    with pytest.raises(UnknownNameError, match="lpips"):
+        run(["tint"], path, out, device="cpu", threads=1, rescore=["lpips"])
+    wrong = (out / "rows.jsonl").read_text().replace('"metric": "ssim", "value": 0.', '"metric": "ssim", "value": 0.9')
+    (out / "rows.jsonl").write_text(wrong)
+    result = run(["tint"], path, out, device="cpu", threads=1, rescore=["ssim"])
+    assert {row.key: row.value for row in result.rows} == {row.key: row.value for row in before.rows}
+    assert result.written == 8  # four pictures and four copies
+    (earlier,) = out.glob("earlier-*")
+    assert {row.metric for row in read_rows(earlier / "rows.jsonl")} == {"ssim"}
+    assert not list((earlier / "outputs").iterdir())
+
+
+def test_the_command_takes_over_and_refuses(before, folder, tmp_path, capsys):
+    path = more(folder)
+    common = ["bench", "-m", "tint", "-p", str(path), "--device", "cpu", "--threads", "1", "-q"]
+    assert main([*common, "-o", str(tmp_path / "out"), "--from", str(before.folder)]) == 0
+    assert main([*common, "-o", str(tmp_path / "out"), "--rescore", "color_histogram"]) == 0
+    assert main([*common, "-o", str(tmp_path / "new"), "--from", str(tmp_path / "nowhere")]) == 2
+    assert "holds no results to take over" in capsys.readouterr().err
+    assert main([*common, "-o", str(tmp_path / "new"), "--rescore", "ssim", "--shards", "2"]) == 2
+    assert "--rescore and --from are for a run on one machine" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""Pictures and numbers taken over from another results folder, so that metrics can be added without stylising again.
+
+Two protocols that differ in their name, metrics and sanity rows alone have the same pictures and the same timings. A
+run under one of them may take both from a folder of the other, and the values of metrics that are the same in both; all
+that is left to do is to score. Rows keep the run they were measured in, and run.json keeps the entries of those runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.bench import remarks
+from zoo.bench.folder import Folder, check_same
+from zoo.bench.measures import MEASURES, PRIMARY
+from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.protocol import ResolvedProtocol
+from zoo.bench.rows import Row, latest, read_rows
+from zoo.errors import ProtocolError
+
+# What a protocol may differ in and still have the same pictures.
+_SCORING = frozenset({"name", "metrics", "baselines"})
+
+
+def take(
+    source: Path,
+    protocol: ResolvedProtocol,
+    conditions: Mapping[str, Any],
+    plans: Sequence[MethodPlan],
+    folder: Folder,
+    run_file: dict[str, Any],
+) -> list[Row]:
+    """Bring the pictures of ``plans`` from ``source`` into ``folder`` and return the rows that belong to them.
+
+    ``run_file`` (of ``folder``) takes the entries of the runs that the rows were measured in. ProtocolError where
+    ``source`` holds no results, was measured under a protocol that gives other pictures, under other conditions or with
+    other weights, or no longer has the pictures that its rows tell of; nothing has been written then.
+    """
+    other = Folder(source)
+    found = other.read_run() if source.is_dir() else None
+    if found is None:
+        raise ProtocolError(f"{source} holds no results to take over.")
+    differing = sorted(
+        key
+        for key in {**found["protocol"]["resolved"], **protocol.data}.keys() - _SCORING
+        if found["protocol"]["resolved"].get(key) != _plain(protocol.data).get(key)
+    )
+    if differing:
+        raise ProtocolError(
+            f"{source} was measured under {found['protocol']['id']}, which differs from {protocol.id} in "
+            f"{', '.join(differing)}: its pictures are not those of this protocol."
+        )
+    check_same(found["conditions"], conditions, source)
+    rows = [row for row in latest(read_rows(other.rows)) if _belongs(row, plans, found, protocol)]
+    weights = {plan.label: plan.checkpoint for plan in plans}
+    for row in rows:
+        if row.status == "ok" and weights.get(row.method, row.checkpoint) != row.checkpoint:
+            raise ProtocolError(f"{source} holds results of {row.method} with other weights than it has now.")
+    cells = [_cell(row) for row in rows if row.metric == PRIMARY and row.status == "ok"]
+    hashes = {_cell(row): row.picture for row in rows if row.metric == PRIMARY}
+    gone = [cell for cell in cells if _sha256(other.output(cell)) != hashes[cell]]
+    if gone:
+        raise ProtocolError(
+            f"{source} no longer has {len(gone)} of its {len(cells)} pictures as they were measured "
+            f"({other.output(gone[0])}, for one): without them nothing can be scored."
+        )
+    for cell in cells:
+        _bring(other.output(cell), folder.output(cell))
+    present = {entry["run_id"] for entry in run_file["runs"]}
+    ours = {row.run_id for row in rows}
+    run_file["runs"] += [
+        {**entry, "taken_from": found["protocol"]["id"]} for entry in found["runs"] if entry["run_id"] in ours - present
+    ]
+    return [dataclasses.replace(row, protocol=protocol.id) for row in rows]
+
+
+def _belongs(row: Row, plans: Iterable[MethodPlan], found: Mapping[str, Any], protocol: ResolvedProtocol) -> bool:
+    """Whether a row is a measure of one of the methods or of the machine, or a metric that both protocols have."""
+    if row.metric in MEASURES:
+        return remarks.of_run(row) or any(row.method == plan.label for plan in plans)
+    if row.status != "ok" or row.method not in {*(plan.label for plan in plans), *protocol.spec.baselines}:
+        return False
+    theirs = found["protocol"]["resolved"]["metrics"]
+    ours = zip(protocol.spec.metrics, _plain(protocol.data)["metrics"], strict=True)
+    return any(use.label == row.metric and entry in theirs for use, entry in ours)
+
+
+def _plain(data: Any) -> Any:
+    """As it would be read from run.json."""
+    return json.loads(json.dumps(data))
+
+
+def _cell(row: Row) -> Cell:
+    return Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _bring(source: Path, target: Path) -> None:
+    """The same file under another name where the disk can, else a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
