@@ -10,12 +10,12 @@ from typing import Any
 
 import bench_runs
 import pytest
+from command import run as command
 
 from zoo.bench import stages
 from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
-from zoo.cli import main
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 
 PROTOCOL: dict[str, Any] = {
@@ -125,9 +125,9 @@ def test_a_metric_is_computed_anew(before, folder, tmp_path):
 def test_the_command_takes_over_and_refuses(before, folder, tmp_path, capsys):
     path = more(folder)
     common = ["bench", "-m", "tint", "-p", str(path), "--device", "cpu", "--threads", "1", "-q"]
-    assert main([*common, "-o", str(tmp_path / "out"), "--from", str(before.folder)]) == 0
-    assert main([*common, "-o", str(tmp_path / "out"), "--rescore", "color_histogram"]) == 0
-    assert main([*common, "-o", str(tmp_path / "new"), "--from", str(tmp_path / "nowhere")]) == 2
+    assert command(*common, "-o", str(tmp_path / "out"), "--from", str(before.folder)) == 0
+    assert command(*common, "-o", str(tmp_path / "out"), "--rescore", "color_histogram") == 0
+    assert command(*common, "-o", str(tmp_path / "new"), "--from", str(tmp_path / "nowhere")) == 2
     assert "holds no results to take over" in capsys.readouterr().err
-    assert main([*common, "-o", str(tmp_path / "new"), "--rescore", "ssim", "--shards", "2"]) == 2
+    assert command(*common, "-o", str(tmp_path / "new"), "--rescore", "ssim", "--shards", "2") == 2
     assert "--rescore and --from are for a run on one machine" in capsys.readouterr().err
