@@ -82,8 +82,9 @@ def train(
     """Train a method: zoo train METHOD --content-dir DIR --style-dir DIR --out RUN.
 
     Every option of the method's loss and of the run is a flag too (--steps, --time-limit, --batch-size, --crop, --lr,
-    --precision, ...): 'zoo train METHOD --options' lists them with their defaults, which are the paper's. Ctrl-C and
-    SIGTERM end a run at a checkpoint. Several devices: torchrun --nproc-per-node N -m zoo train METHOD ...
+    --precision, ...): 'zoo train METHOD --options' lists them with their defaults. These are the paper's, but for wct,
+    whose paper says little of its training (docs/methods/wct.md compares). Ctrl-C and SIGTERM end a run at a
+    checkpoint. Several devices: torchrun --nproc-per-node N -m zoo train METHOD ...
 
     'zoo train --recipe zoo --hours H' trains everything that ships; 'zoo train --pack DIR' makes a small copy of the
     images for a machine that has none.

@@ -192,7 +192,7 @@ SMALL |
     ) -> tuple[Tensor, Tensor]:
         """That map as one matrix (C, C) and one offset (C,), float64, from the statistics of ``region`` (h, w)."""
         statistics = moments(features, region)
-        tap, zero = f"relu{level}_1", torch.zeros((), dtype=torch.float64, device=features.device)
+        tap, zero = f"relu{level}_1", torch.zeros_like(statistics.mean[0])
         matrix = sum((weight * code.data[tap]["colouring"] for code, weight in style), zero)
         matrix = matrix @ whitening(statistics.covariance)
         mean = sum((weight * code.data[tap]["mean"] for code, weight in style), zero)

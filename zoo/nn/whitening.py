@@ -42,6 +42,8 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
     and so is the mean where none does. Sums within a strip are float32 (float64 where few positions count, and of
     float32 features at relu1_1), of centred values; across strips float64.
     """
+    if features.device.type == "mps":  # has no float64, so its statistics are taken beside it
+        features, mask = features.cpu(), None if mask is None else mask.cpu()
     channels, height, width = features.shape[1:]
     weights = None if mask is None else mask.to(torch.float32)[None, None]
     count = float(height * width) if weights is None else float(weights.double().sum())
@@ -122,7 +124,7 @@ def add_affine(total: Tensor, features: Tensor, matrix: Tensor, offset: Tensor, 
 
 def _affine_strips(features: Tensor, matrix: Tensor, offset: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Strips of the mapped features, float32, and the rows where each belongs."""
-    kernel, offset = matrix.to(torch.float32)[:, :, None, None], offset.to(torch.float32)
+    kernel, offset = (x.to(torch.float32).to(features.device) for x in (matrix[:, :, None, None], offset))
     for strip in _strips(features):
         with torch.autocast(features.device.type, enabled=False):
             mapped = F.conv2d(features[:, :, strip].float(), kernel, offset)

@@ -146,6 +146,12 @@ class Run:
 # -- as tables -----------------------------------------------------------------------------------------------------
 
 
+def _called(metric: str) -> str:
+    """A metric's name in tables: on another network than the published one's it has a name of its own."""
+    entry = load_registry().metrics.get(metric)
+    return metric if entry is None or entry.heading is None else entry.heading
+
+
 def ranks_form(ranks: Sequence[Ranks], caption: str) -> Form:
     """Methods down, metrics across; below them the critical difference and Friedman's p."""
     metrics = list(dict.fromkeys(one.metric for one in ranks))
@@ -180,7 +186,7 @@ def ranks_form(ranks: Sequence[Ranks], caption: str) -> Form:
         "Average ranks, 1 is best. Methods whose ranks differ by less than the critical difference (Nemenyi, 0.05) "
         "cannot be told apart; blocks are the contents, or the styles where there are fewer of them (Demšar 2006)."
     ]
-    headings = [Heading("method", False), *(Heading(metric) for metric in metrics)]
+    headings = [Heading("method", False), *(Heading(_called(metric)) for metric in metrics)]
     return Form("ranks", caption, headings, groups, (), said)
 
 
@@ -224,7 +230,7 @@ def contests_form(contests: Sequence[Contest], caption: str) -> Form:
     for metric, size, strength in dict.fromkeys((one.metric, one.size, one.strength) for one in contests):
         own = [one for one in contests if (one.metric, one.size, one.strength) == (metric, size, strength)]
         places = {(one.size, one.strength) for one in contests}
-        title = f"{metric}{', ' if len(places) > 1 else ''}{_at(size, strength, len(places) > 1)}"
+        title = f"{_called(metric)}{', ' if len(places) > 1 else ''}{_at(size, strength, len(places) > 1)}"
         groups.append(Group(title, [_contest_row(one) for one in own]))
     headings = [Heading("first", False), Heading("second", False), Heading("difference")]
     headings += [Heading("t"), Heading("p"), Heading("p (Holm)"), Heading("d_z"), Heading("won")]
@@ -283,8 +289,8 @@ def agreements_form(agreements: Sequence[Agreement], caption: str) -> Form:
                 values = [r.spearman, r.kendall, r.spearman_within, r.kendall_within]
                 rows.append(
                     [
-                        Entry(one.first),
-                        Entry(one.second),
+                        Entry(_called(one.first)),
+                        Entry(_called(one.second)),
                         *(Entry(MISSING if value is None else f"{value:.2f}") for value in values),
                         Entry(str(r.pictures)),
                         Entry(str(r.pairs)),
