@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -26,7 +27,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from zoo.allocator import use_huge_pages
 from zoo.bench import environment, overhead, remarks
 from zoo.bench.folder import write_text
 from zoo.bench.memory import MIB
@@ -190,7 +190,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder for overhead.json and overhead.md")
     args = parser.parse_args()
-    use_huge_pages()  # as the command line does
+    # As the command line does: large maps then come in huge pages.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     report = {
         "machine": environment.processor(),
         "threads": args.threads,

@@ -40,12 +40,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo.allocator import keep_memory, use_huge_pages
-
-# Before torch's first allocation, as the command line does.
-use_huge_pages()
-keep_memory()
-
 SIDE = 2048
 MEMORY_BARS = {512: 1.5e9, 1024: 4e9}
 

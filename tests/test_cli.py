@@ -12,14 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from command import run
 from PIL import Image
 
-from zoo import allocator
 from zoo.cli import _repeat_lists
 
 FAST = ["--num-steps", "2", "--content-size", "64", "--style-size", "64", "--precision", "fp32", "--quiet"]
@@ -264,23 +262,3 @@ def test_repeated_values_follow_their_flag():
     assert _repeat_lists(["stylize", "--content", "a", "b", "--style", "-", "-o", "c"]) == [
         "stylize", "--content", "a", "--content", "b", "--style", "-", "-o", "c",
     ]  # fmt: skip
-
-
-def test_memory_is_kept_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    library = SimpleNamespace(mallopt=lambda number, value: asked.append((number, value)))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
-    allocator.keep_memory()
-    assert asked == [(-1, 1 << 30)]
-    monkeypatch.delenv("MALLOC_MMAP_MAX_")
-    allocator.keep_memory()
-    assert asked[1:] == [(-4, 0), (-1, 1 << 30)]
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    allocator.keep_memory()
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
-    allocator.keep_memory()
-    assert len(asked) == 3

@@ -81,15 +81,11 @@ def main() -> None:
 
 def build(channel: Channel) -> Stylizer | None:
     """The method of the job; None where it refused or failed, which is then said of all its cells."""
-    from zoo.allocator import keep_memory
     from zoo.registry import load
 
     job = channel.job
     try:
-        model = load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
-        if model.traits.kind == "feed-forward":
-            keep_memory()  # as the command line does
-        return model
+        return load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
     except REFUSALS as error:
         channel.send("refused", cell=None, reason=str(error))
     except Exception as error:

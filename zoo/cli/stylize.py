@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.allocator import keep_memory
 from zoo.cli.common import (
     Reporter,
     StopRequest,
@@ -130,8 +129,6 @@ def stylize(
     loss_rows: list[dict[str, Any]] = []
     pictures = {s: None if s in names else read_image(s, style_size, max_pixels) for s in styles}
     stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    if stylizer.traits.kind == "feed-forward":
-        keep_memory()
     if backend == "onnxruntime":
         from zoo.export import with_onnxruntime
 

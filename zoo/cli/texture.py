@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from zoo.allocator import keep_memory
 from zoo.cli.common import (
     Reporter,
     StopRequest,
@@ -52,8 +51,6 @@ def texture(
         raise ConfigError(f"A texture has one style: give a file, not the folder {style}.")
     picture = sources[0] if sources[0] in names else read_image(sources[0], style_size).pixels
     stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    if stylizer.traits.kind == "feed-forward":
-        keep_memory()
     code = stylizer.encode_style(picture, (height, width))
     bar, stop = progress_bar(quiet), StopRequest()
     with stop.listening(), bar or contextlib.nullcontext():
