@@ -351,7 +351,7 @@ class Stylizer(ABC):
             image=None if style.image is None else style.image.to(self.device),
             mask=None if style.mask is None else style.mask.to(self.device),
         )
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with torch.no_grad():
             data = self._encode_style(moved, content_size)
         return StyleCode(self.name, self._made_with, style.hash, data, label=style.name or style.hash)
 
@@ -395,7 +395,7 @@ class Stylizer(ABC):
             _to(context, self.device),
             _through(progress, finish),
         )
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with torch.no_grad():
             if self.traits.batched or batch.shape[0] == 1:
                 result = self._padded(batch, mix, call)
             else:
@@ -419,7 +419,7 @@ class Stylizer(ABC):
         if min(size) < self.traits.min_size:
             raise InputError(f"{self.name} needs at least {self.traits.min_size} pixels a side, got {size}.")
         mix = _without_zeros(self._as_mix(style))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with torch.no_grad():
             result = self._synthesize(mix, size, Call(seed=seed, progress=progress))
         if tuple(result.image.shape) != (1, 3, *size):
             raise InputError(f"{self.name} returned a texture of shape {tuple(result.image.shape)} for size {size}.")
