@@ -17,6 +17,18 @@ from PIL import Image
 from zoo.bench.protocol import ResolvedProtocol, load_protocol, resolve_protocol
 from zoo.registry import load_registry
 
+# Two contents by two styles, measured once; a test adds its metrics.
+GRID: dict[str, Any] = {
+    "schema": 1,
+    "name": "tiny",
+    "contents": ["red.png", "green.png"],
+    "styles": ["sea.png", "sand.png"],
+    "sizes": [32],
+    "timing": {"warmup": 0, "repeats": 1, "budget": 0},
+    "baselines": ["content-copy"],
+    "limits": {"seconds": 120},
+}
+
 
 @contextlib.contextmanager
 def installed(folder: Path) -> Iterator[pytest.MonkeyPatch]:

@@ -28,17 +28,7 @@ from zoo.download import file_sha256
 from zoo.errors import ImageError, ProtocolError
 from zoo.registry import load_registry
 
-PROTOCOL: dict[str, Any] = {
-    "schema": 1,
-    "name": "tiny",
-    "contents": ["red.png", "green.png"],
-    "styles": ["sea.png", "sand.png"],
-    "sizes": [32],
-    "timing": {"warmup": 0, "repeats": 1, "budget": 0},
-    "metrics": ["ssim", "gram_loss", "fd_vgg19"],
-    "baselines": ["content-copy"],
-    "limits": {"seconds": 120},
-}
+PROTOCOL: dict[str, Any] = {**bench_runs.GRID, "metrics": ["ssim", "gram_loss", "fd_vgg19"]}
 PAIRS = [(content, style) for content in ("red", "green") for style in ("sea", "sand")]
 
 

@@ -18,17 +18,7 @@ from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 
-PROTOCOL: dict[str, Any] = {
-    "schema": 1,
-    "name": "tiny",
-    "contents": ["red.png", "green.png"],
-    "styles": ["sea.png", "sand.png"],
-    "sizes": [32],
-    "timing": {"warmup": 0, "repeats": 1, "budget": 0},
-    "metrics": ["ssim", "fd_vgg19"],
-    "baselines": ["content-copy"],
-    "limits": {"seconds": 120},
-}
+PROTOCOL: dict[str, Any] = {**bench_runs.GRID, "metrics": ["ssim", "fd_vgg19"]}
 MORE = ["ssim", "color_histogram", "fd_vgg19"]
 
 

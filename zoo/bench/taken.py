@@ -8,11 +8,10 @@ that is left to do is to score. Rows keep the run they were measured in, and run
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import Cell, MethodPlan
 from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, latest, read_rows
+from zoo.download import file_sha256
 from zoo.errors import ProtocolError
 
 # What a protocol may differ in and still have the same pictures.
@@ -46,25 +46,31 @@ def take(
     found = other.read_run() if source.is_dir() else None
     if found is None:
         raise ProtocolError(f"{source} holds no results to take over.")
-    differing = sorted(
-        key
-        for key in {**found["protocol"]["resolved"], **protocol.data}.keys() - _SCORING
-        if found["protocol"]["resolved"].get(key) != _plain(protocol.data).get(key)
-    )
+    theirs = found["protocol"]["resolved"]
+    ours = json.loads(json.dumps(protocol.data))  # as it would be read from run.json
+    differing = sorted(key for key in {**theirs, **ours}.keys() - _SCORING if theirs.get(key) != ours.get(key))
     if differing:
         raise ProtocolError(
             f"{source} was measured under {found['protocol']['id']}, which differs from {protocol.id} in "
             f"{', '.join(differing)}: its pictures are not those of this protocol."
         )
     check_same(found["conditions"], conditions, source)
-    rows = [row for row in latest(read_rows(other.rows)) if _belongs(row, plans, found, protocol)]
     weights = {plan.label: plan.checkpoint for plan in plans}
+    scored = {*weights, *protocol.spec.baselines}
+    metrics = zip(protocol.spec.metrics, ours["metrics"], strict=True)
+    alike = {use.label for use, entry in metrics if entry in theirs["metrics"]}
+    # Measures of the methods and of the machine, and values of the metrics that both protocols have.
+    rows = [
+        row
+        for row in latest(read_rows(other.rows))
+        if (row.metric in MEASURES and (row.method in weights or remarks.of_run(row)))
+        or (row.metric in alike and row.method in scored and row.status == "ok")
+    ]
     for row in rows:
         if row.status == "ok" and weights.get(row.method, row.checkpoint) != row.checkpoint:
             raise ProtocolError(f"{source} holds results of {row.method} with other weights than it has now.")
-    cells = [_cell(row) for row in rows if row.metric == PRIMARY and row.status == "ok"]
-    hashes = {_cell(row): row.picture for row in rows if row.metric == PRIMARY}
-    gone = [cell for cell in cells if _sha256(other.output(cell)) != hashes[cell]]
+    cells = {_cell(row): row.picture for row in rows if row.metric == PRIMARY and row.status == "ok"}
+    gone = [cell for cell, picture in cells.items() if not _unchanged(other.output(cell), picture)]
     if gone:
         raise ProtocolError(
             f"{source} no longer has {len(gone)} of its {len(cells)} pictures as they were measured "
@@ -73,35 +79,21 @@ def take(
     for cell in cells:
         _bring(other.output(cell), folder.output(cell))
     present = {entry["run_id"] for entry in run_file["runs"]}
-    ours = {row.run_id for row in rows}
+    measured = {row.run_id for row in rows}
     run_file["runs"] += [
-        {**entry, "taken_from": found["protocol"]["id"]} for entry in found["runs"] if entry["run_id"] in ours - present
+        {**entry, "taken_from": found["protocol"]["id"]}
+        for entry in found["runs"]
+        if entry["run_id"] in measured - present
     ]
     return [dataclasses.replace(row, protocol=protocol.id) for row in rows]
-
-
-def _belongs(row: Row, plans: Iterable[MethodPlan], found: Mapping[str, Any], protocol: ResolvedProtocol) -> bool:
-    """Whether a row is a measure of one of the methods or of the machine, or a metric that both protocols have."""
-    if row.metric in MEASURES:
-        return remarks.of_run(row) or any(row.method == plan.label for plan in plans)
-    if row.status != "ok" or row.method not in {*(plan.label for plan in plans), *protocol.spec.baselines}:
-        return False
-    theirs = found["protocol"]["resolved"]["metrics"]
-    ours = zip(protocol.spec.metrics, _plain(protocol.data)["metrics"], strict=True)
-    return any(use.label == row.metric and entry in theirs for use, entry in ours)
-
-
-def _plain(data: Any) -> Any:
-    """As it would be read from run.json."""
-    return json.loads(json.dumps(data))
 
 
 def _cell(row: Row) -> Cell:
     return Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
 
 
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+def _unchanged(path: Path, sha256: str | None) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
 
 
 def _bring(source: Path, target: Path) -> None:
