@@ -13,6 +13,8 @@ from pathlib import Path
 
 from generated import DOCS, docstring, plain, table, write_pages
 
+from zoo.bench.folder import Folder
+from zoo.bench.rows import Row, latest, read_rows
 from zoo.config import OptionSpec, describe_source
 from zoo.registry import PACKAGE, Checkpoint, MethodEntry, import_object, load_registry, module_source
 from zoo.report.tables import read_table
@@ -53,11 +55,16 @@ def pages() -> dict[Path, str]:
 
 
 def choice(entries: Mapping[str, MethodEntry]) -> str:
-    """What each can do, as its class promises, and what a picture costs, as protocol speed measured; of methods that
-    optimise as protocol standard did, whose steps are enough to have some of every kind (CNNMRF's first are coarse)."""
+    """What each can do, as its class promises, and what the same picture costs, as protocol speed measured; of methods
+    that optimise as protocol standard did, whose steps are enough to have some of every kind (CNNMRF's first are
+    coarse) and all that L-BFGS keeps in memory."""
     measured = read_table(SPEED)
     costs = {line.method.partition("[")[0]: line.values for line in measured.lines if line.size == SIZE}
-    long = {line.method.partition("[")[0]: line for line in read_table(STANDARD).lines if line.size == SIZE}
+    content, style = (Folder(SPEED).read_run() or {})["protocol"]["resolved"]["pairs"][0]
+    long: dict[str, dict[str, Row]] = {}
+    for row in latest(read_rows(Folder(STANDARD).rows)):
+        if (row.size, row.content, row.style) == (SIZE, content, style) and row.value is not None:
+            long.setdefault(row.method.partition("[")[0], {})[row.metric] = row
     rows = []
     for name, entry in entries.items():
         traits: Traits = import_object(entry.implementation).traits
@@ -65,9 +72,10 @@ def choice(entries: Mapping[str, MethodEntry]) -> str:
         seconds = f"{cost['seconds.stylize']:.2g}"
         if entry.taxonomy.optimises == "image":
             steps = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
-            line = long[f"{name}.{entry.default}"]
-            done = line.method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
-            seconds = f"{line.values['seconds.stylize']:.2g} for {done} of {steps} steps"
+            found = long[f"{name}.{entry.default}"]
+            cost = {metric: row.value for metric, row in found.items()}
+            done = found["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
+            seconds = f"{cost['seconds.stylize']:.2g} for {done} of {steps} steps"
         new = "training" if entry.taxonomy.styles != "any" else "nothing"
         promises = (traits.mixes, "content_masks" in traits.context, traits.texture)
         memory = f"{cost['memory.resident']:.0f}"
@@ -76,7 +84,7 @@ def choice(entries: Mapping[str, MethodEntry]) -> str:
     said = (
         f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels, the style encoded before, by "
         f"[protocol speed](../results.md#protocol-speed): {measured.caption.partition('; ')[2]}. Of methods that "
-        "optimise the picture, seconds are the mean of [protocol standard](../results.md#protocol-standard)."
+        "optimise the picture both are of the same picture in [protocol standard](../results.md#protocol-standard)."
     )
     return table([*headings, "seconds", "MiB"], rows) + "\n\n" + said
 

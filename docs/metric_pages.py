@@ -1,7 +1,7 @@
-"""Write docs/metrics.md from registry.yaml, the metrics' docstrings and docs/goldens: ``python docs/metric_pages.py``.
+"""Write docs/metrics.md from registry.yaml, docstrings, the harness's measures and docs/goldens.
 
-Nothing in that page is typed by hand, so that it cannot disagree with what runs; with --check nothing is written and
-the exit code is 1 where it is out of date.
+``python docs/metric_pages.py``: nothing in that page is typed by hand, so that it cannot disagree with what runs; with
+--check nothing is written and the exit code is 1 where it is out of date.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
+from zoo.bench.measures import MEASURES
 from zoo.config import describe_source
 from zoo.registry import MetricEntry, load_registry, module_source
 
@@ -33,6 +36,24 @@ The values that the tests hold every release to are those of three fixed pairs (
 under a veil of a style, 128 pixels). Below each metric that needs no download stands a script which computes them
 again, from the encoder's features alone; run it in docs/goldens.
 """
+MEASURED = """
+## Speed and memory
+
+What the harness measures itself, a process per method and size. A column of a table is the mean over its pairs, of
+memory the largest; of a cell's repeats a time is the median, of the steps of an optimisation the mean. The first call
+is of a method that optimises one step and of others a picture, so it is not ranked. `.iqr` stands from four repeats up
+and `.p95` from twenty; what has no column is in `table.csv` and `rows.jsonl`.
+
+| measure | what it is | of | unit | column |
+|---|---|---|---|---|"""
+
+
+def measures() -> list[str]:
+    """A row per measure of the harness."""
+    return [
+        f"| `{name}` | {measure.title} | a {measure.scope} | {measure.unit or 'none'} | {measure.column or '–'} |"
+        for name, measure in MEASURES.items()
+    ]
 
 
 def page() -> str:
@@ -44,7 +65,12 @@ def page() -> str:
         for name, entry in entries.items()
     ]
     table = ["| metric | measures | of | better | range | downloads |", "|---|---|---|---|---|---|", *rows]
-    return "\n".join([INTRODUCTION, *table, *(section(name, entry) for name, entry in entries.items())]) + "\n"
+    return (
+        "\n".join(
+            [INTRODUCTION, *table, MEASURED, *measures(), *(section(name, entry) for name, entry in entries.items())]
+        )
+        + "\n"
+    )
 
 
 def section(name: str, entry: MetricEntry) -> str:
@@ -66,7 +92,11 @@ def section(name: str, entry: MetricEntry) -> str:
         lines += [f"| `{spec.name}` | `{_plain(spec.default)}` | {spec.help} |" for spec in options]
     script = DOCS / "goldens" / f"{name}.py"
     if script.exists():
-        lines += ["", f"Its recorded values, again (`docs/goldens/{name}.py`):", "", "```python"]
+        recorded = yaml.safe_load((DOCS / "goldens" / "recorded.yaml").read_text(encoding="utf-8"))
+        values = {**recorded["pictures"], **recorded["sets"]}[name]
+        within = recorded["tolerances"].get(name, recorded["tolerance"])
+        lines += ["", f"Recorded: {', '.join(f'{value:g}' for value in values)}, each within {within:g} of itself."]
+        lines += ["", f"Computed again (`docs/goldens/{name}.py`):", "", "```python"]
         lines += [script.read_text(encoding="utf-8").strip(), "```"]
     return "\n".join(lines)
 

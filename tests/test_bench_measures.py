@@ -184,7 +184,7 @@ def test_what_belongs_to_the_run_is_a_remark_and_no_line(measured):
     assert "fp32" in said
     columns = {column.metric: column for column in result.table.columns}
     assert columns["images_per_second"].direction == "higher"
-    assert "operations: not counted: linalg_eigh." in result.table.remarks
+    assert "operations, of peak: not counted: linalg_eigh (filter.plain)." in result.table.remarks
 
 
 def test_shares_that_a_kill_left_out_are_filled_in(measured, tmp_path):
@@ -358,6 +358,8 @@ def test_a_machine_is_busy_by_its_load_before_or_by_its_neighbours():
     broken = entry(ended=None, timed=None, other_cores=None)
     assert "Of 2 runs into this folder 1 did not come to an end" in remarks.busy_remark([broken, entry()])
     assert remarks.busy_remark([entry(ended=None, timed=0)]) == ""
+    assert "others kept the GPU 40 % busy" in remarks.busy_remark([entry(gpu_before=40)])
+    assert remarks.busy_remark([entry(gpu_before=3), entry(gpu_before=None)]) == ""
     spare = {"usable_cores": 1, "logical_cores": 2}
     assert remarks.busy(entry(other_cores=1.1, environment=spare)) == ""
     assert "kept 1.5 of 2 cores" in remarks.busy(entry(other_cores=1.5, environment=spare))

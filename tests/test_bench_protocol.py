@@ -60,7 +60,7 @@ def registry() -> Registry:
             "title": "",
             "measures": "content",
             "direction": "higher",
-            "range": "",
+            "range": "[0, 1]",
             "unit": "",
             "version": 1,
             "reference": "",
@@ -144,6 +144,20 @@ def test_a_malformed_protocol_is_one_sentence_that_names_the_place(changes, mess
     with pytest.raises(ProtocolError, match=message) as caught:
         load_protocol(write(folder, **changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limits": {"seconds": float("inf")}},
+        {"timing": {"budget": float("inf")}},
+        {"methods": {"stepper": {"options": {"pause": float("nan")}}}},
+        {"metrics": [{"name": "ssim", "settings": {"sigma": float("inf")}}]},
+    ],
+)
+def test_numbers_that_an_id_cannot_hold_are_refused(changes, folder):
+    with pytest.raises(ProtocolError, match="finite"):
+        load_protocol(write(folder, **changes))
 
 
 def test_bad_yaml_and_missing_files_are_clear_errors(folder):

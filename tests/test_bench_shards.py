@@ -124,6 +124,17 @@ def test_a_failed_task_gives_its_reason_and_its_log():
     shards._wait(SimpleNamespace(exception=lambda: None))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("sbatch: invalid partition\n specified"), PermissionError("no place")])
+def test_a_cluster_that_takes_no_tasks_is_one_sentence(error):
+    def refuse(*_: object) -> None:
+        raise error
+
+    with pytest.raises(
+        ConfigError, match=r"The cluster did not take the tasks \((sbatch: invalid partition specified|no place)"
+    ):
+        shards._submitted(refuse, [])
+
+
 # -- a whole run -----------------------------------------------------------------------------------------------------
 
 

@@ -10,13 +10,18 @@ import re
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from zoo import images
+from zoo.bench.folder import Folder
+from zoo.bench.plan import Cell
 from zoo.bench.rows import Row
 from zoo.errors import ProtocolError
+from zoo.registry import load_registry
 from zoo.report.forms import escape_tex, to_latex, to_markdown, to_rich
 from zoo.report.present import number, present, to_csv, to_json
-from zoo.report.tables import Table, build_table
+from zoo.report.tables import SHEET_PAIRS, Table, build_table, write_sheet
 
 RUN: dict[str, Any] = {
     "protocol": {
@@ -144,6 +149,87 @@ def test_a_busy_machine_and_changed_code_are_remarked():
     remarks = build_table(ROWS, {**RUN, "runs": [*RUN["runs"], busy]}).remarks
     assert any("load of 1.5 on 2 cores" in remark for remark in remarks)
     assert any("code changed" in remark for remark in remarks)
+
+
+def test_other_libraries_and_variables_between_runs_are_remarked():
+    def entry(**changes: Any) -> dict[str, Any]:
+        environment = {"usable_cores": 2, "source": "abc", "python": "3.11.9", "libraries": {"torch": "2.6"}, **changes}
+        return {"load_before": 0.1, "environment": environment}
+
+    def said(*entries: dict[str, Any]) -> list[str]:
+        return [remark for remark in build_table(ROWS, {**RUN, "runs": entries}).remarks if "other things" in remark]
+
+    assert said(entry(), entry()) == []
+    (remark,) = said(entry(), entry(libraries={"torch": "2.7"}, variables={"OMP_NUM_THREADS": "1"}))
+    assert "torch (2.6, 2.7), OMP_NUM_THREADS (1, none)" in remark
+    assert "driver (550, 560)" in said(entry(gpu={"driver": "550"}), entry(gpu={"driver": "560"}))[0]
+
+
+def test_times_of_cold_calls_are_told():
+    resolved = {**RUN["protocol"]["resolved"], "timing": {"warmup": 0, "repeats": 1}}
+    table = build_table(ROWS, {**RUN, "protocol": {"id": "p@1", "resolved": resolved}})
+    assert "Times are of a single call without warm-up: this protocol is not one of speed." in table.remarks
+
+
+def test_what_is_said_beside_a_column_names_the_lines_it_is_of():
+    rows = [
+        row("m.x", "a", "ssim", 0.5, reason="blind in one eye"),
+        row("n.y", "a", "ssim", 0.5),
+        row("m.x", "a", "ssim", 0.5, size=128, reason="blind in one eye"),
+        row("n.y", "a", "ssim", 0.5, size=128, reason="tired"),
+        row("m.x", "a", "gram_loss", 0.5, reason="of all"),
+        row("n.y", "a", "gram_loss", 0.5, reason="of all"),
+    ]
+    remarks = build_table(rows, RUN).remarks
+    assert "SSIM: blind in one eye (m.x)." in remarks
+    assert "SSIM: tired (n.y at 128)." in remarks
+    assert "gram loss: of all." in remarks
+
+
+def test_weights_that_were_replaced_since_are_told():
+    registry = load_registry()
+    known = registry.resolve("adain.zoo").checkpoint
+    assert known is not None
+    old = row("adain.zoo", "a", "ssim", 0.5, checkpoint="0" * 64)
+    said = "Measured with earlier weights than the zoo has now: adain.zoo."
+    assert said in build_table([old], RUN).remarks
+    new = dataclasses.replace(old, checkpoint=known.sha256)
+    assert said not in build_table([new], RUN).remarks
+
+
+def test_a_peak_of_another_run_is_told():
+    peak = row("machine[precision=bf16]", None, "machine.conv_gflops", 900.0, style=None, size=0)
+    shares = [row("m.x", "a", "seconds.stylize", 1.0), row("m.x", "a", "share.conv_peak", 50.0)]
+    assert not [remark for remark in build_table([peak, *shares], RUN).remarks if "another run" in remark]
+    later = dataclasses.replace(peak, run_id="later")
+    said = "of peak: the peak was measured in another run than the times."
+    assert said in build_table([later, *shares], RUN).remarks
+
+
+def test_intervals_beyond_the_bounds_of_a_metric_are_told():
+    pairs = [[content, style] for content in "abc" for style in "stu"]
+    run = {**RUN, "protocol": {"id": "p@1", "resolved": {**RUN["protocol"]["resolved"], "pairs": pairs}}}
+    scores = iter((0.0, 0.0, 0.9, 0.0, 0.01, 0.8, 0.02, 0.0, 1.0))
+    rows = [row("m.x", content, "ge", next(scores), style=style) for content, style in pairs]
+    assert "let some pass the bounds of their metric (GE)" in build_table(rows, run).intervals
+    rows = [dataclasses.replace(one, value=0.5 + 0.001 * i) for i, one in enumerate(rows)]
+    assert "bounds" not in build_table(rows, run).intervals
+
+
+def test_a_sheet_of_many_pairs_shows_some_of_them(tmp_path):
+    """An image file ends at 65,500 pixels, and hundreds of pairs do not fit into memory."""
+    pairs = [[f"c{i}", "s"] for i in range(SHEET_PAIRS + 20)]
+    protocol = {"id": "p@1", "resolved": {**RUN["protocol"]["resolved"], "pairs": pairs}}
+    folder = Folder(tmp_path)
+    folder.outputs.mkdir()
+    folder.write_run({**RUN, "protocol": protocol})
+    picture = torch.zeros(1, 3, 64, 64)
+    rows = [row("m.x", content, "ssim", 0.5) for content, _ in pairs]
+    for content, style in pairs:
+        images.write(folder.output(Cell("m.x", content, style, 64, 0, 1)), picture)
+    write_sheet(folder, build_table(rows, {**RUN, "protocol": protocol}), cell=32)
+    sheet = images.read(tmp_path / "sheet.jpg").pixels
+    assert SHEET_PAIRS * 32 < sheet.shape[-2] < (SHEET_PAIRS + 2) * 36
 
 
 def test_csv_holds_full_numbers_and_nothing_else():

@@ -12,10 +12,14 @@ import bench_runs
 import pytest
 from command import run as command
 
+from zoo import images
 from zoo.bench import stages
+from zoo.bench.folder import Folder
 from zoo.bench.measures import MEASURES
+from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
+from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 
 PROTOCOL: dict[str, Any] = {**bench_runs.GRID, "metrics": ["ssim", "fd_vgg19"]}
@@ -110,6 +114,79 @@ def test_a_metric_is_computed_anew(before, folder, tmp_path):
     (earlier,) = out.glob("earlier-*")
     assert {row.metric for row in read_rows(earlier / "rows.jsonl")} == {"ssim"}
     assert not list((earlier / "outputs").iterdir())
+
+
+def test_what_is_taken_over_can_be_computed_anew(before, folder, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(before.folder, source)
+    wrong = (
+        (source / "rows.jsonl").read_text().replace('"metric": "ssim", "value": 0.', '"metric": "ssim", "value": 0.9')
+    )
+    (source / "rows.jsonl").write_text(wrong)
+    out = tmp_path / "out"
+    result = run(["tint"], more(folder), out, device="cpu", threads=1, take_from=source, rescore=["ssim"])
+    right = {row.key: row.value for row in before.rows if row.metric == "ssim"}
+    assert {row.key: row.value for row in result.rows if row.metric == "ssim"} == right
+
+
+def test_pictures_that_are_there_stay_with_their_rows(before, folder, tmp_path):
+    """Another run's picture may differ in its last bit: it must not stand under rows of this one."""
+    path, out, source = more(folder), tmp_path / "out", tmp_path / "source"
+    own = run(["tint"], path, out, device="cpu", threads=1)
+    shutil.copytree(before.folder, source)
+    text = (source / "rows.jsonl").read_text()
+    for picture in (source / "outputs").glob("tint.plain__*.png"):
+        old = file_sha256(picture)
+        images.write(picture, 1 - images.read(picture).pixels)
+        text = text.replace(old, file_sha256(picture))
+    (source / "rows.jsonl").write_text(text)
+    result = run(["tint"], path, out, device="cpu", threads=1, take_from=source, rescore=["ssim"])
+    assert {row.key: row.value for row in result.rows} == {row.key: row.value for row in own.rows}
+    for row in result.rows:
+        if row.metric == "seconds.stylize":
+            cell = Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
+            assert file_sha256(out / "outputs" / cell.filename) == row.picture
+
+
+def test_a_folder_takes_nothing_from_itself(before, folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(before.folder, out)
+    path = bench_runs.write_protocol(folder, PROTOCOL)
+    with pytest.raises(ProtocolError, match="from the folder they go into"):
+        run(["tint"], path, out, device="cpu", threads=1, take_from=out / ".." / "out")
+    assert len(list((out / "outputs").glob("tint.plain__*.png"))) == 4
+
+
+def test_measuring_and_scoring_anew_go_together(before, folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(before.folder, out)
+    path = bench_runs.write_protocol(folder, PROTOCOL)
+    result = run(["tint"], path, out, device="cpu", threads=1, again=True, rescore=["ssim"])
+    assert {row.run_id for row in result.rows if row.method == "tint.plain"}.isdisjoint(
+        row.run_id for row in before.rows
+    )
+    assert len(list(out.glob("earlier-*"))) == 1
+
+
+def test_starting_afresh_can_be_killed_and_repeated(before, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(before.folder, out)
+    move = shutil.move
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(source).name == "rows.jsonl":
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(shutil, "move", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Folder(out).set_aside("1")
+    monkeypatch.undo()
+    assert not list((out / "outputs").rglob("*.png")), "nothing that another protocol prepared may stay"
+    assert (out / "run.json").exists()
+    Folder(out).set_aside("2")
+    assert {path.name for path in out.iterdir()} == {"outputs", "earlier-1", "earlier-2"}
+    assert read_rows(out / "earlier-2" / "rows.jsonl") == read_rows(before.folder / "rows.jsonl")
 
 
 def test_the_command_takes_over_and_refuses(before, folder, tmp_path, capsys):

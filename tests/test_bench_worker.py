@@ -340,7 +340,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     spec = Protocol.model_validate(
         {"schema": 1, "name": "p", "contents": ["a"], "styles": ["s"], "sizes": [32], "metrics": ["ssim", "other"]}
     )
-    entry = {"title": "", "measures": "content", "direction": "higher", "range": "", "unit": "", "reference": ""}
+    entry = {"title": "", "measures": "content", "direction": "higher", "range": "[0, 1]", "unit": "", "reference": ""}
     metric = MetricEntry.model_validate({**entry, "class": "zoo.metrics.ssim:SSIM", "version": 1})
     registry = Registry({}, {}, {"ssim": metric, "other": metric})
     events: list[Event] = []
@@ -474,6 +474,21 @@ def test_a_search_that_meets_another_failure_says_so(setting, ledger, monkeypatc
     assert (row.status, row.reason) == ("failed", "at 128: ValueError: too wide for me")
 
 
+def test_a_search_without_room_on_the_disk_leaves_no_row(setting, ledger, monkeypatch):
+    monkeypatch.setattr(largest, "_prepare", lambda folder, protocol, size: {})
+    setting.play(
+        *(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)),
+        Script([loaded(), {"event": "unwritable", "cell": 0, "reason": "output.png cannot be written: no space."}]),
+    )
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    with pytest.raises(ProtocolError, match=r"no space\. Earlier rows are intact"):
+        largest.find(setting, ledger, [PLAN])
+    assert not [row for row in ledger.store.rows if row.metric == "size.largest"]
+    monkeypatch.setattr(largest, "_prepare", lambda *_: Path("/dev/null/largest").mkdir())
+    with pytest.raises(ProtocolError, match="make room"):
+        largest.find(setting, ledger, [PLAN])
+
+
 def test_a_worker_that_dies_while_loading_fails_all_its_cells(setting, ledger):
     setting.play(Script([], WorkerError("ended with exit code 1")), Script([], WorkerError("ended with exit code 1")))
     stages.measure(setting, ledger, [(PLAN, CELLS)])
@@ -501,10 +516,30 @@ def test_a_crash_while_scoring_costs_one_picture(setting, ledger):
     }
 
 
-def test_a_metric_that_cannot_be_loaded_fails_alone(setting, ledger):
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_metric_that_cannot_be_loaded_fails_alone(setting, ledger, bad):
     pending = [(metric, cell) for metric in (0, 1) for cell in CELLS[:2]]
-    ready = [{"event": "scored", "metric": 0, "item": i, "value": 0.5} for i in range(2)]
-    setting.play(Script(ready, WorkerError("ended")))
+    good = 1 - bad
+    load = [{"event": "load", "metric": metric} for metric in (0, 1)]
+    ready = [load[good], *({"event": "scored", "metric": good, "item": i, "value": 0.5} for i in range(2))]
+    if bad == 0:
+        setting.play(Script([load[0]], WorkerError("ended")), Script(ready))
+    else:
+        setting.play(Script([*ready, load[1]], WorkerError("ended")))
+    scoring.score(setting, ledger, pending)
+    found = {(row.metric, row.status) for row in ledger.store.rows}
+    names = [use.label for use in ledger.protocol.spec.metrics]
+    assert found == {(names[good], "ok"), (names[bad], "failed")}
+    assert len(ledger.store.rows) == 4
+
+
+def test_scoring_ends_where_every_process_dies_at_once(setting, ledger):
+    pending = [(metric, cell) for metric in (0, 1) for cell in CELLS[:2]]
+    done = [
+        {"event": "load", "metric": 0},
+        *({"event": "scored", "metric": 0, "item": i, "value": 1} for i in range(2)),
+    ]
+    setting.play(Script(done, WorkerError("killed")), Script([], WorkerError("killed")))
     scoring.score(setting, ledger, pending)
     assert [row.status for row in ledger.store.rows] == ["ok", "ok", "failed", "failed"]
 

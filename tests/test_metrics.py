@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zoo import images
 from zoo.errors import ConfigError, InputError, NumericalError, UnknownNameError
 from zoo.metrics import base, load_metric
-from zoo.metrics.base import Metric, SetMetric
+from zoo.metrics.base import Metric, SetMetric, full_float32
 from zoo.nn.whitening import Moments
 from zoo.registry import import_object, load_registry
 
@@ -252,3 +252,19 @@ def test_unknown_names_and_settings_get_a_suggestion():
         load_metric("ssim", chanels="rgb")
     with pytest.raises(ConfigError):
         load_metric("ssim", channels="cmyk")
+
+
+def test_a_cuda_device_computes_without_tf32_and_a_device_without_float64_is_left_to_the_cpu() -> None:
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    with full_float32(torch.device("cuda")):
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
+    assert [backend.allow_tf32 for backend in backends] == before
+    with full_float32(torch.device("cpu")):
+        assert [backend.allow_tf32 for backend in backends] == before
+
+
+def test_every_range_holds_two_bounds_in_order() -> None:
+    for entry in load_registry().metrics.values():
+        low, high = entry.bounds
+        assert low < high

@@ -166,7 +166,7 @@ class MetricEntry(_Entry):
     measures: Literal["content", "style", "both"]
     scope: Literal["pair", "set"] = "pair"
     direction: Literal["higher", "lower"]
-    range: str
+    range: str = Field(pattern=r"^[(\[]-?[\w.]+, [\w.]+[)\]]$")
     unit: str
     version: int
     reference: str
@@ -174,6 +174,12 @@ class MetricEntry(_Entry):
     needs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     package: str | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that ``range`` allows."""
+        low, _, high = self.range[1:-1].partition(", ")
+        return float(low), float(high)
 
 
 class RegistryFile(_Entry):

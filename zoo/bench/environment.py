@@ -98,6 +98,15 @@ def load_average() -> float | None:
     return None
 
 
+def gpu_load(device: torch.device) -> int | None:
+    """How busy a CUDA device is now, in percent of the last moment; None for other devices or where nobody tells."""
+    if device.type != "cuda":
+        return None
+    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    said = _output("nvidia-smi", "-i", name, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
+    return int(said) if said is not None and said.isdigit() else None
+
+
 @functools.cache
 def source_digest() -> str:
     """Twelve hex digits that identify the package's code and registry, in a checkout or installed."""

@@ -2,7 +2,7 @@
 
 rows.jsonl    every measured number (zoo.bench.rows)
 run.json      the resolved protocol, the conditions, and one entry per run with its environment
-table.*       what zoo.report makes of the rows; sheet.jpg: the pictures side by side
+table.*       what zoo.report makes of the rows; sheet.jpg: the pictures side by side, of 40 pairs at most
 tables/       every table in every form (zoo report), beside figures/ and page/
 outputs/      pictures as the methods gave them, prepared inputs, the lock; not for version control
 """
@@ -24,7 +24,7 @@ from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, read_rows
 from zoo.errors import ProtocolError
 
-_RESULTS = ("rows.jsonl", "run.json", "table.csv", "table.md", "table.tex", "sheet.jpg", "tables", "figures", "page")
+_RESULTS = ("rows.jsonl", "table.csv", "table.md", "table.tex", "sheet.jpg", "tables", "figures", "page", "run.json")
 _LOCK = ".lock"
 
 
@@ -72,9 +72,12 @@ class Folder:
 
     def set_aside(self, stamp: str) -> None:
         """Move everything measured here into ``earlier-STAMP``; nothing is deleted."""
-        present = [self.path / name for name in _RESULTS if (self.path / name).exists()]
-        present += [path for path in self.outputs.iterdir() if path.name != _LOCK]
-        if not self.rows.exists() and not self.run.exists():
+        # Pictures first, run.json last: killed in between, what is left is seen and moved by the next.
+        present = [
+            path for path in self.outputs.iterdir() if path.name != _LOCK and (path.is_file() or any(path.iterdir()))
+        ]
+        present += [self.path / name for name in _RESULTS if (self.path / name).exists()]
+        if not present:
             return
         target = self.path / f"earlier-{stamp}"
         try:
@@ -85,8 +88,8 @@ class Folder:
         except OSError as error:
             raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
 
-    def retire(self, stamp: str, wanted: Callable[[Row], bool], *, pictures: bool = True) -> None:
-        """Move the ``wanted`` rows and, unless told not to, their pictures into ``earlier-STAMP``, to be made anew.
+    def retire(self, stamp: str, wanted: Callable[[Row], bool], *, with_picture: Callable[[Row], bool]) -> None:
+        """Move the ``wanted`` rows, those ``with_picture`` with theirs, into ``earlier-STAMP``, to be made anew.
 
         Nothing is deleted: the rows are in two places before they are in one.
         """
@@ -98,7 +101,7 @@ class Folder:
         names = {
             Cell(row.method, row.content, row.style, row.size, row.seed, row.strength).filename
             for row in retired
-            if pictures and row.content is not None and row.style is not None
+            if with_picture(row) and row.content is not None and row.style is not None
         }
         try:
             (target / "outputs").mkdir(parents=True)
@@ -172,3 +175,24 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise ProtocolError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def place(source: Path, target: Path, *, replace: bool = False) -> None:
+    """Put a file of another folder here in one move: the same file under another name where the disk can, else a copy.
+
+    What is there already stays unless it is to be replaced. ProtocolError where it cannot be written.
+    """
+    if target.exists() and not replace:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error

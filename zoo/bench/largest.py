@@ -20,7 +20,7 @@ from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import Row
 from zoo.bench.stages import OUT_OF_MEMORY, STATUS, Setting
 from zoo.bench.supervise import WorkerError
-from zoo.errors import ImageError
+from zoo.errors import ImageError, ProtocolError
 from zoo.imagesets import Role
 
 METRIC = "size.largest"
@@ -104,7 +104,7 @@ def _sizes(ledger: Ledger, plan: MethodPlan) -> tuple[dict[int, Row], dict[int, 
 
 
 def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: int) -> str:
-    """Why a size is too large, or nothing where it fits; raises _FailedError."""
+    """Why a size is too large, or nothing where it fits; raises _FailedError, ProtocolError for a disk that is full."""
     folder = setting.folder.outputs / "largest"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -116,6 +116,8 @@ def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: i
         }
         with setting.worker("zoo.bench.worker", job) as worker:
             for event in worker.events():
+                if event["event"] == "unwritable":
+                    raise _full(event["reason"])
                 if event["event"] in STATUS:
                     if event["reason"].startswith(OUT_OF_MEMORY):
                         return event["reason"]
@@ -125,10 +127,15 @@ def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: i
         if error.limit or str(error).startswith(_LIMITS):
             return str(error)
         raise _FailedError(f"at {size}: {error}") from error
-    except ImageError as error:
-        raise _FailedError(f"at {size}: {error}") from error
+    except (ImageError, OSError) as error:
+        raise _full(str(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _full(reason: str) -> ProtocolError:
+    """A full disk, say: no property of the method, so the search gets no row and goes on once there is room."""
+    return ProtocolError(f"{reason.rstrip('.')}. Earlier rows are intact; make room, then run it again.")
 
 
 def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, object]:

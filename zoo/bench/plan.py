@@ -39,6 +39,10 @@ class Cell:
         return f"{self.method} {self.content} x {self.style} at {self.size}"
 
 
+# How the reason ends of a set that lacks pictures.
+LACKING = "pictures of the set are missing"
+
+
 @dataclass(frozen=True)
 class SetCell:
     """All pictures of a method at one size, seed and strength, as a metric of sets scores them: ``members``.
@@ -48,6 +52,11 @@ class SetCell:
 
     members: tuple[Cell, ...]
     missing: int = 0
+
+    @property
+    def lacking(self) -> str:
+        """Why it cannot be scored."""
+        return f"{self.missing} of the {len(self.members)} {LACKING}"
 
     @property
     def method(self) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.bench.selection import SET_PREFIX, Pairs, expand_sets, list_pairs, set_file
 from zoo.config import Config
@@ -28,7 +28,21 @@ Baseline = Literal["content-copy", "style-copy", "color-transfer"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are; ValueError for a number that JSON, and with it the protocol's id, cannot tell."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except ValueError as error:
+        raise ValueError("numbers must be finite") from error
+    except TypeError:  # a date, say: refused where the setting is used
+        pass
+    return values
+
+
+_Settings = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 class ImageRef(_Strict):
@@ -71,7 +85,7 @@ class Timing(_Strict):
 class MethodSettings(_Strict):
     """What a protocol changes of a method: options of its Config, shown in the row's label, and its timing."""
 
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: _Settings = Field(default_factory=dict)
     timing: Timing | None = None
 
 
@@ -85,7 +99,7 @@ class MetricUse(_Strict):
     """A metric by its name in the registry, with settings other than its defaults."""
 
     name: str
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: _Settings = Field(default_factory=dict)
 
     @property
     def label(self) -> str:

@@ -53,11 +53,27 @@ def largest_remark(rows: Iterable[Row]) -> str:
     return f"Largest size that fits, in pixels: {'; '.join(said)}." if said else ""
 
 
+def libraries_remark(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Which libraries, drivers or settings from outside changed between the runs of a folder; empty for none."""
+    described = []
+    for entry in entries:
+        environment = entry["environment"]
+        gpu = {name: value for name, value in environment.get("gpu", {}).items() if name in ("driver", "cuda", "cudnn")}
+        python = {"Python": environment.get("python")}
+        described.append({**environment.get("libraries", {}), **environment.get("variables", {}), **gpu, **python})
+    found = {
+        name: sorted({str(own.get(name, "none")) for own in described})
+        for name in dict.fromkeys(name for own in described for name in own)
+    }
+    said = [f"{name} ({', '.join(values)})" for name, values in found.items() if len(values) > 1]
+    return f"The rows come from several runs, between which other things changed: {', '.join(said)}." if said else ""
+
+
 def busy_remark(entries: Iterable[Mapping[str, Any]]) -> str:
     """What is to be said where a run (its entry in run.json) shared the machine with other work, or may have.
 
-    What counts is the load when the run began, against the usable cores, and how many cores other processes kept busy
-    on average while it ran.
+    What counts is the load when the run began, against the usable cores (and that of its GPU), and how many cores other
+    processes kept busy on average while it ran.
     """
     entries = list(entries)
     said = [why for entry in entries if (why := busy(entry))]
@@ -83,4 +99,6 @@ def busy(entry: Mapping[str, Any]) -> str:
         return f"other processes kept {others:.1f} of {everything} cores busy while a run was on"
     if before is not None and before > BUSY_SHARE * cores:
         return f"a load of {before:g} on {cores} cores when a run began"
+    if (gpu := entry.get("gpu_before") or 0) > 100 * BUSY_MEAN_SHARE:
+        return f"others kept the GPU {gpu} % busy when a run began"
     return ""

@@ -22,7 +22,7 @@ from zoo import images
 from zoo.bench import environment, inputs, largest, outside, rates, remarks, scoring, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
-from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
+from zoo.bench.plan import LACKING, Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.bench.taken import take
@@ -117,14 +117,18 @@ def run(
             folder.set_aside(stamp)
         run_file = _open_run(folder, resolved, setting)
         labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
-        if again:
-            folder.retire(stamp, lambda row: row.method in labels)
+        anew = set(labels) if again else set()
         labels |= set(resolved.spec.baselines)
-        if rescored:
-            folder.retire(stamp, lambda row: row.metric in rescored and row.method in labels, pictures=False)
+        if again or rescored:
+            folder.retire(
+                stamp,
+                lambda row: row.method in anew or (row.metric in rescored and row.method in labels),
+                with_picture=lambda row: row.method in anew,
+            )
         taken: list[Row] = []
         if take_from is not None:
             taken = take(Path(take_from), resolved, run_file["conditions"], plans, folder, run_file)
+            taken = [row for row in taken if row.metric not in rescored]
             # Before the first row: from then on the folder is this protocol's.
             folder.write_run(run_file)
         with RowStore(folder.rows) as store:
@@ -144,10 +148,11 @@ def run(
                     for gallery in galleries:
                         outside.take(gallery, folder, ledger, work.pair_metrics)
                     stages.measure(setting, ledger, work.missing)
+                    begun = ledger.written
                     rates.find(setting, ledger, plans, retry_failed)
                     if find_largest:
                         largest.find(setting, ledger, plans, retry_failed)
-                    timed(sum(len(cells) for _, cells in work.missing))
+                    timed(sum(len(cells) for _, cells in work.missing) + ledger.written - begun)
                     ledger.drawn |= _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
             rows = [row for row in store.rows if row.method in labels or remarks.of_run(row)]
@@ -204,6 +209,13 @@ class _Work:
         row = self.ledger.scored(cell, metric)
         return self.ledger.unlike(cell, metric) or (row is not None and row.status != "ok" and self.retry)
 
+    def _grown(self, group: SetCell, metric: int) -> bool:
+        """Whether pictures that a set lacked when it was skipped have been made since (or others are gone)."""
+        row = self.ledger.scored(group, metric)
+        return (
+            row is not None and row.status == "skipped" and row.reason.endswith(LACKING) and row.reason != group.lacking
+        )
+
     def unreported(self) -> list[Cell]:
         """Cells of pictures made elsewhere that are not there, and no row says so yet."""
         return [cell for one in self.galleries for cell in one.unreported(self.ledger, self.pair_metrics)]
@@ -230,7 +242,7 @@ class _Work:
             found += [
                 (metric, SetCell(group.members, missing))
                 for metric in self.set_metrics
-                if self._to_score(group, metric)
+                if self._to_score(group, metric) or self._grown(SetCell(group.members, missing), metric)
             ]
         return sorted(found, key=lambda one: one[0])
 
@@ -274,8 +286,8 @@ def _noted(
 ) -> Iterator[Callable[[int], None]]:
     """An entry in run.json around the work: written before the first row, completed after the last.
 
-    The block calls what it is given once nothing more is timed, with the number of cells that were: what else the
-    machine does after that harms no figure.
+    The block calls what it is given once nothing more is timed, with how many cells were and how many numbers were
+    found of cells: what else the machine does after that harms no figure.
     """
     entry = {
         "run_id": run_id,
@@ -284,6 +296,8 @@ def _noted(
         "methods": [plan.label for plan in plans],
         "outputs": {one.label: {"pictures": len(one.files), "wanted": len(one.cells)} for one in galleries},
         "load_before": environment.load_average(),
+        # Before the first worker: what keeps the device busy now is somebody else's.
+        "gpu_before": environment.gpu_load(device),
         "load_after": None,
         "seconds": None,
         "timed": None,

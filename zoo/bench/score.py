@@ -3,6 +3,7 @@
 The job lists metrics and pictures with their prepared content and style; a metric of sets takes pictures that are sets,
 ``members`` each, and begins anew with every one. Events sent back carry the positions of both:
 
+    load      a metric is built
     start     a metric meets a picture (of a set: every one)
     scored    the value, and of a set what must be said beside it (``note``)
     refused   the metric's weights are missing and may not be fetched: all its pictures, or one
@@ -40,6 +41,7 @@ def main() -> None:
     for number, use in enumerate(job["metrics"]):
         if not use["items"]:
             continue
+        channel.send("load", metric=number)
         try:
             metric = build(use["name"], device=job["device"], **use["settings"])
         except REFUSALS as error:

@@ -36,8 +36,7 @@ def score(setting: Setting, ledger: Ledger, pending: Sequence[Piece], jobs: int 
     ledger.begin("score", len(pending))
     for number, cell in pending:
         if isinstance(cell, SetCell) and cell.missing:
-            reason = f"{cell.missing} of the {len(cell.members)} pictures of the set are missing"
-            ledger.score(cell, number, None, "skipped", reason)
+            ledger.score(cell, number, None, "skipped", cell.lacking)
     parts = share_out([(i, cell) for i, cell in pending if not (isinstance(cell, SetCell) and cell.missing)], jobs)
     if not parts:
         return
@@ -144,12 +143,16 @@ def _at_once(parts: Sequence[tuple[Setting, Sequence[MetricUse], Sequence[Piece]
 def _score(setting: Setting, metrics: Sequence[MetricUse], pending: Sequence[Piece], crew: _Crew) -> Generator[_Entry]:
     while pending and not crew.ended:
         busy: Piece | None = None
+        loading: int | None = None
         rest = dict.fromkeys(pending)
         cells = list(dict.fromkeys(cell for _, cell in pending))
         try:
             with crew.member(setting.worker("zoo.bench.score", _job(setting, metrics, pending, cells))) as worker:
                 for event in worker.events():
                     number, kind = event["metric"], event["event"]
+                    if kind == "load":
+                        loading = number
+                        continue
                     if kind == "start":
                         busy = (number, cells[event["item"]])
                         yield _told(f"{metrics[number].label} of {busy[1]}")
@@ -166,10 +169,13 @@ def _score(setting: Setting, metrics: Sequence[MetricUse], pending: Sequence[Pie
         except WorkerError as error:
             if crew.ended:
                 return
-            # Between two pictures it was loading a metric, and would die there again.
-            for number, cell in [busy] if busy else list(rest):
+            # Between two pictures it was loading a metric and would die there again; before the first, always.
+            lost = [busy] if busy else [one for one in rest if loading in (None, one[0])]
+            for number, cell in lost:
                 yield _scored(cell, number, None, status="failed", reason=str(error))
-            pending = [one for one in rest if one != busy] if busy else []
+                del rest[number, cell]
+            # Without a loss it had done all of a metric and died on its own: what is left can be done by another.
+            pending = list(rest)
 
 
 def _told(label: str) -> _Entry:

@@ -11,19 +11,16 @@ machine, takes one shard after the other: measured timing never shares a device.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from zoo.bench.folder import Folder
+from zoo.bench.folder import Folder, place
 from zoo.bench.ledger import Event
 from zoo.bench.plan import Shard, plan_methods
 from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
-from zoo.bench.rows import RowStore, read_rows, utc_now
+from zoo.bench.rows import RowStore, latest, read_rows, utc_now
 from zoo.bench.run import BenchResult, run
 from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import load_registry
@@ -89,7 +86,8 @@ def run_sharded(
         raise ConfigError("Pictures made elsewhere are scored in one run: leave out --shards.")
     if cluster not in get_args(Cluster):
         raise ConfigError(f"Unknown cluster {cluster!r}: use slurm or local.")
-    if not plan_methods(resolved, registry, registry.match(list(names))):
+    plans = plan_methods(resolved, registry, registry.match(list(names)))
+    if not plans:
         raise ConfigError("There is no method to measure: name some, or 'all'.")
     if not 1 <= count <= len(resolved.pairs):
         raise ConfigError(
@@ -111,16 +109,17 @@ def run_sharded(
 
     tell(0, f"{count} shards")
     if cluster == "slurm":
-        for done, job in enumerate(executor.map_array(_do, tasks), 1):
+        for done, job in enumerate(_submitted(executor.map_array, tasks), 1):
             _wait(job)
             tell(done, f"shard {done} of {count}")
     else:
         for done, task in enumerate(tasks, 1):
-            _wait(executor.submit(_do, task))
+            _wait(_submitted(executor.submit, task))
             tell(done, f"shard {done} of {count}")
-    _wait(executor.submit(_do, Task(names, whole, where, count, None, options)))
+    _wait(_submitted(executor.submit, Task(names, whole, where, count, None, options)))
     tell(steps, "merged")
-    rows = read_rows(where / "rows.jsonl")
+    labels = {plan.label for plan in plans} | set(resolved.spec.baselines)
+    rows = [row for row in latest(read_rows(where / "rows.jsonl")) if row.method in labels]
     return BenchResult(target, read_table(where), rows, len(rows))
 
 
@@ -151,6 +150,15 @@ def _executor(cluster: str, logs: Path, options: Mapping[str, Any], wishes: Mapp
     except (RuntimeError, NameError, TypeError, AssertionError) as error:
         raise ConfigError(f"The cluster {cluster!r} cannot be used: {error}.") from error
     return executor
+
+
+def _submitted(submit: Callable[[Callable[[Task], None], Any], Any], what: Task | Sequence[Task]) -> Any:
+    """A job, or jobs; ConfigError where the cluster does not take them (no such partition, no folder for logs)."""
+    try:
+        return submit(_do, what)
+    except (RuntimeError, OSError) as error:  # submitit's FailedJobError is a RuntimeError
+        said = " ".join(str(error).split())
+        raise ConfigError(f"The cluster did not take the tasks ({said}): check --cluster-option and --out.") from error
 
 
 def _wait(job: Any) -> None:
@@ -188,26 +196,9 @@ def merge(target: Folder, parts: Sequence[Folder]) -> None:
             return
         for part in parts:
             for picture in part.outputs.rglob("*.png"):
-                _place(picture, target.outputs / picture.relative_to(part.outputs))
+                place(picture, target.outputs / picture.relative_to(part.outputs))
         # As in a run: rows are nothing without run.json, which therefore comes first.
         target.write_run(merged)
         with RowStore(target.rows) as store:
             for part in parts:
                 store.append(row for row in read_rows(part.rows) if row != store.get(row.key))
-
-
-def _place(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        try:
-            os.link(source, temporary)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.bench import remarks
-from zoo.bench.folder import Folder, check_same
+from zoo.bench.folder import Folder, check_same, place
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import Cell, MethodPlan
 from zoo.bench.protocol import ResolvedProtocol
@@ -38,11 +36,16 @@ def take(
 ) -> list[Row]:
     """Bring the pictures of ``plans`` from ``source`` into ``folder`` and return the rows that belong to them.
 
-    ``run_file`` (of ``folder``) takes the entries of the runs that the rows were measured in. ProtocolError where
-    ``source`` holds no results, was measured under a protocol that gives other pictures, under other conditions or with
+    Pictures that ``folder`` has rows of already stay its own, with their rows. ``run_file`` (of ``folder``) takes the
+    entries of the runs that the rows were measured in. ProtocolError where ``source`` is ``folder``, holds no results,
+    was measured under a protocol that gives other pictures, under other conditions or with
     other weights, or no longer has the pictures that its rows tell of; nothing has been written then.
     """
     other = Folder(source)
+    if source.resolve() == folder.path.resolve():
+        raise ProtocolError(
+            f"Results cannot be taken over from the folder they go into: choose another --out than {source}."
+        )
     found = other.read_run() if source.is_dir() else None
     if found is None:
         raise ProtocolError(f"{source} holds no results to take over.")
@@ -66,6 +69,16 @@ def take(
         if (row.metric in MEASURES and (row.method in weights or remarks.of_run(row)))
         or (row.metric in alike and row.method in scored and row.status == "ok")
     ]
+    own = {_cell(row) for row in latest(read_rows(folder.rows)) if row.metric == PRIMARY}
+    # A set's value is of all its pictures.
+    sets = {(cell.method, cell.size, cell.seed, cell.strength) for cell in own}
+    rows = [
+        row
+        for row in rows
+        if row.method not in weights
+        or (row.metric in MEASURES and row.content is None)
+        or (_cell(row) not in own if row.content is not None else _set_of(row) not in sets)
+    ]
     for row in rows:
         if row.status == "ok" and weights.get(row.method, row.checkpoint) != row.checkpoint:
             raise ProtocolError(f"{source} holds results of {row.method} with other weights than it has now.")
@@ -77,7 +90,8 @@ def take(
             f"({other.output(gone[0])}, for one): without them nothing can be scored."
         )
     for cell in cells:
-        _bring(other.output(cell), folder.output(cell))
+        # A file of that name here has no row: a run that was killed left it.
+        place(other.output(cell), folder.output(cell), replace=True)
     present = {entry["run_id"] for entry in run_file["runs"]}
     measured = {row.run_id for row in rows}
     run_file["runs"] += [
@@ -92,14 +106,9 @@ def _cell(row: Row) -> Cell:
     return Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
 
 
+def _set_of(row: Row) -> tuple[str, int, int, float]:
+    return (row.method, row.size, row.seed, row.strength)
+
+
 def _unchanged(path: Path, sha256: str | None) -> bool:
     return path.is_file() and file_sha256(path) == sha256
-
-
-def _bring(source: Path, target: Path) -> None:
-    """The same file under another name where the disk can, else a copy."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

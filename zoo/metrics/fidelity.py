@@ -87,7 +87,7 @@ class FeatureSets(SetMetric):
         if len(outputs) < ENOUGH:
             self.note = (
                 f"{len(outputs)} pictures in {len(different)} styles: a kernel distance of fewer than 2,048 varies "
-                "much, and of few styles lies below that of independent sets; style-copy has the styles' own value"
+                "much, and of few styles lies below that of independent sets; so does style-copy's, the styles resized"
             )
         return kernel(outputs, different)
 

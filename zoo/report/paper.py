@@ -360,8 +360,9 @@ class _Source:
             return f"weights {used[:12]}"
         if known.provenance.kind == "published":
             return "published weights"
-        steps = known.provenance.steps
-        return "trained by the zoo" + (f", {_count(steps, 'step')}" if steps else "")
+        # Steps are of the last run alone, which may have gone on from earlier ones.
+        hours = known.provenance.hours_in_all or known.provenance.hours
+        return "trained by the zoo" + (f", {hours:.2g} h" if hours else "")
 
     def _precision(self) -> str:
         found: dict[str, list[str]] = {}
@@ -381,7 +382,7 @@ class _Source:
     def _sanity(self) -> str:
         about = {
             "content-copy": "the content as it is",
-            "style-copy": "the style as it is",
+            "style-copy": "the style resized to the content",
             "color-transfer": "the content in the style's colours",
         }
         shown = [line.method for line in self.table.lines if line.family == SANITY]

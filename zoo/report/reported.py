@@ -86,7 +86,10 @@ def differences(
         found.append("pictures made elsewhere here, with weights that nothing tells")
     if kinds - {"published", "unknown"}:
         found.append("weights trained by the zoo here")
-    measured = {row.metric for row in own}
+    precisions = sorted({row.precision for row in own if row.precision} - {"fp32"})
+    if precisions:
+        found.append(f"{' and '.join(precisions)} here, precision not stated there")
+    measured = {row.metric for row in own if row.status == "ok"}
     for name in source.rows[method]:
         metric = source.metrics[name]
         if metric.ours is None:

@@ -217,8 +217,9 @@ def timing_interval(
 ) -> Interval | None:
     """Interval of the mean of medians, one median per cell, from each cell's repeated timings.
 
-    Timings are drawn with replacement inside their cell: the interval says what measuring the same cells again would
-    give, not what other pairs would. None where a cell has fewer than five timings.
+    Timings are drawn with replacement inside their cell: the interval says how sure the median of that one process is.
+    Another process may differ by more (memory laid out otherwise, a machine in another state), and other pairs do. None
+    where a cell has fewer than five timings.
     """
     if not samples or min(map(len, samples)) < MIN_TIMINGS:
         return None

@@ -236,7 +236,8 @@ def contests_form(contests: Sequence[Contest], caption: str) -> Form:
     headings += [Heading("t"), Heading("p"), Heading("p (Holm)"), Heading("d_z"), Heading("won")]
     said = [
         "Mean difference, first minus second, and the bounds of its interval (two-way bootstrap). t and p are of min "
-        "F' (Clark 1973) over contents and styles, corrected per metric after Holm; d_z is the difference by its "
+        "F' (Clark 1973) over contents and styles, corrected after Holm within a metric at one size and "
+        "strength; d_z is the difference by its "
         "standard deviation over pairs, won the share of pairs in which the first is better. Bold: p (Holm) below 0.05."
     ]
     return Form("comparisons", caption, headings, groups, (), said)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from zoo.bench import remarks as run_remarks
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.rows import Row, latest, read_rows
-from zoo.errors import ProtocolError
+from zoo.errors import ProtocolError, UnknownNameError
 from zoo.registry import MethodEntry, Registry, load_registry
 from zoo.report import statistics
 from zoo.report.scores import Scores, Unit, gather, names_of
@@ -35,6 +36,8 @@ Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
 # Pairs that a remark names before it stops.
 _LISTED = 8
+# Pairs on a contact sheet; an image file ends at 65,500 pixels.
+SHEET_PAIRS = 40
 
 # Groups of a table, after the taxonomy of Jing et al., "Neural style transfer: a review", TVCG 2020, in its order.
 OPTIMISATION = "image optimisation"
@@ -166,7 +169,9 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
                 found |= _placed(lines, start, columns, place)
     remarks += _sanity(lines, columns)
     remarks += _said_beside(counted, columns)
+    remarks += _other_weights(counted, registry)
     remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
+    remarks += _peak_of_another_run(counted, of_run)
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
     order = tuple(dict.fromkeys(row.method for row in counted))
@@ -295,8 +300,14 @@ def _about_intervals(lines: Sequence[Line], columns: Sequence[Column], registry:
     if metrics - MEASURES.keys():
         parts.append(f"of quality by two-way bootstrap over contents and styles ({statistics.RESAMPLES} resamples)")
     if metrics & MEASURES.keys():
-        parts.append("of timings by bootstrap of the repeats")
+        parts.append("of timings by bootstrap of the repeats of one process (other runs differ by more)")
     said = f"Intervals at {100 * statistics.LEVEL:g} %: {', '.join(parts)}." if parts else ""
+    beyond = [column.title for column in columns if column.shown and _beyond(lines, column, registry)]
+    if beyond:
+        said += (
+            " They are symmetric about the mean: few contents and styles let some pass the bounds of their metric "
+            f"({', '.join(beyond)})."
+        )
     of_pairs = {
         column.metric
         for column in columns
@@ -308,6 +319,16 @@ def _about_intervals(lines: Sequence[Line], columns: Sequence[Column], registry:
             f"Quality has no intervals: fewer than {statistics.MIN_LEVELS} contents or styles say nothing about others."
         )
     return said
+
+
+def _beyond(lines: Sequence[Line], column: Column, registry: Registry) -> bool:
+    """Whether an interval of a metric holds values that the metric cannot have."""
+    if column.metric in MEASURES:
+        return False
+    low, high = registry.metric(column.metric.partition("[")[0]).bounds
+    found = [line.intervals[column.metric] for line in lines if column.metric in line.intervals]
+    # Not by what the last digit of a mean is rounded.
+    return any(interval.low < low - 1e-6 or interval.high > high + 1e-6 for interval in found)
 
 
 def _sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
@@ -334,14 +355,62 @@ def _sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
 
 
 def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    """What must be said with the values of a column, once per reason."""
+    """What must be said with the values of columns, once per reason, and of which lines where it is not of all."""
     titles = {column.metric: column.title for column in columns if column.shown}
-    said = [
-        f"{titles[row.metric]}: {row.reason.rstrip('.')}."
-        for row in rows
-        if row.status == "ok" and row.reason and row.metric in titles
-    ]
-    return list(dict.fromkeys(said))
+    lines: dict[str, set[tuple[str, int]]] = {}
+    found: dict[str, dict[str, list[tuple[str, int]]]] = {}
+    for row in rows:
+        if row.status == "ok" and row.metric in titles:
+            lines.setdefault(row.metric, set()).add((row.method, row.size))
+    for row in rows:
+        if row.status == "ok" and row.reason and row.metric in titles:
+            found.setdefault(row.reason.rstrip("."), {}).setdefault(row.metric, []).append((row.method, row.size))
+    said: dict[tuple[str, str], list[str]] = {}
+    for reason, metrics in found.items():
+        for metric, own in metrics.items():
+            where = ""
+            if not lines[metric] <= set(own):
+                sizes: dict[str, list[str]] = {}
+                for method, size in dict.fromkeys(own):
+                    sizes.setdefault(method, []).append(str(size))
+                every = {name: {str(size) for label, size in lines[metric] if label == name} for name in sizes}
+                names = [
+                    name if every[name] <= set(which) else f"{name} at {' and '.join(which)}"
+                    for name, which in sizes.items()
+                ]
+                where = f" ({', '.join(names)})"
+            said.setdefault((reason, where), []).append(titles[metric])
+    return [f"{', '.join(names)}: {reason}{where}." for (reason, where), names in said.items()]
+
+
+def _other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
+    """Methods that were measured with weights which the zoo has replaced since."""
+    found = []
+    for label in dict.fromkeys(row.method for row in rows):
+        if method_entry(label, registry) is None:
+            continue
+        try:
+            known = registry.resolve(label.partition("[")[0]).checkpoint
+        except UnknownNameError:  # a preset of that time
+            continue
+        used = {row.checkpoint for row in rows if row.method == label and row.checkpoint is not None}
+        if known is not None and used - {known.sha256}:
+            found.append(label)
+    return [f"Measured with earlier weights than the zoo has now: {', '.join(found)}."] if found else []
+
+
+def _peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[str]:
+    """Whether shares of the machine's peak join it with times of another run, between which a machine may change."""
+    peaks = {row.precision: row.run_id for row in of_run if row.metric == "machine.conv_gflops"}
+    timed = {(row.method, row.size, row.content, row.style): row.run_id for row in rows if row.metric == PRIMARY}
+    shares = [row for row in rows if row.metric == "share.conv_peak" and row.status == "ok"]
+    apart = dict.fromkeys(
+        row.method
+        for row in shares
+        if peaks.get(row.precision) != timed.get((row.method, row.size, row.content, row.style))
+    )
+    whose = "" if len(apart) == len({row.method for row in shares}) else f" of {', '.join(apart)}"
+    return [f"of peak: the peak was measured in another run than the times{whose}."] if apart else []
 
 
 def _coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> str:
@@ -418,11 +487,16 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
 
 
 def _run_remarks(run_file: dict[str, Any]) -> list[str]:
-    runs = run_file["runs"]
+    runs, timing = run_file["runs"], run_file["protocol"]["resolved"].get("timing", {})
     busy = run_remarks.busy_remark(runs)
     remarks = [busy] if busy else []
     if len({run["environment"]["source"] for run in runs}) > 1:
         remarks.append("The rows come from several runs, between which the code changed.")
+    if others := run_remarks.libraries_remark(runs):
+        remarks.append(others)
+    if timing.get("warmup") == 0:
+        calls = "a single call" if timing.get("repeats") == 1 else "calls"
+        remarks.append(f"Times are of {calls} without warm-up: this protocol is not one of speed.")
     return remarks
 
 
@@ -456,7 +530,8 @@ def write_report(path: Path) -> Table:
 def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
     """Pairs down, content, style and methods across, at the smallest size, first seed and first strength.
 
-    Without the pictures (they are not under version control) an earlier sheet stays as it is.
+    Of more than SHEET_PAIRS pairs as many are drawn, always the same. Without the pictures (they are not under version
+    control) an earlier sheet stays as it is.
     """
     from zoo import images
     from zoo.bench.plan import Cell
@@ -466,12 +541,16 @@ def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
     lines = [line for line in table.lines if line.size == size and not line.baseline]
     methods = list(dict.fromkeys(line.method for line in lines))
     grid = []
-    for content, style in protocol["pairs"]:
+    pairs = protocol["pairs"]
+    if len(pairs) > SHEET_PAIRS:
+        pairs = [pairs[i] for i in sorted(random.Random(0).sample(range(len(pairs)), SHEET_PAIRS))]
+    for content, style in pairs:
         paths = [folder.input("content", content, size), folder.input("style", style, size)]
         for method in methods:
             name = Cell(method, content, style, size, protocol["seeds"][0], protocol["strengths"][0])
             paths.append(folder.output(name))
-        grid.append([images.read(path).pixels if path.exists() else None for path in paths])
+        # Shrunk at once: rows of whole pictures would not fit into memory.
+        grid.append([images.read(path, size=f"long:{cell}").pixels if path.exists() else None for path in paths])
     if any(picture is not None for line in grid for picture in line):
         sheet = images.contact_sheet(grid, column_labels=["content", "style", *methods], cell=cell)
         images.write(folder.path / "sheet.jpg", sheet, quality=85)
