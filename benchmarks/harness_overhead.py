@@ -136,14 +136,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         announce(folder)
-        # One thread: a second one of OpenMP's, asleep as long as the method was, takes up to 10 ms more to come back.
-        fakes, _ = bench(["sleeper", "holder"], args.sizes[:1], folder, args, 1)
-        sleep = value(fakes.rows, "sleeper", "seconds.stylize")
-        held = MIB * (value(fakes.rows, "holder", "memory.resident") - value(fakes.rows, "sleeper", "memory.resident"))
+        # First, while the machine is quiet: the load of the others would count as its own.
         real, wall = bench(args.methods.split(","), args.sizes, folder, args, args.threads)
         if not real.ok:
             raise SystemExit("A method failed, so its run explains nothing: see the lines above.")
         (entry,) = json.loads((real.folder / "run.json").read_text())["runs"]
+        # One thread: a second one of OpenMP's, asleep as long as the method was, takes up to 10 ms more to come back.
+        fakes, _ = bench(["sleeper", "holder"], args.sizes[:1], folder, args, 1)
+        sleep = value(fakes.rows, "sleeper", "seconds.stylize")
+        held = MIB * (value(fakes.rows, "holder", "memory.resident") - value(fakes.rows, "sleeper", "memory.resident"))
     account = overhead.account(real.rows, {**entry, "seconds": wall})
     return {
         "methods": args.methods,
