@@ -38,7 +38,7 @@ SHEETS = ("adain", "wct", "style-swap")
 SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
 TRAINED = ("johnson", "texture-nets", "cin")
 # Runs in results/ and which of their figures.
-CHARTS = {"speed": ("speed", "memory"), "tradeoff": ("tradeoff",)}
+CHARTS = {"speed": ("speed", "memory"), "styleid-sample": ("tradeoff",), "tradeoff": ("tradeoff",)}
 SHEET_STYLES = ("swirls", "stained-glass", "pointillism", "woodblock", "cubism", "marbling")
 
 

@@ -2,7 +2,7 @@
 
 rows.jsonl    every measured number (zoo.bench.rows)
 run.json      the resolved protocol, the conditions, and one entry per run with its environment
-table.*       what zoo.report makes of the rows; sheet.jpg: the pictures side by side, of 40 pairs at most
+table.*       what zoo.report makes of the rows; sheet.jpg: the pictures side by side, of 20 pairs at most
 tables/       every table in every form (zoo report), beside figures/ and page/
 outputs/      pictures as the methods gave them, prepared inputs, the lock; not for version control
 """

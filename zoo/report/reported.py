@@ -67,8 +67,8 @@ def differences(
     if not own:
         return None
     found = []
-    if not _same_images(source, run_file):
-        found.append("other images")
+    if other := _other_images(source, run_file):
+        found.append(other)
     # The largest size that fits is of no picture.
     sizes = {row.size for row in own if row.metric not in MEASURES or row.content is not None}
     if source.size is None:
@@ -99,14 +99,16 @@ def differences(
     return found
 
 
-def _same_images(source: Source, run_file: dict[str, Any]) -> bool:
-    """Whether the run took every pair of the set, and nothing else."""
+def _other_images(source: Source, run_file: dict[str, Any]) -> str:
+    """What keeps the run's images from being those of the source: empty where it took every pair of the set alone."""
     from zoo.imagesets import list_sets, load_manifest
 
     if not source.listed or source.set not in list_sets() or image_sets(run_file) != [source.set]:
-        return False
+        return "other images"
     manifest = load_manifest(source.set)
-    return len(run_file["protocol"]["resolved"]["pairs"]) == len(manifest.contents) * len(manifest.styles)
+    taken = len(run_file["protocol"]["resolved"]["pairs"])
+    there = len(manifest.contents) * len(manifest.styles)
+    return "" if taken == there else f"{taken} of its {there} pairs here"
 
 
 def reported(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry) -> tuple[Form, list[dict[str, Any]]]:

@@ -37,7 +37,7 @@ _ARROWS = {"higher": "↑", "lower": "↓"}
 # Pairs that a remark names before it stops.
 _LISTED = 8
 # Pairs on a contact sheet; an image file ends at 65,500 pixels.
-SHEET_PAIRS = 40
+SHEET_PAIRS = 20
 
 # Groups of a table, after the taxonomy of Jing et al., "Neural style transfer: a review", TVCG 2020, in its order.
 OPTIMISATION = "image optimisation"
