@@ -43,7 +43,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "baselines": [],
         "timing": {"warmup": 1, "repeats": 50, "budget": args.budget},
     }
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, list[Any]]] = {}
     busy = []
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "between.yaml"
@@ -53,7 +53,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 time.sleep(args.pause)
             result = run(args.methods.split(","), path, Path(name) / str(number), threads=args.threads)
             if not result.ok:
-                raise SystemExit("A method failed: see the lines above.")
+                raise SystemExit(next(row.reason for row in result.rows if row.status == "failed"))
             (entry,) = json.loads((result.folder / "run.json").read_text())["runs"]
             busy.append(remarks.busy(entry))
             for row in result.rows:
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     interval = timing_interval([row.samples])
                     own = found.setdefault(f"{row.method} at {row.size}", {"medians": [], "halves": []})
                     own["medians"].append(row.value)
-                    own["halves"].append((interval.high - interval.low) / 2 if interval else float("nan"))
+                    own["halves"].append((interval.high - interval.low) / 2 if interval else None)
             print(f"run {number + 1} of {args.runs}", file=sys.stderr)
     return {"cells": found, "busy": busy}
 
@@ -80,9 +80,10 @@ def table(report: dict[str, Any]) -> str:
     ]
     for cell, own in report["cells"].items():
         middle = statistics.median(own["medians"])
-        half = max(half / median for half, median in zip(own["halves"], own["medians"], strict=True))
-        ratio = max(own["medians"]) / min(own["medians"])
-        lines.append(f"| {cell} | {middle:.3g} | {100 * half:.0f} % | {ratio:.2f} |")
+        halves = [half / median for half, median in zip(own["halves"], own["medians"], strict=True) if half is not None]
+        # Under five repeats in any of the runs there is no interval to stand beside.
+        half = f"{100 * max(halves):.0f} %" if len(halves) == len(own["medians"]) else "–"
+        lines.append(f"| {cell} | {middle:.3g} | {half} | {max(own['medians']) / min(own['medians']):.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -57,7 +57,7 @@ def pages() -> dict[Path, str]:
 def choice(entries: Mapping[str, MethodEntry]) -> str:
     """What each can do, as its class promises, and what the same picture costs, as protocol speed measured; of methods
     that optimise as protocol standard did, whose steps are enough to have some of every kind (CNNMRF's first are
-    coarse) and all that L-BFGS keeps in memory."""
+    coarse) and most of what L-BFGS keeps in memory."""
     measured = read_table(SPEED)
     costs = {line.method.partition("[")[0]: line.values for line in measured.lines if line.size == SIZE}
     content, style = (Folder(SPEED).read_run() or {})["protocol"]["resolved"]["pairs"][0]

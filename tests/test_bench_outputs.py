@@ -151,6 +151,9 @@ def test_missing_and_wrong_pictures_are_reported_until_they_are_mended(inside, m
     assert (whole.status, whole.reason) == ("skipped", "3 of the 4 pictures of the set are missing")
     assert len([row for row in result.rows if row.method == "mine" and row.status == "ok"]) == 2
     assert (result.ok, score(protocol, out, mine=mine).written) == (False, 0)
+    assert len(json.loads((out / "run.json").read_text())["runs"]) == 1, (
+        "a run that finds nothing to do leaves no entry"
+    )
     for path, data in good.items():
         path.write_bytes(data)
     mended = score(protocol, out, mine=mine)

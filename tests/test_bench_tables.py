@@ -73,6 +73,7 @@ ROWS = [
 ]
 
 
+COLD = "Times of n_1.y[k=2] are of calls without warm-up: this protocol is not one of speed."
 SANITY = "Sanity rows beat every method: content-copy in SSIM. No such column alone tells a good transfer."
 
 
@@ -86,7 +87,7 @@ def test_speed_and_quality_are_means_and_memory_is_the_largest():
     assert values(table, "ssim") == {"m.x": 0.625, "n_1.y[k=2]": 0.25, "content-copy": 1.0}
     assert values(table, "memory.resident")["m.x"] == 120.0
     assert values(table, "seconds.first")["m.x"] == 0.7
-    assert table.remarks == [SANITY]
+    assert table.remarks == [SANITY, COLD]
     assert table.notes == []
 
 
@@ -98,7 +99,7 @@ def test_a_mean_joins_only_pairs_that_every_line_covers():
     assert values(table, "seconds.stylize")["m.x"] == 0.25
     # Memory exists for one method alone, so both its pairs count.
     assert values(table, "memory.resident")["m.x"] == 120.0
-    assert table.remarks == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s.", SANITY]
+    assert table.remarks == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s.", SANITY, COLD]
     assert table.notes == ["failed on 1 pair: boom."]
     assert [line.notes for line in table.lines] == [(), (1,), ()]
 
@@ -166,9 +167,11 @@ def test_other_libraries_and_variables_between_runs_are_remarked():
 
 
 def test_times_of_cold_calls_are_told():
-    resolved = {**RUN["protocol"]["resolved"], "timing": {"warmup": 0, "repeats": 1}}
-    table = build_table(ROWS, {**RUN, "protocol": {"id": "p@1", "resolved": resolved}})
-    assert "Times are of a single call without warm-up: this protocol is not one of speed." in table.remarks
+    assert COLD in build_table(ROWS, RUN).remarks, "only m.x has a first call"
+    cold = [one for one in ROWS if one.metric != "seconds.first"]
+    assert COLD.replace(" of n_1.y[k=2]", "") in build_table(cold, RUN).remarks
+    quality = [one for one in ROWS if one.metric == "ssim"]
+    assert not [remark for remark in build_table(quality, RUN).remarks if "warm-up" in remark]
 
 
 def test_what_is_said_beside_a_column_names_the_lines_it_is_of():
@@ -198,12 +201,19 @@ def test_weights_that_were_replaced_since_are_told():
 
 
 def test_a_peak_of_another_run_is_told():
+    def remarks(*rows: Row) -> list[str]:
+        return [remark for remark in build_table(rows, RUN).remarks if "another run" in remark]
+
     peak = row("machine[precision=bf16]", None, "machine.conv_gflops", 900.0, style=None, size=0)
-    shares = [row("m.x", "a", "seconds.stylize", 1.0), row("m.x", "a", "share.conv_peak", 50.0)]
-    assert not [remark for remark in build_table([peak, *shares], RUN).remarks if "another run" in remark]
+    first = [row("m.x", "a", name, value) for name, value in (("seconds.stylize", 2.0), ("gflops.stylize", 900.0))]
+    shares = [*first, row("m.x", "a", "share.conv_peak", 50.0)]
+    assert remarks(peak, *shares) == []
     later = dataclasses.replace(peak, run_id="later")
-    said = "of peak: the peak was measured in another run than the times."
-    assert said in build_table([later, *shares], RUN).remarks
+    assert remarks(later, *shares) == ["of peak: the peak was measured in another run than the times."]
+    weaker = [dataclasses.replace(one, strength=0.5, run_id="later") for one in shares]
+    assert remarks(peak, *shares, *weaker) == remarks(later, *shares), "a cell is its strength too"
+    own = dataclasses.replace(later, value=700.0)
+    assert remarks(own, *shares) == [], "the share of a merged shard is of its own peak"
 
 
 def test_intervals_beyond_the_bounds_of_a_metric_are_told():

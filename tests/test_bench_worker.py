@@ -27,7 +27,7 @@ from zoo.bench.protocol import Limits, Protocol, ProtocolImage, ResolvedProtocol
 from zoo.bench.rows import RowStore
 from zoo.bench.supervise import Worker, WorkerError
 from zoo.bench.worker import explain
-from zoo.errors import ProtocolError
+from zoo.errors import ImageError, ProtocolError
 from zoo.registry import MetricEntry, Registry
 
 CPU = torch.device("cpu")
@@ -484,9 +484,36 @@ def test_a_search_without_room_on_the_disk_leaves_no_row(setting, ledger, monkey
     with pytest.raises(ProtocolError, match=r"no space\. Earlier rows are intact"):
         largest.find(setting, ledger, [PLAN])
     assert not [row for row in ledger.store.rows if row.metric == "size.largest"]
-    monkeypatch.setattr(largest, "_prepare", lambda *_: Path("/dev/null/largest").mkdir())
+
+
+def test_a_search_whose_pictures_cannot_be_prepared_tells_a_full_disk_from_its_own_failure(
+    setting, ledger, monkeypatch
+):
+    def refuse(*_: object) -> None:
+        raise ImageError("too large for an image")
+
+    ledger.protocol = dataclasses.replace(
+        ledger.protocol,
+        contents=(ProtocolImage("a", "builtin:astronaut", ""),),
+        styles=(ProtocolImage("s", "builtin:swirls", ""),),
+        pairs=(("a", "s"),),
+    )
+    setting.play(*(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)))
+    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    with monkeypatch.context() as patch:
+        patch.setattr(largest.images, "write", refuse)
+        with pytest.raises(ProtocolError, match="make room"):
+            largest.find(setting, ledger, [PLAN])
+    (setting.folder.outputs / "largest").write_text("no folder can be made here")
     with pytest.raises(ProtocolError, match="make room"):
         largest.find(setting, ledger, [PLAN])
+    (setting.folder.outputs / "largest").unlink()
+    assert not [row for row in ledger.store.rows if row.metric == "size.largest"]
+    monkeypatch.setattr(largest, "prepared", refuse)
+    largest.find(setting, ledger, [PLAN])
+    (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
+    assert row.status == "failed"
+    assert "too large for an image" in row.reason
 
 
 def test_a_worker_that_dies_while_loading_fails_all_its_cells(setting, ledger):

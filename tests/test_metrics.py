@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 
 import metric_cases
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import images
 from zoo.errors import ConfigError, InputError, NumericalError, UnknownNameError
-from zoo.metrics import base, load_metric
+from zoo.metrics import base, load_metric, load_set_metric
 from zoo.metrics.base import Metric, SetMetric, full_float32
 from zoo.nn.whitening import Moments
-from zoo.registry import import_object, load_registry
+from zoo.registry import MetricEntry, import_object, load_registry
 
 NAMES = ["ssim", "content_loss", "gram_loss"]
 
@@ -254,7 +258,7 @@ def test_unknown_names_and_settings_get_a_suggestion():
         load_metric("ssim", channels="cmyk")
 
 
-def test_a_cuda_device_computes_without_tf32_and_a_device_without_float64_is_left_to_the_cpu() -> None:
+def test_a_cuda_device_computes_without_tf32() -> None:
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [backend.allow_tf32 for backend in backends]
     with full_float32(torch.device("cuda")):
@@ -264,7 +268,43 @@ def test_a_cuda_device_computes_without_tf32_and_a_device_without_float64_is_lef
         assert [backend.allow_tf32 for backend in backends] == before
 
 
+def test_every_value_is_computed_in_full_float32(
+    monkeypatch: pytest.MonkeyPatch, content: Tensor, style: Tensor
+) -> None:
+    entered: list[torch.device] = []
+
+    @contextlib.contextmanager
+    def record(device: torch.device) -> Iterator[None]:
+        entered.append(device)
+        yield
+
+    monkeypatch.setattr(base, "full_float32", record)
+    load_metric("ssim")(content, content, style)
+    assert len(entered) == 1
+    metric = load_set_metric("fd_vgg19")
+    metric.begin()
+    for _ in range(2):
+        metric.add(content, content, style)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", base.SmallSetWarning)
+        metric.value()
+    assert len(entered) == 4
+
+
+def test_a_device_without_float64_is_left_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "resolve_device", torch.device)
+    assert load_metric("ssim", device="mps").device.type == "cpu"
+
+
 def test_every_range_holds_two_bounds_in_order() -> None:
     for entry in load_registry().metrics.values():
         low, high = entry.bounds
         assert low < high
+
+
+@pytest.mark.parametrize("wrong", ["[zero, one]", "0 to 1", "[0, 1", "[0; 1]"])
+def test_a_range_that_holds_no_numbers_is_refused(wrong: str) -> None:
+    entry = load_registry().metric("ssim").model_dump(by_alias=True)
+    assert MetricEntry.model_validate({**entry, "range": "(-inf, -0.5]"}).bounds == (-math.inf, -0.5)
+    with pytest.raises(ValidationError, match="range"):
+        MetricEntry.model_validate({**entry, "range": wrong})

@@ -166,7 +166,7 @@ class MetricEntry(_Entry):
     measures: Literal["content", "style", "both"]
     scope: Literal["pair", "set"] = "pair"
     direction: Literal["higher", "lower"]
-    range: str = Field(pattern=r"^[(\[]-?[\w.]+, [\w.]+[)\]]$")
+    range: str = Field(pattern=r"^[(\[](-?\d+(\.\d+)?|-inf), (-?\d+(\.\d+)?|inf)[)\]]$")
     unit: str
     version: int
     reference: str

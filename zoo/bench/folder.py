@@ -187,12 +187,15 @@ def place(source: Path, target: Path, *, replace: bool = False) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
         os.replace(temporary, target)
     except OSError as error:
+        raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error
+    finally:
+        # Also after a success: where both are links to one file already, replacing does nothing.
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error

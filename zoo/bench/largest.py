@@ -127,8 +127,8 @@ def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: i
         if error.limit or str(error).startswith(_LIMITS):
             return str(error)
         raise _FailedError(f"at {size}: {error}") from error
-    except (ImageError, OSError) as error:
-        raise _full(str(error)) from error
+    except ImageError as error:
+        raise _FailedError(f"at {size}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -143,7 +143,10 @@ def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, o
     spec = protocol.spec
     content, style = protocol.pairs[0]
     cell: dict[str, object] = {"seed": spec.seeds[0], "strength": spec.strengths[0]}
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise _full(f"{folder} cannot be made: {error.strerror}") from error
     chosen: dict[Role, tuple[str, tuple[ProtocolImage, ...]]] = {
         "contents": (content, protocol.contents),
         "styles": (style, protocol.styles),
@@ -151,6 +154,10 @@ def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, o
     for role, (name, pictures) in chosen.items():
         picture = next(picture for picture in pictures if picture.name == name)
         path = folder / f"{role}.png"
-        images.write(path, prepared(picture, role, size, spec))
+        pixels = prepared(picture, role, size, spec)
+        try:
+            images.write(path, pixels)
+        except ImageError as error:
+            raise _full(str(error)) from error
         cell[role.removesuffix("s")] = str(path)
     return {**cell, "output": str(folder / "output.png")}

@@ -202,19 +202,22 @@ class _Work:
         # Measured, but its picture is gone and still needed.
         return not self.folder.output(cell).exists() and (
             any(self._to_score(cell, i) for i in self.pair_metrics)
-            or any(self._to_score(self.sets[cell], i) for i in self.set_metrics)
+            or any(self._to_score(self.sets[cell], i) or self._complete(self.sets[cell], i) for i in self.set_metrics)
         )
 
     def _to_score(self, cell: Scored, metric: int) -> bool:
         row = self.ledger.scored(cell, metric)
         return self.ledger.unlike(cell, metric) or (row is not None and row.status != "ok" and self.retry)
 
-    def _grown(self, group: SetCell, metric: int) -> bool:
-        """Whether pictures that a set lacked when it was skipped have been made since (or others are gone)."""
+    def _lacked(self, group: SetCell, metric: int) -> str:
+        """What a set lacked when it was skipped; empty where it was not for that."""
         row = self.ledger.scored(group, metric)
-        return (
-            row is not None and row.status == "skipped" and row.reason.endswith(LACKING) and row.reason != group.lacking
-        )
+        return row.reason if row is not None and row.status == "skipped" and row.reason.endswith(LACKING) else ""
+
+    def _complete(self, group: SetCell, metric: int) -> bool:
+        """Whether a set was skipped for want of pictures that have all been made since."""
+        rows = map(self.ledger.measured, group.members)
+        return bool(self._lacked(group, metric)) and all(row is not None and row.status == "ok" for row in rows)
 
     def unreported(self) -> list[Cell]:
         """Cells of pictures made elsewhere that are not there, and no row says so yet."""
@@ -237,12 +240,15 @@ class _Work:
             (metric, cell) for metric in self.pair_metrics for cell in pictures if self._to_score(cell, metric)
         ]
         made = set(pictures)
+        # Which pictures made elsewhere are there is not known yet, and the hash of their set tells when that changes.
+        own = {plan.label for plan in self.plans}
         for group in dict.fromkeys(self.sets.values()):
-            missing = sum(cell not in made for cell in group.members)
+            counted = SetCell(group.members, sum(cell not in made for cell in group.members))
             found += [
-                (metric, SetCell(group.members, missing))
+                (metric, counted)
                 for metric in self.set_metrics
-                if self._to_score(group, metric) or self._grown(SetCell(group.members, missing), metric)
+                if self._to_score(group, metric)
+                or (group.method in own and self._lacked(group, metric) not in ("", counted.lacking))
             ]
         return sorted(found, key=lambda one: one[0])
 

@@ -172,6 +172,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     remarks += _other_weights(counted, registry)
     remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
     remarks += _peak_of_another_run(counted, of_run)
+    remarks += _cold(counted)
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
     order = tuple(dict.fromkeys(row.method for row in counted))
@@ -401,16 +402,37 @@ def _other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
 
 def _peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[str]:
     """Whether shares of the machine's peak join it with times of another run, between which a machine may change."""
-    peaks = {row.precision: row.run_id for row in of_run if row.metric == "machine.conv_gflops"}
-    timed = {(row.method, row.size, row.content, row.style): row.run_id for row in rows if row.metric == PRIMARY}
-    shares = [row for row in rows if row.metric == "share.conv_peak" and row.status == "ok"]
-    apart = dict.fromkeys(
-        row.method
-        for row in shares
-        if peaks.get(row.precision) != timed.get((row.method, row.size, row.content, row.style))
-    )
+    peaks = {row.precision: row for row in of_run if row.metric == "machine.conv_gflops" and row.value}
+    found = {row.key: row for row in rows if row.status == "ok" and row.value}
+    values = {key: row.value for key, row in found.items() if row.value}
+    shares = [row for row in found.values() if row.metric == "share.conv_peak"]
+    apart: dict[str, None] = {}
+    for share in shares:
+        by_step = _beside(share, "gflops.step").key in values
+        work = values.get(_beside(share, "gflops.step" if by_step else "gflops.stylize").key)
+        timed = found.get(_beside(share, "seconds.step" if by_step else PRIMARY).key)
+        peak = peaks.get(share.precision)
+        if work and timed and timed.value and peak and peak.value:
+            # Merged shards have each their own peak, of which one is kept: then the share does not follow from it.
+            follows = math.isclose(values[share.key], 100 * work / timed.value / peak.value, rel_tol=1e-3)
+            if follows and timed.run_id != peak.run_id:
+                apart[share.method] = None
     whose = "" if len(apart) == len({row.method for row in shares}) else f" of {', '.join(apart)}"
     return [f"of peak: the peak was measured in another run than the times{whose}."] if apart else []
+
+
+def _beside(row: Row, metric: str) -> Row:
+    """The row's cell with another measure, for its key."""
+    return dataclasses.replace(row, metric=metric)
+
+
+def _cold(rows: Sequence[Row]) -> list[str]:
+    """Methods whose times are of calls without warm-up: only warm-up has a first call."""
+    timed = dict.fromkeys(row.method for row in rows if row.metric == PRIMARY and row.status == "ok")
+    warm = {row.method for row in rows if row.metric == "seconds.first"}
+    cold = [method for method in timed if method not in warm]
+    whose = "" if len(cold) == len(timed) else f" of {', '.join(cold)}"
+    return [f"Times{whose} are of calls without warm-up: this protocol is not one of speed."] if cold else []
 
 
 def _coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> str:
@@ -487,16 +509,13 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
 
 
 def _run_remarks(run_file: dict[str, Any]) -> list[str]:
-    runs, timing = run_file["runs"], run_file["protocol"]["resolved"].get("timing", {})
+    runs = run_file["runs"]
     busy = run_remarks.busy_remark(runs)
     remarks = [busy] if busy else []
     if len({run["environment"]["source"] for run in runs}) > 1:
         remarks.append("The rows come from several runs, between which the code changed.")
     if others := run_remarks.libraries_remark(runs):
         remarks.append(others)
-    if timing.get("warmup") == 0:
-        calls = "a single call" if timing.get("repeats") == 1 else "calls"
-        remarks.append(f"Times are of {calls} without warm-up: this protocol is not one of speed.")
     return remarks
 
 
