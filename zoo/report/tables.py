@@ -547,7 +547,7 @@ def write_report(path: Path) -> Table:
 
 
 def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
-    """Pairs down, content, style and methods across, at the smallest size, first seed and first strength.
+    """Pairs down, content, style and methods across, at the smallest size, first seed and largest strength.
 
     Of more than SHEET_PAIRS pairs as many are drawn, always the same. Without the pictures (they are not under version
     control) an earlier sheet stays as it is.
@@ -566,7 +566,7 @@ def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
     for content, style in pairs:
         paths = [folder.input("content", content, size), folder.input("style", style, size)]
         for method in methods:
-            name = Cell(method, content, style, size, protocol["seeds"][0], protocol["strengths"][0])
+            name = Cell(method, content, style, size, protocol["seeds"][0], max(protocol["strengths"]))
             paths.append(folder.output(name))
         # Shrunk at once: rows of whole pictures would not fit into memory.
         grid.append([images.read(path, size=f"long:{cell}").pixels if path.exists() else None for path in paths])
