@@ -210,6 +210,8 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
                     start = gr.Button("Stylise", variant="primary")
                     stop = gr.Button("Stop")
             with gr.Column(scale=3, min_width=320):
+                # The answer to Stop has a place of its own: it may arrive after the last word of the work it stopped.
+                stopping = gr.HTML(elem_id="stopping")
                 message = gr.HTML(elem_id="message")
                 gallery = gr.Gallery(
                     label="Results",
@@ -301,7 +303,7 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
         def ask_to_stop(request: gr.Request) -> str:
             key = key_of(request)
             page.visits.get(key).stop.set()
-            return words.note("Stopping ..." if page.visits.waits(key) else "Nothing is in work.")
+            return words.note("Asked to stop at the next step." if page.visits.waits(key) else "Nothing is in work.")
 
         def leave(request: gr.Request) -> None:
             page.visits.drop(key_of(request))
@@ -319,7 +321,8 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
             show_progress_on=[message],
             api_visibility="private",
         )
-        stop.click(ask_to_stop, [], [message], **quick)
+        stop.click(ask_to_stop, [], [stopping], **quick)
+        start.click(lambda: "", [], [stopping], **quick)
         blocks.load(begin, [], list(previews), **quick)
         blocks.unload(leave)
     # Places in the line are given above; this only bounds what a program could push past it.
