@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 import yaml
+from turns import conditions, write
 
-from zoo.bench import environment, remarks
-from zoo.bench.folder import write_text
+from zoo.bench import remarks
 from zoo.bench.run import run
 from zoo.report.statistics import timing_interval
 
@@ -100,19 +100,14 @@ def main() -> None:
     # As the command line does: large maps then come in huge pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     report = {
-        "machine": environment.processor(),
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
+        **conditions(args.threads),
         "pause": args.pause,
         **measure(args),
     }
     text = table(report)
     print(text)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_text(args.out / "between_runs.json", json.dumps(report, indent=1) + "\n")
-        write_text(args.out / "between_runs.md", text)
+        write(args.out, "between_runs", report, text)
 
 
 if __name__ == "__main__":

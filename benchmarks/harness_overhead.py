@@ -26,9 +26,9 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from turns import conditions, write
 
-from zoo.bench import environment, overhead, remarks
-from zoo.bench.folder import write_text
+from zoo.bench import overhead, remarks
 from zoo.bench.memory import MIB
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
@@ -194,19 +194,13 @@ def main() -> int:
     # As the command line does: large maps then come in huge pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     report = {
-        "machine": environment.processor(),
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-        "load_average": environment.load_average(),
+        **conditions(args.threads),
         **measure(args),
     }
     text = table(report)
     print(text)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_text(args.out / "overhead.json", json.dumps(report, indent=1) + "\n")
-        write_text(args.out / "overhead.md", text)
+        write(args.out, "overhead", report, text)
     missed = [f"explained {report['explained']:.3f}, bar {BARS['explained']:g}"] * (
         report["explained"] < BARS["explained"]
     )

@@ -18,9 +18,9 @@ from zoo.bench.ledger import Ledger
 from zoo.bench.plan import MethodPlan, RunCell
 from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import Row
-from zoo.bench.stages import OUT_OF_MEMORY, STATUS, Setting
+from zoo.bench.stages import OUT_OF_MEMORY, STATUS, Setting, no_room
 from zoo.bench.supervise import WorkerError
-from zoo.errors import ImageError, ProtocolError
+from zoo.errors import ImageError
 from zoo.imagesets import Role
 
 METRIC = "size.largest"
@@ -117,7 +117,7 @@ def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: i
         with setting.worker("zoo.bench.worker", job) as worker:
             for event in worker.events():
                 if event["event"] == "unwritable":
-                    raise _full(event["reason"])
+                    raise no_room(event["reason"])
                 if event["event"] in STATUS:
                     if event["reason"].startswith(OUT_OF_MEMORY):
                         return event["reason"]
@@ -133,11 +133,6 @@ def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: i
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _full(reason: str) -> ProtocolError:
-    """A full disk, say: no property of the method, so the search gets no row and goes on once there is room."""
-    return ProtocolError(f"{reason.rstrip('.')}. Earlier rows are intact; make room, then run it again.")
-
-
 def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, object]:
     """The protocol's first pair at a size, as a cell of a worker's job."""
     spec = protocol.spec
@@ -146,7 +141,7 @@ def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, o
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise _full(f"{folder} cannot be made: {error.strerror}") from error
+        raise no_room(f"{folder} cannot be made: {error.strerror}") from error
     chosen: dict[Role, tuple[str, tuple[ProtocolImage, ...]]] = {
         "contents": (content, protocol.contents),
         "styles": (style, protocol.styles),
@@ -158,6 +153,6 @@ def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, o
         try:
             images.write(path, pixels)
         except ImageError as error:
-            raise _full(str(error)) from error
+            raise no_room(str(error)) from error
         cell[role.removesuffix("s")] = str(path)
     return {**cell, "output": str(folder / "output.png")}

@@ -101,6 +101,11 @@ def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: lis
     return ""
 
 
+def no_room(reason: str) -> ProtocolError:
+    """A full disk, say: nothing that a row should hold, so the run ends and goes on once there is room."""
+    return ProtocolError(f"{reason.rstrip('.')}. Earlier rows are intact; make room, then run it again.")
+
+
 @dataclass
 class _Progress:
     """How far a worker has come: the cell last begun, and whether it is still at it."""
@@ -114,7 +119,7 @@ def _note(ledger: Ledger, cells: Sequence[Cell], event: Mapping[str, Any], now: 
     kind = event["event"]
     if kind == "unwritable":
         # A full disk, say. The cell gets no row, so that it is measured once there is room.
-        raise ProtocolError(f"{event['reason']} Earlier rows are intact; make room, then run it again.")
+        raise no_room(event["reason"])
     if kind == "loaded":
         now.precision = event["precision"]
         ledger.record(cells[0], now.precision, event["measured"])

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from zoo.bench import remarks as run_remarks
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.rows import Row, latest, read_rows
+from zoo.bench.rows import Row, RowKey, latest, read_rows
 from zoo.errors import ProtocolError, UnknownNameError
 from zoo.registry import MethodEntry, Registry, load_registry
 from zoo.report import statistics
@@ -369,19 +369,20 @@ def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     said: dict[tuple[str, str], list[str]] = {}
     for reason, metrics in found.items():
         for metric, own in metrics.items():
-            where = ""
-            if not lines[metric] <= set(own):
-                sizes: dict[str, list[str]] = {}
-                for method, size in dict.fromkeys(own):
-                    sizes.setdefault(method, []).append(str(size))
-                every = {name: {str(size) for label, size in lines[metric] if label == name} for name in sizes}
-                names = [
-                    name if every[name] <= set(which) else f"{name} at {' and '.join(which)}"
-                    for name, which in sizes.items()
-                ]
-                where = f" ({', '.join(names)})"
+            where = "" if lines[metric] <= set(own) else f" ({_lines_named(own, lines[metric])})"
             said.setdefault((reason, where), []).append(titles[metric])
     return [f"{', '.join(names)}: {reason}{where}." for (reason, where), names in said.items()]
+
+
+def _lines_named(some: Sequence[tuple[str, int]], every: set[tuple[str, int]]) -> str:
+    """Methods of some lines, with their sizes where those are not all that the method has."""
+    sizes: dict[str, list[int]] = {}
+    for method, size in dict.fromkeys(some):
+        sizes.setdefault(method, []).append(size)
+    counted = {name: sum(method == name for method, _ in every) for name in sizes}
+    return ", ".join(
+        name if len(own) == counted[name] else f"{name} at {' and '.join(map(str, own))}" for name, own in sizes.items()
+    )
 
 
 def _other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
@@ -403,27 +404,27 @@ def _other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
 def _peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[str]:
     """Whether shares of the machine's peak join it with times of another run, between which a machine may change."""
     peaks = {row.precision: row for row in of_run if row.metric == "machine.conv_gflops" and row.value}
-    found = {row.key: row for row in rows if row.status == "ok" and row.value}
-    values = {key: row.value for key, row in found.items() if row.value}
-    shares = [row for row in found.values() if row.metric == "share.conv_peak"]
+    runs = {row.key: row.run_id for row in rows}
+    values = {row.key: row.value for row in rows if row.status == "ok" and row.value}
+    shares = [row for row in rows if row.metric == "share.conv_peak" and row.key in values]
     apart: dict[str, None] = {}
     for share in shares:
-        by_step = _beside(share, "gflops.step").key in values
-        work = values.get(_beside(share, "gflops.step" if by_step else "gflops.stylize").key)
-        timed = found.get(_beside(share, "seconds.step" if by_step else PRIMARY).key)
+        by_step = _beside(share, "gflops.step") in values
+        time = _beside(share, "seconds.step" if by_step else PRIMARY)
+        work, seconds = values.get(_beside(share, "gflops.step" if by_step else "gflops.stylize")), values.get(time)
         peak = peaks.get(share.precision)
-        if work and timed and timed.value and peak and peak.value:
+        if work and seconds and peak and peak.value:
             # Merged shards have each their own peak, of which one is kept: then the share does not follow from it.
-            follows = math.isclose(values[share.key], 100 * work / timed.value / peak.value, rel_tol=1e-3)
-            if follows and timed.run_id != peak.run_id:
+            follows = math.isclose(values[share.key], 100 * work / seconds / peak.value, rel_tol=1e-3)
+            if follows and runs[time] != peak.run_id:
                 apart[share.method] = None
     whose = "" if len(apart) == len({row.method for row in shares}) else f" of {', '.join(apart)}"
     return [f"of peak: the peak was measured in another run than the times{whose}."] if apart else []
 
 
-def _beside(row: Row, metric: str) -> Row:
-    """The row's cell with another measure, for its key."""
-    return dataclasses.replace(row, metric=metric)
+def _beside(row: Row, metric: str) -> RowKey:
+    """The key of another measure of the row's cell."""
+    return dataclasses.replace(row, metric=metric).key
 
 
 def _cold(rows: Sequence[Row]) -> list[str]:
