@@ -1046,7 +1046,7 @@ def test_builtin_photographs_are_all_there() -> None:
 
 def test_finding_the_photographs_does_not_import_scikit_image() -> None:
     code = "import sys; from zoo import images; images.builtin_contents(); assert 'skimage' not in sys.modules"
-    root = Path(images.__file__).parent.parent
+    root = Path(images.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=120)
 
 
@@ -1073,7 +1073,7 @@ def styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             }
         )
     (tmp_path / "styles.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(images, "_STYLES", tmp_path)
+    monkeypatch.setattr(sys.modules["zoo.images.builtin"], "_STYLES", tmp_path)
     return tmp_path
 
 

@@ -86,3 +86,9 @@ class StudyError(ZooError):
 
 class NumericalError(ZooError):
     """A method produced a value that is not finite."""
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's own words, short enough to stand in a sentence."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().rstrip(".").splitlines()[0][:120]

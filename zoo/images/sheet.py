@@ -1,0 +1,105 @@
+"""Contact sheets: images in a labelled grid."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from PIL import ImageDraw, ImageFont
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.images.sizes import SizePolicy, resize
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Tensor | None]],
+    *,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
+    cell: int = 256,
+    gutter: int | None = None,
+) -> Tensor:
+    """Lay images out in a labelled grid on white: (1, 3, H, W) in [0, 1].
+
+    rows           images (1, 3, H, W) or (3, H, W), or None for an empty place; rows may differ in length
+    row_labels     one per row, at its left; ``column_labels`` one per column, above
+    captions       one per image, below it, in the shape of ``rows``
+    cell           the longer side of every image, in pixels; rows and columns shrink around images that are narrower
+    gutter         white between and around the images; a 32nd of ``cell`` unless given
+
+    Text that does not fit its place is cut with "...". Raises :class:`InputError` on no images, labels of another
+    number or a cell below 8 pixels.
+    """
+    columns = max((len(row) for row in rows), default=0)
+    if columns == 0:
+        raise InputError("A contact sheet needs at least one image.")
+    for labels, count, what in ((row_labels, len(rows), "row"), (column_labels, columns, "column")):
+        if labels is not None and len(labels) != count:
+            raise InputError(f"A contact sheet of {count} {what}s has {len(labels)} {what} labels: give one for each.")
+    if captions is not None and [len(line) for line in captions] != [len(row) for row in rows]:
+        raise InputError("The captions of a contact sheet must have the shape of its rows of images.")
+    if cell < 8:
+        raise InputError(f"A contact sheet's cell is {cell} pixels: give at least 8.")
+    gap = max(2, cell // 32) if gutter is None else gutter
+    font = ImageFont.load_default(max(9, cell // 14))
+
+    fitted = [[None if image is None else _fit(image, cell) for image in row] for row in rows]
+    line = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12
+    shapes = [[(cell, cell) if image is None else tuple(image.shape[-2:]) for image in row] for row in fitted]
+    heights = [max([line, *(height for height, _ in row)]) for row in shapes]
+    widths = [max(row[i][1] for row in shapes if i < len(row)) for i in range(columns)]
+    side = min(cell, max(_text_width(text, font) for text in row_labels)) + gap if row_labels else 0
+    head = line + gap if column_labels else 0
+    foot = line if captions else 0
+
+    sheet = torch.ones(3, gap + head + sum(h + foot + gap for h in heights), gap + side + sum(w + gap for w in widths))
+    lefts = [gap + side + sum(widths[:i]) + gap * i for i in range(columns)]
+    for left, width, text in zip(lefts, widths, column_labels or (), strict=False):
+        sheet[:, gap : gap + line, left : left + width] = _text(text, font, line, width)
+    top = gap + head
+    for i, (row, height) in enumerate(zip(fitted, heights, strict=True)):
+        if row_labels:
+            middle = top + (height - line) // 2
+            sheet[:, middle : middle + line, gap:side] = _text(row_labels[i], font, line, side - gap)
+        for j, (image, (tall, wide)) in enumerate(zip(row, shapes[i], strict=True)):
+            y, x = top + (height - tall) // 2, lefts[j] + (widths[j] - wide) // 2
+            if image is not None:
+                sheet[:, y : y + tall, x : x + wide] = image
+            if captions:
+                strip = _text(captions[i][j], font, line, widths[j])
+                sheet[:, y + tall : y + tall + line, lefts[j] : lefts[j] + widths[j]] = strip
+        top += height + foot + gap
+    return sheet[None]
+
+
+def _fit(image: Tensor, cell: int) -> Tensor:
+    """(3, H, W) whose longer side is ``cell``."""
+    if image.ndim == 3:
+        image = image[None]
+    if image.ndim != 4 or image.shape[:2] != (1, 3):
+        raise InputError(f"A contact sheet takes images (1, 3, H, W), not {tuple(image.shape)}.")
+    return resize(image.detach().to("cpu", torch.float32), SizePolicy("long", cell))[0].clamp(0, 1)
+
+
+def _text_width(text: str, font: Any) -> int:
+    return int(font.getlength(text)) + 1
+
+
+def _text(text: str, font: Any, height: int, width: int) -> Tensor:
+    """Black on white, (1, height, width), cut with "..." where it is too long."""
+    # Pillow's own font knows ASCII alone: accents are dropped and anything else is shown as a question mark.
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    text = " ".join(plain.encode("ascii", "replace").decode().split())
+    if _text_width(text, font) > width:
+        while text and _text_width(text + "...", font) > width:
+            text = text[:-1]
+        text += "..."
+    strip = PILImage.new("L", (max(1, width), height), 255)
+    ImageDraw.Draw(strip).text((0, 0), text, fill=0, font=font)
+    return torch.from_numpy(np.array(strip))[None].float().div_(255)

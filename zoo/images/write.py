@@ -1,0 +1,160 @@
+"""Writing: a tensor becomes the bytes of a file, and a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from zoo.errors import ImageError, InputError, reason
+from zoo.images.sizes import MAX_PIXELS
+
+WRITE_FORMATS = {
+    ".bmp": "BMP",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+
+_ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
+_LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # limits of the formats' encoders
+
+
+def encode(image: Tensor, format: str = "png", *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
+    """(1, 3, H, W) or (3, H, W) -> the bytes of a file, for standard output.
+
+    Values are clamped to [0, 1] and rounded to 8 bits. ``format`` is an extension with or without its dot (png, jpg,
+    webp, tiff, bmp). ``alpha``, (1, 1, H, W) with the image's size, is put back in PNG, WebP and TIFF; elsewhere it is
+    dropped, and the picture is the one composited over white. ``quality`` 1 to 100 is for JPEG (never with reduced
+    chroma, which smears strokes of saturated colour) and WebP (lossless at 100).
+
+    Raises :class:`InputError` on a batch, another shape, dtype or size, or values that are not finite;
+    :class:`ImageError` on an unknown format or an image too large for it.
+    """
+    kind = _format_of("." + format.lower().lstrip("."), f"The format '{format}'")
+    if type(quality) is not int or not 1 <= quality <= 100:
+        raise InputError(f"quality is {quality!r}: give a whole number from 1 to 100.")
+    pixels = _eight_bits(image, 3, "image")
+    if alpha is not None:
+        mask = _eight_bits(alpha, 1, "alpha")
+        if mask.shape[:2] != pixels.shape[:2]:
+            raise InputError(
+                f"alpha is {mask.shape[1]} x {mask.shape[0]} pixels and the image {pixels.shape[1]} x "
+                f"{pixels.shape[0]}: resize one of them first."
+            )
+        if kind in _ALPHA_FORMATS:
+            pixels = np.concatenate([pixels, mask], -1)
+    if max(pixels.shape[:2]) > _LARGEST_SIDE.get(kind, MAX_PIXELS):
+        raise ImageError(
+            f"{kind} holds at most {_LARGEST_SIDE[kind]} pixels per side and the image is {pixels.shape[1]} x "
+            f"{pixels.shape[0]}: write PNG or TIFF."
+        )
+    options: dict[str, Any] = {
+        "JPEG": {"quality": quality, "subsampling": 0},
+        "WEBP": {"quality": quality, "lossless": quality == 100, "exact": quality == 100},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+    }.get(kind, {})
+    buffer = io.BytesIO()
+    try:
+        PILImage.fromarray(pixels).save(buffer, kind, **options)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"The image cannot be encoded as {kind} ({reason(error)}): choose another format.") from error
+    return buffer.getvalue()
+
+
+def write(path: str | os.PathLike[str], image: Tensor, *, alpha: Tensor | None = None, quality: int = 95) -> Path:
+    """Write one image in the format of its extension; arguments and errors as :func:`encode`. Returns the path.
+
+    Atomic: encoded in memory, written to a temporary file in the same folder, then renamed, so a failure leaves an
+    older file as it was and no temporary one. Raises :class:`ImageError` also where the place cannot be written.
+    """
+    path = _check_place(path)
+    data = encode(image, path.suffix, alpha=alpha, quality=quality)
+    target = Path(os.path.realpath(path))  # a link keeps pointing where it did
+    temporary = _temporary_for(target)
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ImageError(f"'{path}' cannot be written ({reason(error)}): choose another place.") from error
+    return path
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Fail now, and not after minutes of optimisation, where :func:`write` could not write there. Returns the path.
+
+    Raises :class:`ImageError` on an unknown extension, a folder in place of a file, or a folder that does not exist or
+    in which no file can be created (tried, since permissions do not tell of read-only and full file systems).
+    """
+    path = _check_place(path)
+    probe = _temporary_for(Path(os.path.realpath(path)))
+    try:
+        try:
+            probe.touch(exist_ok=False)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"'{path}' cannot be written ({reason(error)}): choose a folder in which you may create files."
+        ) from error
+    return path
+
+
+def _check_place(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ImageError(f"'{path}' is a folder: name the file to write in it, such as '{path / 'out.png'}'.")
+        _format_of(path.suffix.lower(), f"'{path}'")
+        folder = Path(os.path.realpath(path)).parent
+        if not folder.is_dir():
+            raise ImageError(
+                f"'{path}' cannot be written because its folder '{folder}' "
+                + ("is a file: choose another." if folder.exists() else "does not exist: create it first.")
+            )
+    except (OSError, ValueError) as error:
+        raise ImageError(f"'{path}' cannot be written ({reason(error)}): choose another place.") from error
+    return path
+
+
+def _format_of(extension: str, label: str) -> str:
+    if extension not in WRITE_FORMATS:
+        raise ImageError(f"{label} is not a format that the zoo writes: use {', '.join(WRITE_FORMATS)}.")
+    return WRITE_FORMATS[extension]
+
+
+def _temporary_for(target: Path) -> Path:
+    return target.with_name(f".{uuid.uuid4().hex}.tmp")
+
+
+def _eight_bits(image: Tensor, channels: int, what: str) -> np.ndarray:
+    """(1, C, H, W), (C, H, W), or (H, W) for one channel, in [0, 1] -> (H, W, C) uint8, rounded half up."""
+    shape = tuple(image.shape)
+    if channels == 1 and image.ndim == 2:
+        image = image[None]
+    if image.ndim == 4 and image.shape[0] > 1:
+        raise InputError(f"A batch of {shape[0]} images does not fit one file: write them one by one.")
+    if image.ndim == 4:
+        image = image.flatten(0, 1)
+    if image.ndim != 3 or image.shape[0] != channels or 0 in image.shape or not image.is_floating_point():
+        raise InputError(
+            f"The {what} is {image.dtype} of shape {shape}: give a float tensor (1, {channels}, H, W) in [0, 1]."
+        )
+    image = image.detach().to("cpu", torch.float32)
+    if not torch.isfinite(image).all():
+        raise InputError(f"The {what} holds values that are not finite (NaN or infinity) and was not written.")
+    return image.clamp(0, 1).mul(255).add_(0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
