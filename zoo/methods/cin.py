@@ -8,7 +8,7 @@ al. (2016) with conditional instance normalisation (eq. 5) after every convoluti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from zoo.nn.transformer import TransformBody, initialise, instance_norm
 from zoo.registry import load_registry
 from zoo.styles import TrainedStyle, find_styles, load_style, read_metadata, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.optimisers import make_optimiser
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state, resolve_checkpoint
 
@@ -195,19 +196,6 @@ class CINTaskConfig(Config):
             raise ConfigError("Option 'base' goes with 'add_style'.")
 
 
-class FactoredAdam(torch.optim.Adam):
-    """Adam whose groups have a ``factor`` on the learning rate that the schedule sets for all."""
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update. ``closure`` is not supported."""
-        rates = [group["lr"] for group in self.param_groups]
-        for group in self.param_groups:
-            group["lr"] = group["lr"] * group["factor"]
-        super().step()
-        for group, rate in zip(self.param_groups, rates, strict=True):
-            group["lr"] = rate
-
-
 class CINTask(TrainingTask):
     """All styles at once: every image of a batch is given one at random, and the loss is Johnson's (section 2)."""
 
@@ -278,7 +266,7 @@ class CINTask(TrainingTask):
         rows = [self.network.scale, self.network.shift]
         convolutions = [p for p in self.network.body.parameters() if p.requires_grad]
         groups = [{"params": rows, "factor": self.config.row_rate}, {"params": convolutions, "factor": 1.0}]
-        return FactoredAdam([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, config.beta2))
+        return make_optimiser([g for g in groups if g["params"]], config)
 
     def targets(self, rows: Tensor) -> dict[str, Tensor]:
         """Gram matrices (B, C, C) by layer of the trained styles numbered ``rows`` (from 0, old styles not counted)."""

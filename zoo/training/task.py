@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from zoo.config import Config, option
 from zoo.errors import ConfigError
 from zoo.registry import load_registry
+from zoo.training.optimisers import make_optimiser
 
 Batch = Mapping[str, Tensor]
 HeldOut = Mapping[str, Sequence[Tensor]]
@@ -42,14 +43,15 @@ class TrainConfig(Config):
     crop: int = option(256, "Side of the training crops in pixels.", ge=16)
     zoom: tuple[float, ...] = option((1.0, 1.0), "Lowest and highest enlargement of the crops, log-uniform.", gt=0)
     store: int = option(288, "Shorter side of the decoded images kept in the cache, in pixels.", ge=16)
-    lr: float = option(1e-3, "Learning rate of Adam.", gt=0)
+    optimiser: Literal["adam", "soap"] = option("adam", "Optimiser of the weights (zoo/training/optimisers.py).")
+    lr: float = option(1e-3, "Learning rate.", gt=0)
     schedule: Literal["constant", "inverse", "step", "cosine"] = option(
         "constant", "lr; lr / (1 + decay t); lr decay^(t div decay_every); or a cosine to zero at the end."
     )
     decay: float = option(0.0, "Constant of the schedules inverse and step.", ge=0)
     decay_every: int = option(1000, "Updates between two decays of the schedule step.", ge=1)
     warmup: int = option(0, "Updates over which the learning rate rises linearly from zero.", ge=0)
-    beta2: float = option(0.999, "Adam's decay of the squared gradients.", ge=0, lt=1)
+    beta2: float = option(0.999, "Decay of the squared gradients.", ge=0, lt=1)
     clip: float | None = option(None, "Largest norm of the gradient; above it, the gradient is scaled down.", gt=0)
     ema: float | None = option(None, "Export the moving average of the weights with this decay per update.", gt=0, lt=1)
     seed: int = option(0, "Seed of the data order, the crops and all noise.", ge=0)
@@ -112,10 +114,9 @@ class TrainingTask(nn.Module, ABC):
         return None
 
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
-        """The optimiser of ``network``: Adam. ``batches`` are there for one that measures something first; they are
+        """The optimiser of ``network``: the one that ``config`` names. ``batches`` are there for one that measures something first; they are
         None where a run goes on, whose optimiser gets its state from the checkpoint."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        return torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, config.beta2))
+        return make_optimiser([p for p in self.network.parameters() if p.requires_grad], config)
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
         """Figures on images that are never trained on, lists of (1, 3, H, W) by set. Without gradients."""

@@ -61,6 +61,7 @@ _KEPT = (
     "crop",
     "zoom",
     "seed",
+    "optimiser",
     "lr",
     "schedule",
     "decay",
@@ -312,7 +313,7 @@ class _Run:
         config, fabric = self.config, self.fabric
         lr = self._lr()
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("factor", 1.0)
         self._seed(self.step, fabric.global_rank)
         sums: dict[str, Tensor] = {}
         for part in range(config.accumulate):
