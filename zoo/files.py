@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all, their hashes and locks, and where packaged data lies.
+
+Everything that the zoo writes goes through :func:`replacing` or :func:`new_folder`, so a full disk, a read-only folder
+or a kill in the middle leaves what was there before and one sentence that names the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo.errors import ConfigError, ZooError
+
+PACKAGE = Path(__file__).parent
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes as 64 hex digits; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def temporary(path: Path) -> Path:
+    """Return an unused hidden name beside ``path``: short, because the name of ``path`` may be as long as names get."""
+    return path.with_name(f".{secrets.token_hex(8)}.part")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Iterator[Path]:
+    """Give the block a path to write to; its file becomes ``path`` in one move when the block ends without an error.
+
+    A link keeps pointing where it did. Whatever happens, no temporary file stays. An OSError, in the block too, is
+    raised as ``error``: one sentence with the path and the reason.
+    """
+    shown, target = Path(path), Path(os.path.realpath(path))
+    work = temporary(target)
+    try:
+        try:
+            yield work
+            _flush(work)
+            os.replace(work, target)
+        finally:
+            with contextlib.suppress(OSError):
+                work.unlink(missing_ok=True)
+    except OSError as failure:
+        raise error(f"{shown} cannot be written ({reason(failure)}): choose another place.") from failure
+
+
+def write(path: str | os.PathLike[str], data: bytes | memoryview | str, error: type[ZooError] = ConfigError) -> Path:
+    """Write a file in one move, text as UTF-8; return its path. Raises ``error`` where it cannot be written."""
+    with replacing(path, error) as work:
+        work.write_bytes(data.encode() if isinstance(data, str) else data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Iterator[Path]:
+    """Give the block an empty folder to fill; it takes the place of ``path``, and of what was there, when it ends.
+
+    Missing parents are made. A failing block leaves ``path`` as it was and nothing beside it; errors as in
+    :func:`replacing`.
+    """
+    target = Path(path)
+    work, old = temporary(target), temporary(target)
+    try:
+        try:
+            work.mkdir(parents=True)
+            yield work
+            if target.exists():
+                os.replace(target, old)
+            os.replace(work, target)
+        finally:
+            for rest in (work, old):
+                shutil.rmtree(rest, ignore_errors=True)
+    except OSError as failure:
+        raise error(f"{target} cannot be written ({reason(failure)}): choose another place.") from failure
+
+
+def place(source: Path, target: Path, error: type[ZooError] = ConfigError) -> None:
+    """Put the file ``source`` at ``target`` in one move: as a second name where the disk can, else as a copy."""
+    with replacing(target, error) as work:
+        try:
+            os.link(source, work)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, work)
+
+
+def reason(failure: OSError) -> str:
+    """Return why, in the system's own words: ``No space left on device``."""
+    return failure.strerror or str(failure)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file to the disk before it replaces another: a machine that stops must not leave an empty one."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+__all__ = ["PACKAGE", "new_folder", "place", "reason", "replacing", "sha256", "temporary", "write"]
