@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ from zoo.errors import ConfigError, ImageError
 
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
+
+
+def fail_after_writing(path: Path) -> None:
+    path.write_bytes(b"half")
+    raise RuntimeError
 
 
 def test_a_file_is_replaced_in_one_move(tmp_path: Path) -> None:
@@ -32,8 +39,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     files.write(path, b"old")
     with pytest.raises(RuntimeError), files.replacing(path) as work:
-        work.write_bytes(b"half")
-        raise RuntimeError
+        fail_after_writing(work)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -66,8 +72,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         (work / "a").write_text("1")
         assert not target.exists()
     with pytest.raises(RuntimeError), files.new_folder(target) as work:
-        (work / "b").write_text("2")
-        raise RuntimeError
+        fail_after_writing(work / "b")
     assert names(target) == ["a"]
     with files.new_folder(target) as work:
         (work / "b").write_text("2")
@@ -79,6 +84,18 @@ def test_a_folder_below_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"), files.new_folder(tmp_path / "a-file" / "folder"):
         pass
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = files.temporary(tmp_path / "a").name.replace(f"-{os.getpid()}-", f"-{int(ended.stdout)}-")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / left).write_text("half")
+    (tmp_path / "b" / left.replace(".part", "0.part")).mkdir()
+    own = files.temporary(tmp_path / "a").name
+    (tmp_path / "b" / own).write_text("still being written")
+    files.write(tmp_path / "b" / "c", "whole")
+    assert names(tmp_path / "b") == sorted([own, "c"])
 
 
 def test_place_gives_a_file_a_second_name(tmp_path: Path) -> None:

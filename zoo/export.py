@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo import __version__, images, weights
+from zoo import __version__, files, images, weights
 from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsError
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer
 
@@ -98,21 +98,15 @@ def export(
     model = _trace(_WholeImage(stylizer.as_network(mix), traits.multiple_of).eval(), traits.min_size)
     metadata = _metadata(stylizer, mix, licence)
     _describe(model, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        difference = _difference(temporary, stylizer, mix)
+    with files.replacing(path) as work:
+        work.write_bytes(model.SerializeToString())
+        difference = _difference(work, stylizer, mix)
         if not difference <= TOLERANCE:
             raise NumericalError(
                 f"{stylizer.name} was not exported: onnxruntime's picture differs from PyTorch's by {difference:.2g}, "
                 f"more than {TOLERANCE:g}."
             )
-        size = temporary.stat().st_size
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        size = work.stat().st_size
     return Exported(path, size, difference, metadata)
 
 
@@ -185,7 +179,7 @@ def _metadata(stylizer: Stylizer, mix: Mix, licence: str) -> dict[str, str]:
     }
     if stylizer.checkpoint is not None:
         facts["checkpoint"] = stylizer.checkpoint.name
-        facts["checkpoint_sha256"] = _sha256(stylizer.checkpoint)
+        facts["checkpoint_sha256"] = files.sha256(stylizer.checkpoint)
     return facts
 
 
@@ -213,11 +207,6 @@ def _difference(path: Path, stylizer: Stylizer, mix: Mix) -> float:
     photograph = images.read(source, size=size).pixels
     wanted = stylizer.stylize(photograph, mix).image
     return float((OnnxNetwork(path)(photograph) - wanted).abs().max())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -320,7 +309,7 @@ def _digest(stylizer: Stylizer, style: Mix) -> str:
 
     digest = hashlib.sha256(f"{source_digest()} {torch.__version__} {OPSET} {stylizer.config.digest}".encode())
     if stylizer.checkpoint is not None:
-        digest.update(_sha256(stylizer.checkpoint).encode())
+        digest.update(files.sha256(stylizer.checkpoint).encode())
     for code, weight in style:
         digest.update(f"{weight!r}".encode())
         _feed(digest, code.data)

@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from zoo.errors import ConfigError, ZooError
 
@@ -26,8 +30,33 @@ def sha256(path: Path) -> str:
 
 
 def temporary(path: Path) -> Path:
-    """Return an unused hidden name beside ``path``: short, because the name of ``path`` may be as long as names get."""
-    return path.with_name(f".{secrets.token_hex(8)}.part")
+    """Return an unused hidden name beside ``path``: short, because the name of ``path`` may be as long as names get.
+
+    It tells the machine and the process, so that what a killed one left is removed by the next that writes there.
+    """
+    _sweep(path.parent)
+    return path.with_name(f".zoo-{_HOST}-{os.getpid()}-{secrets.token_hex(6)}.part")
+
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_LEFT = re.compile(rf"\.zoo-{_HOST}-(\d+)-[0-9a-f]+\.part")
+_swept: set[str] = set()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine left in ``folder``; once per process, as folders may be large."""
+    key = os.path.realpath(folder)
+    if key in _swept:
+        return
+    _swept.add(key)
+    with contextlib.suppress(OSError), os.scandir(key) as entries:
+        for entry in entries:
+            found = _LEFT.fullmatch(entry.name)
+            if found and not psutil.pid_exists(int(found[1])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import filelock
 
+from zoo import files
 from zoo.bench.plan import Cell
 from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, read_rows
@@ -164,17 +164,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one move; ProtocolError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ProtocolError(f"{path} cannot be written: {error.strerror}.") from error
+    files.write(path, text, ProtocolError)
 
 
 def place(source: Path, target: Path, *, replace: bool = False) -> None:
@@ -185,17 +175,4 @@ def place(source: Path, target: Path, *, replace: bool = False) -> None:
     if target.exists() and not replace:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error
-    finally:
-        # Also after a success: where both are links to one file already, replacing does nothing.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    files.place(source, target, ProtocolError)

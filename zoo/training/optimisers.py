@@ -33,8 +33,8 @@ def make_optimiser(parameters: Iterable[Any], config: TrainConfig) -> torch.opti
         from pytorch_optimizer import SOAP
     except ImportError as error:
         raise ConfigError(
-            "Optimiser soap needs the package pytorch-optimizer: run \"pip install 'style-transfer-zoo[train]'\", or use "
-            "--optimiser adam."
+            "Optimiser soap needs the package pytorch-optimizer: run \"pip install 'style-transfer-zoo[train]'\", or "
+            "use --optimiser adam."
         ) from error
     # Momentum 0.95 is SOAP's own. No weight decay: neither paper has any, and the output's scale is the loss's to say.
     return SOAP(parameters, lr=config.lr, betas=(0.95, config.beta2), weight_decay=0.0, precondition_frequency=_EVERY)

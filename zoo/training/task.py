@@ -114,8 +114,8 @@ class TrainingTask(nn.Module, ABC):
         return None
 
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
-        """The optimiser of ``network``: the one that ``config`` names. ``batches`` are there for one that measures something first; they are
-        None where a run goes on, whose optimiser gets its state from the checkpoint."""
+        """The optimiser of ``network``: the one that ``config`` names. ``batches`` are there for one that measures
+        something first; they are None where a run goes on, whose optimiser gets its state from the checkpoint."""
         return make_optimiser([p for p in self.network.parameters() if p.requires_grad], config)
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ConfigError, ProtocolError
+from zoo.files import replacing
 from zoo.registry import load_registry
 
 if TYPE_CHECKING:
@@ -172,17 +172,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     written = []
     for form, metadata in (("pdf", {"CreationDate": None}), ("png", None)):
         target = folder / f"{name}.{form}"
-        temporary = folder / f".{name}.{os.getpid()}.{form}"
-        try:
+        for picture in (picture for axes in figure.axes for picture in axes.images):
+            # The PDF embeds pictures with their own pixels; on a raster they are filtered where they shrink.
+            picture.set_interpolation("none" if form == "pdf" else "auto")
+        with replacing(target, ProtocolError) as work:
             folder.mkdir(parents=True, exist_ok=True)
-            for picture in (picture for axes in figure.axes for picture in axes.images):
-                # The PDF embeds pictures with their own pixels; on a raster they are filtered where they shrink.
-                picture.set_interpolation("none" if form == "pdf" else "auto")
-            figure.savefig(temporary, format=form, metadata=metadata)
-            os.replace(temporary, target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise ProtocolError(f"{target} cannot be written: {error.strerror}.") from error
+            figure.savefig(work, format=form, metadata=metadata)
         written.append(target)
     return written

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.resources
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from urllib.parse import quote
 from zoo.bench.folder import Folder
 from zoo.bench.rows import latest, read_rows
 from zoo.errors import ProtocolError
+from zoo.files import new_folder
 from zoo.registry import load_registry
 from zoo.report.figures.canvas import short_names
 from zoo.report.page.content import facts, pictures_data, table_data
@@ -48,28 +47,12 @@ def write_page(
         "tables and statistics": (tables or run / "tables", "tables", _TABLES),
         "figures": (target.parent / "figures", "figures", _FIGURES),
     }
-    building = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(building)
+    with new_folder(target, ProtocolError) as building:
         for name in ("pictures", "thumbnails", "files"):
-            (building / name).mkdir(parents=True)
+            (building / name).mkdir()
         downloads = _downloads(files, building)
         _build(folder, run_file, building, dict(names or {}), downloads)
-        _move(building, target)
-    except OSError as error:
-        raise ProtocolError(f"The page {target} cannot be written: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return target / "index.html"
-
-
-def _move(building: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(building, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _build(folder: Folder, run_file: dict[str, Any], target: Path, names: dict[str, str], downloads: Any) -> None:
