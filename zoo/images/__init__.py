@@ -23,7 +23,7 @@ Sizes are (height, width), except where people write them: ``"exact:640x480"`` i
 """
 
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin, builtin_contents, builtin_styles
-from zoo.images.folders import READ_EXTENSIONS, list_images
+from zoo.images.folders import READ_EXTENSIONS, list_images, walk
 from zoo.images.read import Image, read
 from zoo.images.sheet import contact_sheet
 from zoo.images.sizes import MAX_PIXELS, MAX_SIDE, SizePolicy, resize
@@ -47,5 +47,6 @@ __all__ = [
     "list_images",
     "read",
     "resize",
+    "walk",
     "write",
 ]

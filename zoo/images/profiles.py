@@ -9,6 +9,10 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageCms
 
+# Relative colorimetric conversion with black point compensation keeps white and black up to rounding; a profile that
+# moves one of them by so many levels of 255 is damaged.
+_ENDS = 64
+
 
 def to_srgb(image: PILImage.Image, profile: bytes | None) -> PILImage.Image:
     """L, RGB, CMYK or LAB, with its embedded profile or None -> RGB in sRGB."""
@@ -54,7 +58,10 @@ def transform_to_srgb(profile: bytes | None, mode: str) -> tuple[str, ImageCms.I
         if mode == "CMYK":
             return mode, transform
         probe = _ramp() if mode == "L" else _lattice()
-        moved = np.array(ImageCms.applyTransform(probe, transform)).astype(int) - np.array(probe.convert("RGB"))
+        converted = np.array(ImageCms.applyTransform(probe, transform)).astype(int)
+        if converted[0, 0].max() > _ENDS or converted[-1, -1].min() < 255 - _ENDS:
+            return None  # black is not black any more, or white not white: a damaged curve or matrix
+        moved = converted - np.array(probe.convert("RGB"))
         return None if np.abs(moved).max() <= 1 else (mode, transform)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None

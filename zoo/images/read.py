@@ -18,17 +18,21 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from PIL import ImageCms, UnidentifiedImageError
+from PIL import ImageCms, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from zoo.errors import ImageError, reason
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin
 from zoo.images.profiles import grey_to_srgb, to_srgb, transform_to_srgb
+from zoo.images.repair import without_metadata, without_tiff_metadata
 from zoo.images.sizes import MAX_PIXELS, SizePolicy, resize
 
 # Named, so that a file of another kind never reaches Pillow's rarer decoders (EPS would start Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|II[*+]\x00|MM\x00[*+]|BM|GIF8[79]a", re.DOTALL)
+_SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|II[*+]\x00|II\x00\*|MM\x00[*+]|MM\*\x00|BM|GIF8[79]a", re.DOTALL
+)
+_HEAD = 16  # bytes that tell what a file is
 READABLE = "JPEG, PNG, WebP, TIFF, BMP and GIF"
 
 
@@ -71,8 +75,6 @@ def read(
     """
     policy = SizePolicy.parse(size)
     data, label, name = _fetch(source)
-    if not data:
-        raise ImageError(f"{label} is empty (zero bytes): give a file that holds an image.")
     rgb, alpha = _decode(data, label, max_pixels)
     height, width = rgb.shape[-2:]
     if alpha is not None:
@@ -93,47 +95,74 @@ def read(
 def _fetch(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[bytes, str, str]:
     """(bytes, label for messages, name) of a source."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source), "The image given as bytes", "image"
+        label = "The image given as bytes"
+        return _drain(io.BytesIO(source), label), label, "image"
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if text.startswith(BUILTIN_PREFIX):
             return _fetch_builtin(builtin(text.removeprefix(BUILTIN_PREFIX)))
-        return _read_bytes(Path(text)), f"'{text}'", Path(text).stem
+        return _read_file(Path(text)), f"'{text}'", Path(text).stem
     name = getattr(source, "name", None)
     stem = Path(name.strip("<>")).stem if isinstance(name, str) else "image"
     label = f"The stream '{stem}'"
     try:
-        data = source.read()
+        return _drain(source, label), label, stem
     except (OSError, ValueError) as error:
         raise ImageError(f"{label} cannot be read ({reason(error)}): give a file or an open binary stream.") from error
-    if not isinstance(data, bytes):
+
+
+def _drain(stream: BinaryIO, label: str) -> bytes:
+    """All bytes of a stream; what is no image is refused by its first bytes, since it may never end (/dev/zero)."""
+    head = stream.read(_HEAD)
+    if not isinstance(head, bytes):
         raise ImageError(f"{label} gives text: open it in binary mode ('rb').")
-    return data, label, stem
+    if not head:
+        raise ImageError(f"{label} is empty (zero bytes): give a file that holds an image.")
+    if len(head) < _HEAD:  # the end, or a pipe that hands out what it has
+        head += stream.read()
+    if not _SIGNATURE.match(head):
+        raise ImageError(f"{label} is not an image that the zoo reads: use {READABLE}.")
+    return head + stream.read()
 
 
 def _fetch_builtin(entry: BuiltinImage) -> tuple[bytes, str, str]:
     label = f"The built-in image '{entry.name}'"
     if not entry.path.is_file():
         raise ImageError(f"{label} is missing from this installation ('{entry.path}'): install the zoo again.")
-    data = _read_bytes(entry.path)
+    data = _read_file(entry.path)
     if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
         raise ImageError(f"{label} is not the file it was shipped as ('{entry.path}'): install the zoo again.")
     return data, label, entry.name
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise ImageError(f"'{path}' is a folder, not an image: name a file in it.")
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            return _drain(stream, f"'{path}'")
     except FileNotFoundError:
         raise ImageError(f"'{path}' does not exist: check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError(f"'{path}' cannot be read ({reason(error)}): check the path and its permissions.") from error
 
 
+class _DamagedError(ImageError):
+    """The bytes are of a known format, and a decoder gave them up."""
+
+
 def _decode(data: bytes, label: str, max_pixels: int) -> tuple[Tensor, Tensor | None]:
     """Bytes of a file -> upright (1, 3, H, W) in [0, 1], sRGB, not composited, and alpha (1, 1, H, W) or None."""
+    try:
+        return _decode_whole(without_tiff_metadata(data), label, max_pixels)
+    except _DamagedError:
+        lean = without_metadata(data)
+        if lean is None:
+            raise
+    return _decode_whole(lean, label, max_pixels)
+
+
+def _decode_whole(data: bytes, label: str, max_pixels: int) -> tuple[Tensor, Tensor | None]:
     with _pillow_at_ease():
         try:
             with PILImage.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
@@ -149,18 +178,16 @@ def _decode(data: bytes, label: str, max_pixels: int) -> tuple[Tensor, Tensor | 
             raise
         except UnidentifiedImageError as error:
             deep = _decode_tiff(data, label, max_pixels) if data[:2] in (b"II", b"MM") else None
-            if deep is None and _SIGNATURE.match(data):
-                raise _damaged(label, "its header cannot be understood") from error
             if deep is None:
-                raise ImageError(f"{label} is not an image that the zoo reads: use {READABLE}.") from error
+                raise _damaged(label, "its header cannot be understood") from error
             rgb, alpha, orientation = deep
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(label, reason(error)) from error
     return _upright(_to_tensor(rgb), orientation), None if alpha is None else _upright(_to_tensor(alpha), orientation)
 
 
-def _damaged(label: str, why: str) -> ImageError:
-    return ImageError(f"{label} is damaged or cut short ({why}): fetch or export it again.")
+def _damaged(label: str, why: str) -> _DamagedError:
+    return _DamagedError(f"{label} is damaged or cut short ({why}): fetch or export it again.")
 
 
 def _check_pixels(size: tuple[int, int], label: str, max_pixels: int) -> None:
@@ -304,9 +331,10 @@ _ease_stack = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def _pillow_at_ease() -> Iterator[None]:
-    """Lift Pillow's pixel limit (ours is checked instead) and hush its remarks on metadata, then restore both.
+    """Lift Pillow's pixel limit (ours is checked instead) and its limit of one PNG text, hush its remarks on metadata,
+    and restore all of them.
 
-    Both are settings of the whole process, so nested and parallel readers share one change: the first makes it and the
+    They are settings of the whole process, so nested and parallel readers share one change: the first makes it and the
     last undoes it.
     """
     global _ease_users, _ease_stack
@@ -317,6 +345,9 @@ def _pillow_at_ease() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             _ease_stack.callback(setattr, PILImage, "MAX_IMAGE_PIXELS", PILImage.MAX_IMAGE_PIXELS)
             PILImage.MAX_IMAGE_PIXELS = None
+            # Of a PNG's compressed texts and profile together; one profile of a printer exceeds the single megabyte.
+            _ease_stack.callback(setattr, PngImagePlugin, "MAX_TEXT_CHUNK", PngImagePlugin.MAX_TEXT_CHUNK)
+            PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
         _ease_users += 1
     try:
         yield

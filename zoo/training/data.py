@@ -36,8 +36,9 @@ _FORMAT = 1
 
 
 def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The image files of a folder (with all folders inside it), of a text file that lists one path a line, or of a
-    sequence of any of these; sorted within a folder, relative lines counted from the list's folder.
+    """Return the image files of a folder (with all folders inside it but hidden ones), of a text file that lists one
+    path a line, or of a sequence of any of these; sorted within a folder, relative lines counted from the list's
+    folder.
 
     Raises ImageError where a path does not exist, a list is no text in UTF-8, or nothing is found.
     """
@@ -46,8 +47,7 @@ def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     found: dict[str, Path] = {}
     for path in map(Path, source):
         if path.is_dir():
-            listed = sorted(p for p in path.rglob("*") if p.suffix.lower() in images.READ_EXTENSIONS and p.is_file())
-            listed = [p for p in listed if not p.name.startswith(".")]
+            listed = images.walk(path)
         elif path.suffix.lower() in (".txt", ".lst") and path.is_file():
             lines = (line.strip() for line in _read_list(path).splitlines())
             listed = [path.parent / line for line in lines if line and not line.startswith("#")]
