@@ -22,7 +22,7 @@ from zoo.images import Image
 from zoo.methods.adain import STYLE_TAPS, AdaINTraining, AdaINTrainingConfig, mean_std
 from zoo.methods.style_swap import StyleSwapTraining, StyleSwapTrainingConfig
 from zoo.registry import load_registry
-from zoo.stylizer import Context, Mix, StyleCode, Stylized, Stylizer
+from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer
 from zoo.training.export import read_metadata
 from zoo.training.join import join_checkpoints
 from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask, psnr
@@ -128,7 +128,7 @@ class Encoder:
         self.codes: list[weakref.ref[StyleCode]] = []
 
     def encode_style(self, style: Tensor, content_size: tuple[int, int]) -> StyleCode:
-        code = StyleCode("encoder", "", "", {"image": style})
+        code = StyleCode("encoder", "", Style(style), {"image": style})
         self.codes.append(weakref.ref(code))
         return code
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,10 +131,25 @@ def test_a_code_moves_and_knows_its_bytes() -> None:
     assert not made.data["image"].is_meta
 
 
+def test_a_style_is_hashed_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[object] = []
+
+    def sha256(*data: bytes) -> Any:
+        hashed.append(data)
+        return hashlib.sha256(*data)
+
+    monkeypatch.setattr("zoo.stylizer.hashlib", SimpleNamespace(sha256=sha256))
+    model = method()
+    made = code(model)
+    model.stylize(image(), made)
+    assert not hashed
+    assert len({made.style, made.label, made.to("cpu").style}) == len(hashed) == 1
+
+
 def test_a_code_is_refused_by_other_options_and_methods() -> None:
     model = method()
     made = code(model)
-    assert made.style == Style(image(seed=1)).hash
+    assert made.style == made.label == Style(image(seed=1)).hash
     with pytest.raises(InputError, match="encoded by echo with other options"):
         model.with_config(gain=2).stylize(image(), made)
     other = Echo(device="cpu", name="other")
@@ -415,6 +432,16 @@ def test_blending_is_between_content_and_result() -> None:
     quarter = model.stylize(content, made, strength=0.25).image
     torch.testing.assert_close(quarter, 0.75 * content + 0.25 * (1 - content))
     assert {call.strength for call in model.calls} == {1.0}
+
+
+def test_what_a_network_takes_beyond_the_range_is_cut_before_it_is_blended() -> None:
+    content = image()
+    for beyond, cut in ((lambda c: c + 9, 1.0), (lambda c: c - 9, 0.0)):
+        model = method(strength="blend", answer=beyond)
+        half = model.stylize(content, code(model), strength=0.5).image
+        torch.testing.assert_close(half, (content + cut) / 2)
+        (shown,) = _watch(model, content, strength=0.5)
+        assert torch.equal(shown, half)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
