@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import bench_runs
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from bench_fakes import Tint
 from PIL import Image
 from torch import nn
 
@@ -23,6 +25,7 @@ from zoo.bench.parameters import parameters
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
 from zoo.bench.supervise import Worker
+from zoo.bench.worker import _Session
 from zoo.nn import fused
 from zoo.report.tables import read_table
 
@@ -230,6 +233,22 @@ def test_the_account_of_a_run_explains_what_its_workers_did(measured):
 def row(metric: str, size: int, value: float | None, **changes: Any) -> Row:
     base = Row("r", "p@1", "m.x", None, None, "fp32", "a", "s", size, 0, 1.0, metric, 1.0, "s", "ok", "", "now")
     return dataclasses.replace(base, value=value, **changes)
+
+
+def test_a_method_of_trained_styles_has_no_time_of_encoding_one(tmp_path):
+    """It looks its network up; what that takes is part of both calls together."""
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    files = {name: tmp_path / f"{name}.png" for name in ("content", "style", "output")}
+    for name in ("content", "style"):
+        Image.fromarray(picture).save(files[name])
+    job = {"timing": {"warmup": 0, "repeats": 2, "budget": 9.0}}
+    found = {}
+    for styles in ("any", "trained"):
+        model = type("Either", (Tint,), {"traits": dataclasses.replace(Tint.traits, styles=styles)})(device="cpu")
+        numbers = _Session(SimpleNamespace(job=job), model, 0).measure({**files, "strength": 1.0, "seed": 0})
+        found[styles] = {number["metric"]: number["value"] for number in numbers}
+    assert found["any"].keys() - found["trained"].keys() == {"seconds.encode_style"}
+    assert found["trained"]["seconds.whole"] >= found["trained"]["seconds.stylize"]
 
 
 def test_the_account_adds_up_what_does_not_overlap():

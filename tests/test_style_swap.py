@@ -369,6 +369,19 @@ def test_loss_is_that_of_equation_6() -> None:
     assert losses["total"] == losses["feature"] + losses["tv"] + losses["pixel"]
 
 
+def test_total_variation_weighs_what_it_does_in_the_authors_updates() -> None:
+    """train-vgg-decoder.lua: 1e-6 of the sum of squared differences over 2 photographs, 2 paintings and 4 swaps."""
+    torch.manual_seed(0)
+    task = StyleSwapTraining()
+    batch = _batch(side=16)
+    with torch.no_grad():
+        found = task.loss(batch)["tv"]
+        features = task.encoder(torch.cat([batch["content"], batch["style"]]))[TAP]
+        target = torch.cat([features, *task._swaps(*features.split(2))])
+        wanted = 1e-6 * 2 * total_variation(task.invert(target).float()) / target.square().mean()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize(("swaps", "expected"), [(None, 9), (0, 0), (4, 4)])
 def test_the_number_of_swaps_is_an_option(swaps: int | None, expected: int) -> None:
     task = StyleSwapTraining(StyleSwapTrainingConfig(swaps=swaps))

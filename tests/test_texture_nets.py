@@ -102,6 +102,22 @@ def test_circular_padding_has_no_seam() -> None:
     assert (apart(rolled) - torch.roll(apart(noise), (4, 12), (2, 3))).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_the_first_papers_network_normalises_each_image_by_itself() -> None:
+    """As the authors' network does, which is never taken out of training mode and sees one image at a time."""
+    torch.manual_seed(0)
+    network = Pyramid(3, 6, "batch", True)
+    for name, buffer in network.named_buffers():
+        if "running" in name:
+            buffer.uniform_(1, 9)
+    images, noise = torch.rand(2, 3, 16, 24), draw(network, 1, (16, 24), torch.Generator().manual_seed(2))
+    batch = network.eval()(with_image(network, images, noise))
+    as_theirs = [network.train()(with_image(network, image, noise)) for image in images.split(1)]
+    torch.testing.assert_close(batch, torch.cat(as_theirs), atol=1e-5, rtol=1e-4)
+    together = network.train()(with_image(network, images, noise))
+    assert (together - batch).abs().max() > 1e-3
+
+
 def test_the_image_is_pooled_to_every_scale() -> None:
     network = Pyramid(3, 6, "batch", True)
     image = torch.rand(2, 3, 8, 12)

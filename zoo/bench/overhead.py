@@ -8,8 +8,8 @@ from typing import Any
 
 from zoo.bench.rows import Row
 
-# Rows whose samples are stretches of time that do not overlap: the timed calls.
-_TIMED = ("seconds.encode_style", "seconds.stylize")
+# The row whose samples are the timed calls.
+_TIMED = "seconds.whole"
 # Rows whose value is such a stretch: what a worker does beside the timed calls.
 _ITEMS = ("seconds.import", "seconds.load", "seconds.warmup", "seconds.extra", "seconds.files")
 
@@ -36,7 +36,7 @@ def account(rows: Iterable[Row], entry: Mapping[str, Any]) -> Account:
     for row in rows:
         if row.run_id != entry["run_id"] or row.value is None:
             continue
-        if row.metric in _TIMED:
+        if row.metric == _TIMED:
             items["measured"] += sum(row.samples)
         elif row.metric in _ITEMS:
             items[row.metric] += row.value

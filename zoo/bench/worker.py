@@ -15,8 +15,8 @@ What the numbers are:
     seconds.load          building the method, weights included
     seconds.first         the first call in this process, encoding excluded; one-time costs of the libraries included.
                           An optimisation method is stopped after its first step
-    seconds.encode_style  median of the repeats after warm-up
-    seconds.stylize       the same, with the style encoded already
+    seconds.encode_style  median of the repeats after warm-up; none of a method of trained styles, which encodes nothing
+    seconds.stylize       the same of one picture, with the style encoded already
     seconds.whole         the same of both together, as they follow each other in every repeat
                           ``.iqr`` from four repeats up, ``.p95`` from twenty
     seconds.step          optimisation methods: mean over the steps of all timed calls, first steps excluded
@@ -202,7 +202,8 @@ class _Session:
         steps = [step for clock in clocks for step in clock.steps]
         if steps:
             result.append(measurement("seconds.step", statistics.fmean(steps), "s"))
-        result += _timed("seconds.encode_style", encoding)
+        if self.model.traits.styles == "any":
+            result += _timed("seconds.encode_style", encoding)
         result += _timed("seconds.stylize", stylizing)
         result += _timed("seconds.whole", whole)
         result.append(measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB"))

@@ -104,8 +104,10 @@ whole image in the way of single patches; the scales stand in for the normalisat
     | stride 1 when the map ends before the last stride | the last patch that fits is always taken | no border is \
 left without features at any stride |
     | style of one image | mixes, masks of content and style, strength | blends of swapped features, region by region |
-    | TV weight 1e-7 (authors' code), pixel scale unstated | 1e-4 on half the squared differences in levels of 255 | \
-the zoo's one definition (zoo.nn.losses); with 1e-7 grain of single pixels is left all over the image |
+    | optimisation: the features' gradient divided by the sum of its absolute values, beside 1e-7 times the total \
+variation, squared differences of levels of 255 (authors' code) | the gradient of the mean squared error (equation 3), \
+beside 1e-4 times half those squares | the loss as the paper writes it, total variation as everywhere in the zoo \
+(zoo.nn.losses); with 1e-7 grain of single pixels is left all over the image |
     | result of the last step | evaluated image of lowest loss | Adam's last step is not its best |
 
     How far bf16 and fp16 are from float32 (matches, features, pictures) is measured by
@@ -258,7 +260,8 @@ class StyleSwapTrainingConfig(Config):
     """The loss of the inverse network and where it starts; the defaults are the paper's."""
 
     swaps: int | None = option(None, "Swapped maps per batch, each of its own pair of images; none is all pairs.", ge=0)
-    tv_weight: float = option(1e-6, "Weight of the total variation against the features' mean error.", ge=0)
+    # train-vgg-decoder.lua: 1e-6, of the sum of squares over the 8 images of an update; here of half their mean.
+    tv_weight: float = option(1.6e-5, "Weight of the total variation against the features' mean error.", ge=0)
     pixel_weight: float = option(0.0, "Weight of the squared error of pixels, where features are not swapped.", ge=0)
     start: Literal["random", "least-squares"] = option("random", "How a new network's weights are found.")
     decoder: str | None = option(
@@ -280,6 +283,9 @@ class StyleSwapTraining(TrainingTask):
 larger batches |
     | orthogonal weights | Kaiming, least squares, or a decoder's | the last two start where random weights need \
 hours; see zoo.training.reconstruction |
+    | total variation: 1e-6 times the sum of squared differences over the 8 images of an update (authors' code) | 1.6e-5 \
+times half that sum per image | the same gradient, whatever the batch; the shipped network was trained with 1e-6, a \
+sixteenth of it |
     | features alone | ``pixel_weight``, default 0 | the image behind unswapped features is known, and pixels tell \
 colour and contrast directly |
     | Adam | ``whiten``, default off | as in zoo.training.reconstruction |

@@ -51,7 +51,12 @@ class TextureNetsConfig(Config):
 
 
 class Normalisation(nn.Module):
-    """Batch (v1) or instance (v2) normalisation with a scale and shift per channel."""
+    """Normalisation with a scale and shift per channel: in training over the batch (v1) or each image (v2).
+
+    A trained network normalises every image by itself. The authors' code never leaves training mode and gives the v1
+    network one photograph at a time, so its batch is that image. The running statistics tell a checkpoint of v1 from
+    one of v2; nothing is computed from them.
+    """
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
@@ -62,10 +67,10 @@ class Normalisation(nn.Module):
             self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not hasattr(self, "running_mean"):
+        if not (self.training and hasattr(self, "running_mean")):
             return instance_norm(x, self.weight, self.bias)
         mean, var = self.running_mean, self.running_var
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training)  # type: ignore[arg-type]  # buffers
+        return F.batch_norm(x, mean, var, self.weight, self.bias, training=True)  # type: ignore[arg-type]  # buffers
 
 
 class Block(nn.Module):
@@ -195,7 +200,9 @@ class TextureNets(Stylizer):
 
     | paper | v1 | v2 | why |
     |---|---|---|---|
-    | normalisation | batch | instance (2017) | |
+    | normalisation in training | batch | instance (2017) | |
+    | the same in use | each image by itself | each image by itself | the authors' v1 never leaves training mode and \
+runs one image at a time; its textures, drawn four at a time, are normalised together there |
     | non-linearity | leaky ReLU | ReLU | as the authors' two versions |
     | scales: textures, stylisation | 5, 6 | 6, 6 | v1 the paper's; v2 the code's |
     | input when stylising | image and noise | image | the improved paper drops the noise |

@@ -66,8 +66,8 @@ class WCT(Stylizer):
 
     | paper / authors' code | here | why |
     |---|---|---|
-    | SVD of the feature map (code) | eigendecomposition of the C x C covariance in float64 | the same subspaces; \
-independent of the image's size, and safe where the covariance is singular |
+    | SVD of the C x C covariances in float32 (code) | their eigendecomposition in float64 | the same for a symmetric \
+matrix, 20 ms instead of 33 at relu5_1; float64 because whitening enlarges the flattest directions up to 300 times |
     | alpha 0.6; 1 for textures | strength 1 unless asked otherwise (``wct.paper``: 0.6), \
 in textures too (``texture_strengths``) | one meaning of strength for all methods |
     | two styles by averaging their coloured features | weighted average of the styles' maps, applied once | any \

@@ -1,11 +1,13 @@
 """The perceptual loss behind every per-style network: content and style as a frozen network sees them.
 
 Johnson, Alahi and Fei-Fei, *Perceptual Losses for Real-Time Style Transfer and Super-Resolution*, ECCV 2016, section
-3.2, in the units of the authors' code (jcjohnson/fast-neural-style), so that their weights can be copied:
+3.2, in the units of the authors' code (jcjohnson/fast-neural-style), so that their weights can be copied, but that of
+the total variation, which depends on their batch:
 
 - content: mean squared difference of features (eq. 2) at one layer of a network that sees levels of 255;
 - style: for each layer the mean squared difference of Gram matrices F F^T / (C H W) (eqs. 3, 4), summed over layers;
-- total variation: half the sum of squared differences of neighbouring pixels in levels of 255, per image.
+- total variation: half the sum of squared differences of neighbouring pixels in levels of 255, per image. Their code
+  sums it over the batch, of which the other terms are means: 1e-6 in batches of 4 is 4e-6 here, in batches of any size.
 
 In these units a style term can be ten thousand or ten million, as the style image has it. With ``relative`` each is a
 fraction instead, so that one set of weights suits every style: the content's squared error over the mean square of the

@@ -19,7 +19,7 @@ from zoo.errors import NumericalError
 from zoo.nn.gram import gram
 
 # Directions with less variance are dropped from whitening and colouring: the threshold of the authors' code
-# (UniversalStyleTransfer, lib/utils.lua), in units of the normalised VGG's features, whose mean is 1.
+# (UniversalStyleTransfer, test_wct.lua), in units of the normalised VGG's features, whose mean is 1.
 SMALLEST_EIGENVALUE = 1e-5
 # Features pass through float32 in strips of so many bytes, which stay in the processor's cache: a float32 copy of
 # relu1_1 at 1024 x 1024 would be 268 MB, and writing it costs more than the sums over it.

@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo.bench.folder import Folder
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.rows import Row, latest, read_rows
+from zoo.bench.rows import Row, read_rows
 from zoo.errors import ProtocolError
 from zoo.registry import Registry, load_registry
 from zoo.report import statistics
@@ -26,7 +26,7 @@ from zoo.report.forms import MISSING, Entry, Form, Group, Heading
 from zoo.report.present import number
 from zoo.report.scores import gather
 from zoo.report.statistics import Interval
-from zoo.report.tables import Direction
+from zoo.report.tables import Direction, counted_rows
 
 Verdict = Literal["worse", "better", "same", "unsure"]
 
@@ -169,7 +169,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     run_file = folder.read_run()
     if run_file is None:
         raise ProtocolError(f"{path} holds no results: run 'zoo bench --out {path}' first.")
-    return run_file, latest(read_rows(folder.rows))
+    return run_file, counted_rows(read_rows(folder.rows), load_registry())
 
 
 def _change(before: list[Row], after: list[Row], metric: str, registry: Registry, tolerance: float) -> Change | None:

@@ -131,7 +131,7 @@ class Table:
 def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry | None = None) -> Table:
     """The table of all rows that count; ProtocolError where rows belong to another protocol than run.json."""
     registry = registry or load_registry()
-    counted = latest(rows)
+    counted = counted_rows(rows, registry)
     identity = run_file["protocol"]
     strangers = {row.protocol for row in counted} - {identity["id"]}
     if strangers:
@@ -180,6 +180,19 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     return Table(
         identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order, missing
     )
+
+
+def counted_rows(rows: Iterable[Row], registry: Registry) -> list[Row]:
+    """The rows that count (:func:`zoo.bench.rows.latest`), without times of encoding a trained style.
+
+    Such a method looks its network up by the style's name or picture and encodes nothing; earlier runs timed even that.
+    """
+
+    def encodes_nothing(row: Row) -> bool:
+        entry = method_entry(row.method, registry) if row.metric.startswith("seconds.encode_style") else None
+        return entry is not None and entry.taxonomy.styles != "any"
+
+    return [row for row in latest(rows) if not encodes_nothing(row)]
 
 
 def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
