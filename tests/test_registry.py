@@ -272,6 +272,14 @@ def test_every_class_is_there_and_importable(reference: str) -> None:
     assert import_object(reference).__name__ == name
 
 
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_the_taxonomy_says_what_the_traits_say(name: str) -> None:
+    """Tables and plans read the one, the harness the other: which styles a method takes, and whether it optimises."""
+    entry, traits = OWN[name], import_object(OWN[name].implementation).traits
+    assert (entry.taxonomy.styles == "any") == (traits.styles == "any")
+    assert (entry.taxonomy.optimises == "image") == (traits.kind == "optimisation")
+
+
 LABELS = [f"{name}.{tag}" for name, entry in REGISTRY.methods.items() for tag in entry.tags]
 
 

@@ -45,7 +45,7 @@ MEASURES: dict[str, Measure] = {
             scope="process",
             ranked=False,
         ),
-        Measure("seconds.encode_style", "encoding the style, median", "s", "encode style"),
+        Measure("seconds.encode_style", "encoding the style, median; none of trained styles", "s", "encode style"),
         Measure("seconds.encode_style.iqr", "encoding the style, interquartile range", "s"),
         Measure("seconds.encode_style.p95", "encoding the style, 95th percentile", "s"),
         Measure("seconds.step", "one step of the optimisation", "s", "step"),
