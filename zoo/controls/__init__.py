@@ -1,0 +1,13 @@
+"""What wraps any method: a control is a :class:`~zoo.stylizer.Stylizer` around another, so controls nest.
+
+::
+
+    model = Photorealism(Color(zoo.load("adain"), "coral"))
+    picture = model(photo, painting)
+"""
+
+from zoo.controls.base import Control
+from zoo.controls.color import Color
+from zoo.controls.photorealism import Photorealism
+
+__all__ = ["Color", "Control", "Photorealism"]

@@ -1,0 +1,75 @@
+"""Stylizing in the content's own colors, around any method.
+
+Gatys, Bethge, Hertzmann, Shechtman, *Preserving Color in Neural Artistic Style Transfer*, 2016: transfer the luminance
+alone (section 4), or give the style image the content's colors first (section 3). The arithmetic is zoo/color.py's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from zoo.color import grey, luminance, recolor_style, with_luminance
+from zoo.controls.base import Control
+from zoo.errors import ConfigError, UnsupportedError
+from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits
+
+Keep = Literal["luminance", "coral"]
+
+
+class Color(Control):
+    """Keep the content's colors with any method.
+
+    ``keep``: ``luminance`` stylizes a gray content by a gray style and puts the content's chroma back; ``coral`` gives
+    the style image the mean and covariance of the content's colors before it is encoded. A style is then encoded anew
+    for every content. Raises ConfigError for another ``keep``; UnsupportedError for ``coral`` with a style that has a
+    name but no image, because its colors are in its weights.
+    """
+
+    def __init__(self, model: Stylizer, keep: Keep) -> None:
+        if keep not in get_args(Keep):
+            raise ConfigError(f"Colors are kept by {' or '.join(get_args(Keep))}, not {keep!r}.")
+        self.keep = keep
+        super().__init__(model)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"keep": self.keep}
+
+    def _traits(self, inner: Traits) -> Traits:
+        # Each content has colors of its own. A texture has no content whose colors it could keep.
+        return dataclasses.replace(inner, batched=False, texture=False)
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        if style.image is None:
+            if self.keep == "coral":
+                raise UnsupportedError(
+                    f"The colors of a trained style are in its weights: use luminance, not coral, with {self.name}."
+                )
+            return self._kept(style, content_size)
+        return {name: value for name, value in vars(style).items() if value is not None}
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        size = (content.shape[-2], content.shape[-1])
+        parts = []
+        for code, weight in style:
+            if "code" in code.data:
+                parts.append((StyleCode(**code.data["code"]), weight))
+                continue
+            own = Style(**code.data)
+            own = dataclasses.replace(own, image=recolor_style(code.data["image"], content, self.keep))
+            parts.append((self.model.encode_style(own, size), weight))
+        if self.keep == "coral":
+            return self._call(content, Mix(parts), call)
+
+        def finish(image: Tensor) -> Tensor:
+            return with_luminance(content, luminance(image)).clamp(0, 1)
+
+        result = self._call(grey(content), Mix(parts), call, finish)
+        return dataclasses.replace(result, image=finish(result.image))
+
+
+__all__ = ["Color", "Keep"]
