@@ -2,7 +2,9 @@
 
     import zoo
 
-    model = zoo.load("gatys", num_steps=300)
+    zoo.stylize("photo.jpg", "painting.jpg", method="wct", strength=0.7).save("out.png")
+
+    model = zoo.load("gatys", num_steps=300)          # tensors in, tensors out
     photo, painting = zoo.read("builtin:astronaut"), zoo.read("builtin:swirls")
     zoo.write("out.png", model(photo.pixels, painting.pixels))
 
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from zoo.front import stylize
     from zoo.images import read, write
     from zoo.registry import load, load_registry
     from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer, Traits
@@ -25,6 +28,7 @@ _HOMES = {
     "load": "zoo.registry",
     "load_registry": "zoo.registry",
     "read": "zoo.images",
+    "stylize": "zoo.front",
     "write": "zoo.images",
     "Context": "zoo.stylizer",
     "Mix": "zoo.stylizer",
@@ -48,6 +52,7 @@ __all__ = [
     "load",
     "load_registry",
     "read",
+    "stylize",
     "write",
 ]
 

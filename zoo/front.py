@@ -1,0 +1,126 @@
+"""``zoo.stylize``: one photograph, one painting, one picture back, in whatever form the caller has them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from zoo.errors import InputError, UnknownNameError
+from zoo.images import SizePolicy, read, resize
+from zoo.stylizer import Mix, Style, Stylizer, check_images
+
+if TYPE_CHECKING:
+    Picture = str | os.PathLike[str] | bytes | PILImage.Image | np.ndarray | Tensor
+
+
+def stylize(
+    content: Picture,
+    style: Picture | Sequence[Picture],
+    method: str = "adain",
+    *,
+    size: SizePolicy | int | str | None = 512,
+    style_size: SizePolicy | int | str | None = 512,
+    weights: Sequence[float] | None = None,
+    strength: float = 1.0,
+    seed: int = 0,
+    preserve_color: str = "none",
+    device: str = "auto",
+    precision: str = "auto",
+    **options: Any,
+) -> PILImage.Image:
+    """Return ``content`` in the style of ``style`` as a PIL image, which a notebook shows.
+
+    Pictures are paths, ``builtin:NAME``, bytes of a file, PIL images, arrays (H, W, 3), (H, W, 4) or (H, W) of uint8 or
+    of floats in [0, 1], or tensors (3, H, W) or (1, 3, H, W) in [0, 1]. ``style`` may also be the name of a style that
+    ``method`` was trained on, or a list of styles that are mixed by ``weights`` (alike where none are given). ``size``
+    is the longer side in pixels, or any size that :func:`zoo.read` takes; None keeps each picture's own.
+    ``preserve_color`` is ``none``, ``luminance`` or ``coral``. ``options`` are the method's own, as ``zoo info METHOD``
+    lists them: ``num_steps=300``. The two models used last stay loaded, so that a second call is quick.
+
+    Raises ImageError (a file that is no picture), InputError (an array or tensor of another form, weights that do not
+    fit), UnknownNameError and ConfigError (method, options), UnsupportedError (a mix, say, where the method takes one).
+    """
+    model = _model(method, device, precision, preserve_color, tuple(sorted(options.items())))
+    photo = as_tensor(content, "content", size)
+    styles = list(style) if isinstance(style, list | tuple) else [style]
+    if not styles:
+        raise InputError("Give at least one style.")
+    shares = [1 / len(styles)] * len(styles) if weights is None else list(weights)
+    if len(shares) != len(styles):
+        raise InputError(f"Give one weight for each of the {len(styles)} styles, not {len(shares)}.")
+    area = (photo.shape[-2], photo.shape[-1])
+    codes = [model.encode_style(_style(one, model, style_size), area) for one in styles]
+    result = model.stylize(photo, Mix(list(zip(codes, shares, strict=True))), strength=strength, seed=seed)
+    return as_picture(result.image)
+
+
+@functools.lru_cache(maxsize=2)
+def _model(
+    method: str, device: str, precision: str, preserve_color: str, options: tuple[tuple[str, Any], ...]
+) -> Stylizer:
+    from zoo.controls import Color
+    from zoo.registry import load, load_registry
+
+    chosen = dict(options)
+    if preserve_color != "none" and any(spec.name == "preserve_color" for spec in load_registry().options(method)):
+        # The method keeps colors inside its loss, which is better than around it.
+        return load(method, device=device, precision=precision, preserve_color=preserve_color, **chosen)
+    model = load(method, device=device, precision=precision, **chosen)
+    return model if preserve_color == "none" else Color(model, preserve_color)  # type: ignore[arg-type]  # it checks
+
+
+def _style(style: Picture, model: Stylizer, size: SizePolicy | int | str | None) -> Style:
+    if isinstance(style, str) and model.style_names and not os.path.exists(style) and ":" not in style:
+        if style not in model.style_names:
+            raise UnknownNameError("style", style, model.style_names, f"({model.name})")
+        return Style(name=style)
+    return Style(as_tensor(style, "style", size))
+
+
+def as_tensor(picture: Picture, role: str = "picture", size: SizePolicy | int | str | None = None) -> Tensor:
+    """Return a picture in any form as (1, 3, H, W) float32 RGB in [0, 1] of ``size``; transparency becomes white."""
+    if isinstance(picture, str | os.PathLike | bytes):
+        return read(picture, size=size).pixels
+    if isinstance(picture, PILImage.Image):
+        rgba = picture.convert("RGBA")
+        pixels = torch.from_numpy(np.asarray(rgba).copy()).permute(2, 0, 1)[None].float() / 255
+        tensor = pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:])
+    elif isinstance(picture, np.ndarray):
+        tensor = _from_array(picture, role)
+    elif isinstance(picture, Tensor):
+        tensor = (picture[None] if picture.dim() == 3 else picture).detach().float()
+    else:
+        raise InputError(f"The {role} must be a path, a PIL image, an array or a tensor, not {type(picture).__name__}.")
+    if tensor.dim() == 4 and tensor.shape[0] != 1:
+        raise InputError(f"The {role} must be one picture, not a batch of {tensor.shape[0]}: call once for each.")
+    check_images(tensor, role)
+    return resize(tensor, SizePolicy.parse(size)).contiguous()
+
+
+def _from_array(array: np.ndarray, role: str) -> Tensor:
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=-1)
+    if array.ndim != 3 or array.shape[-1] not in (3, 4):
+        raise InputError(f"An array of a {role} must have shape (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
+    if array.dtype == np.uint8:
+        array = array.astype(np.float32) / 255
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"An array of a {role} must hold uint8 or floats in [0, 1], not {array.dtype}.")
+    pixels = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(2, 0, 1)[None]
+    return pixels if pixels.shape[1] == 3 else pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:])
+
+
+def as_picture(image: Tensor) -> PILImage.Image:
+    """Return (1, 3, H, W) in [0, 1] as an 8-bit PIL image, rounded half up as :func:`zoo.write` does."""
+    array = image[0].detach().cpu().clamp(0, 1).mul(255).add_(0.5).to(torch.uint8).permute(1, 2, 0)
+    return PILImage.fromarray(array.contiguous().numpy())
+
+
+__all__ = ["as_picture", "as_tensor", "stylize"]
