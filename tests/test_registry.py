@@ -338,13 +338,13 @@ def _python(code: str, *folders: Path) -> Any:
     return json.loads(run.stdout)
 
 
-def test_the_listing_imports_neither_torch_nor_a_method() -> None:
+def test_the_listing_imports_neither_torch_nor_pandas_nor_a_method() -> None:
     code = """
 import json, sys
 import zoo
 registry = zoo.load_registry()
 options = {name: len(registry.options(name)) for name in registry.methods}
-heavy = [m for m in sys.modules if m.split(".")[0] in ("torch", "torchvision", "timm", "zoo_tint")]
+heavy = [m for m in sys.modules if m.split(".")[0] in ("torch", "torchvision", "timm", "pandas", "zoo_tint")]
 heavy += [m for m in sys.modules if m.startswith(("zoo.methods.", "zoo.stylizer"))]
 print(json.dumps({"plugins": sorted(registry.plugins), "options": options, "heavy": heavy}))
 """

@@ -8,7 +8,7 @@
     photo, painting = zoo.read("builtin:astronaut"), zoo.read("builtin:swirls")
     zoo.write("out.png", model(photo.pixels, painting.pixels))
 
-Names load on first use, so that ``import zoo`` and the command line's listings stay free of torch.
+Names load on first use, so that ``import zoo`` and the command line's listings stay free of torch and pandas.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from zoo.front import stylize
     from zoo.images import read, write
     from zoo.registry import load, load_registry
+    from zoo.report.frame import results
     from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer, Traits
 
 _HOMES = {
     "load": "zoo.registry",
     "load_registry": "zoo.registry",
     "read": "zoo.images",
+    "results": "zoo.report.frame",
     "stylize": "zoo.front",
     "write": "zoo.images",
     "Context": "zoo.stylizer",
@@ -52,6 +54,7 @@ __all__ = [
     "load",
     "load_registry",
     "read",
+    "results",
     "stylize",
     "write",
 ]

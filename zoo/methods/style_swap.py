@@ -283,9 +283,9 @@ class StyleSwapTraining(TrainingTask):
 larger batches |
     | orthogonal weights | Kaiming, least squares, or a decoder's | the last two start where random weights need \
 hours; see zoo.training.reconstruction |
-    | total variation: 1e-6 times the sum of squared differences over the 8 images of an update (authors' code) | 1.6e-5 \
-times half that sum per image | the same gradient, whatever the batch; the shipped network was trained with 1e-6, a \
-sixteenth of it |
+    | total variation: 1e-6 times the sum of squared differences over the 8 images of an update (authors' code) | \
+1.6e-5 times half that sum per image | the same gradient, whatever the batch; the shipped network was trained with \
+1e-6, a sixteenth of it |
     | features alone | ``pixel_weight``, default 0 | the image behind unswapped features is known, and pixels tell \
 colour and contrast directly |
     | Adam | ``whiten``, default off | as in zoo.training.reconstruction |
