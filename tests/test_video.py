@@ -1,0 +1,367 @@
+"""Films in and out, motion, and frames kept together."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plugins.good.zoo_tint.tint import Tint, TintConfig
+from torch import Tensor
+
+from zoo import images
+from zoo.controls.video import Video
+from zoo.errors import ConfigError, DataError, UnknownNameError
+from zoo.stylizer import Mix, Style, Stylized
+from zoo.video import film as films
+from zoo.video import flow
+from zoo.video.clips import Clip, ClipOptions, builtin_clip
+from zoo.video.film import Film
+
+av = pytest.importorskip("av", reason="the extra video is not installed")
+pytest.importorskip("cv2", reason="the extra video is not installed")
+
+
+def moving(count: int, size: tuple[int, int] = (48, 64), shift: int = 2) -> list[Tensor]:
+    """A smooth random picture that moves ``shift`` pixels to the right with every frame."""
+    generator = torch.Generator().manual_seed(7)
+    height, width = size
+    wide = 0.5 + 0.5 * torch.rand(1, 3, height // 8 + 1, (width + shift * count) // 8 + 1, generator=generator)
+    picture = torch.nn.functional.interpolate(wide, scale_factor=8, mode="bicubic")[..., :height, :].clamp(0, 1)
+    at = [shift * (count - 1 - k) for k in range(count)]
+    return [picture[..., x : x + width].contiguous() for x in at]
+
+
+def encode(
+    path: Path,
+    frames: list[Tensor],
+    rate: int = 25,
+    times: list[int] | None = None,
+    rotate: int = 0,
+    fmt: str = "yuv444p",
+) -> Path:
+    """A film by PyAV directly; ``times`` in hundredths of a second make its rate variable."""
+    from av.video.reformatter import ColorRange, Colorspace
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=rate, options={"crf": "1", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[-2:], fmt
+        context = stream.codec_context
+        context.colorspace, context.color_range, context.time_base = 1, 1, Fraction(1, 100)
+        for number, frame in enumerate(frames):
+            array = frame[0].permute(1, 2, 0).mul(255).add(0.5).to(torch.uint8).contiguous().numpy()
+            made = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(
+                format=fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            made.pts = times[number] if times else number * 100 // rate
+            made.time_base = Fraction(1, 100)
+            out.mux(stream.encode(made))
+        out.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return encode(tmp_path_factory.mktemp("clip") / "clip.mp4", moving(10))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fmt", ["yuv444p", "yuv444p10le"])
+def test_colors_come_back_as_they_were(tmp_path: Path, fmt: str) -> None:
+    color = torch.tensor([200, 40, 90]).view(1, 3, 1, 1).expand(1, 3, 32, 32) / 255
+    frames = list(Clip(encode(tmp_path / "a.mp4", [color] * 2, fmt=fmt)).frames())
+    assert (frames[0].pixels - color).abs().max() <= 3 / 255
+
+
+def test_frames_rate_and_count(clip: Path) -> None:
+    opened = Clip(clip)
+    frames = list(opened.frames())
+    assert (opened.rate, opened.size, opened.count, len(frames)) == (25, (48, 64), 10, 10)
+    assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(10)])
+    for found, wanted in zip(frames, moving(10), strict=True):
+        assert (found.pixels - wanted).abs().mean() < 0.02
+    assert [f.time for f in opened.frames(skip=8)] == pytest.approx([8 / 25, 9 / 25])
+
+
+def test_start_duration_rate_and_size(clip: Path) -> None:
+    part = Clip(clip, ClipOptions(start=0.08, duration=0.2, size="exact:32"))
+    frames = list(part.frames())
+    assert (len(frames), part.count, part.size) == (5, 5, (32, 32))
+    assert frames[0].pixels.shape == (1, 3, 32, 32)
+    whole = [frame.pixels for frame in Clip(clip).frames()]
+    late = list(Clip(clip, ClipOptions(start=0.08, duration=0.2)).frames())
+    assert torch.equal(late[0].pixels, whole[2])
+    half = list(Clip(clip, ClipOptions(fps=Fraction(25, 2))).frames())
+    assert [int(np.argmin([(f.pixels - w).abs().mean() for w in whole])) for f in half] == [0, 2, 4, 6, 8]
+    double = list(Clip(clip, ClipOptions(fps=Fraction(50))).frames())
+    assert len(double) == 20
+
+
+def test_a_variable_rate_is_sampled_evenly(tmp_path: Path) -> None:
+    frames = moving(4)
+    path = encode(tmp_path / "vfr.mp4", frames, times=[0, 4, 24, 28])
+    shown = [f.pixels for f in Clip(path, ClipOptions(fps=Fraction(25))).frames()]
+    nearest = [int(np.argmin([(s - w).abs().mean() for w in frames])) for s in shown]
+    assert nearest == [0, 1, 1, 1, 1, 1, 2, 3]
+
+
+def test_a_folder_of_frames(tmp_path: Path) -> None:
+    for number, frame in enumerate(moving(3)):
+        images.write(tmp_path / f"{number}.png", frame)
+    opened = Clip(tmp_path, ClipOptions(fps=Fraction(25)))
+    assert (len(list(opened.frames())), opened.audio) == (3, None)
+    images.write(tmp_path / "9.png", torch.zeros(1, 3, 20, 20))
+    with pytest.raises(DataError, match="frames of one size"):
+        list(Clip(tmp_path).frames())
+
+
+def test_a_damaged_end_keeps_what_was_read(clip: Path, tmp_path: Path) -> None:
+    data = bytearray(encode(tmp_path / "whole.mkv", moving(30)).read_bytes())
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(bytes(data[: len(data) * 2 // 3]))
+    opened = Clip(path)
+    assert 3 <= len(list(opened.frames())) < 30
+
+
+@pytest.mark.parametrize("content", [b"", b"no film at all" * 50], ids=["empty", "text"])
+def test_what_is_no_film_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a film"):
+        Clip(tmp_path / "a.mp4")
+
+
+def test_other_places_are_one_sentence(tmp_path: Path, clip: Path) -> None:
+    with pytest.raises(DataError, match="check the path"):
+        Clip(tmp_path / "none.mp4")
+    with pytest.raises(DataError, match="no frame that can be read from second 99"):
+        Clip(clip, ClipOptions(start=99))
+    with pytest.raises(UnknownNameError, match="bikes"):
+        builtin_clip("bike")
+    for options in ({"start": -1}, {"duration": 0}, {"fps": Fraction(0)}, {"start": float("nan")}):
+        with pytest.raises(ConfigError):
+            ClipOptions(**options)
+
+
+def test_a_song_with_a_cover_is_no_film(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    with pytest.raises(DataError, match="no video stream"):
+        Clip(path)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".webm", ".gif", ""])
+def test_what_is_written_is_read_back(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "PART", 4)
+    frames, path = moving(10), tmp_path / f"out{ending}"
+    writer = Film(path, (48, 64), Fraction(25))
+    for frame in frames:
+        writer.add(frame)
+    writer.close()
+    found = [frame.pixels for frame in Clip(path, ClipOptions(fps=Fraction(25))).frames()]
+    assert len(found) == 10
+    for ours, wanted in zip(found, frames, strict=True):
+        assert (ours - wanted).abs().mean() < (0.06 if ending == ".gif" else 0.03)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+
+
+def test_odd_sizes_get_one_more_row_and_column(tmp_path: Path) -> None:
+    writer = Film(tmp_path / "out.mp4", (33, 47), Fraction(25))
+    for frame in moving(2, (33, 47)):
+        writer.add(frame)
+    writer.close()
+    assert Clip(tmp_path / "out.mp4").size == (34, 48)
+
+
+def test_a_broken_off_film_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "PART", 3)
+    frames, path = moving(10), tmp_path / "out.mp4"
+    writer = Film(path, (48, 64), Fraction(25), made_by={"style": "a"})
+    for number, frame in enumerate(frames[:8]):
+        writer.add(frame, {"number": torch.tensor(number)})
+    del writer  # as a kill leaves it: two whole parts, two frames lost
+    with pytest.raises(ConfigError, match="--resume"):
+        Film(path, (48, 64), Fraction(25), made_by={"style": "a"})
+    with pytest.raises(ConfigError, match="another style"):
+        Film(path, (48, 64), Fraction(25), made_by={"style": "b"}, resume=True)
+    again = Film(path, (48, 64), Fraction(25), made_by={"style": "a"}, resume=True)
+    assert (again.done, int(again.state()["number"])) == (6, 5)
+    for frame in frames[6:8]:
+        again.add(frame)
+    again.close(finished=False)
+    assert len(list(Clip(path).frames())) == 8  # playable to where it came
+    last = Film(path, (48, 64), Fraction(25), made_by={"style": "a"}, resume=True)
+    for frame in frames[last.done :]:
+        last.add(frame)
+    last.close()
+    assert len(list(Clip(path).frames())) == 10
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_sound_is_copied(tmp_path: Path) -> None:
+    source = tmp_path / "sound.mp4"
+    with av.open(str(source), "w") as out:
+        video, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=44100)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        for frame in moving(25):
+            array = frame[0].permute(1, 2, 0).mul(255).to(torch.uint8).contiguous().numpy()
+            out.mux(video.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        out.mux(video.encode())
+        for k in range(43):
+            tone = np.sin(np.arange(k * 1024, (k + 1) * 1024) / 20)[None].astype(np.float32)
+            piece = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            piece.sample_rate, piece.pts = 44100, k * 1024
+            out.mux(sound.encode(piece))
+        out.mux(sound.encode())
+    writer = Film(tmp_path / "out.mp4", (48, 64), Fraction(25), sound=Clip(source).audio, start=0.4)
+    for frame in moving(15):
+        writer.add(frame)
+    writer.close()
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        seconds = sum(f.samples for f in made.decode(audio=0)) / 44100
+    assert seconds == pytest.approx(0.6, abs=0.06)
+
+
+def test_places_that_do_not_take_a_film(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"end it in \.mp4"):
+        Film(tmp_path / "out.avi", (48, 64), Fraction(25))
+    with pytest.raises(ConfigError, match="make it first"):
+        Film(tmp_path / "none" / "out.mp4", (48, 64), Fraction(25))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("kept")
+    with pytest.raises(ConfigError, match="not empty"):
+        Film(tmp_path / "full", (48, 64), Fraction(25))
+
+
+# -- motion -----------------------------------------------------------------------------------------------------------
+
+
+def test_warp_moves_by_whole_pixels_exactly() -> None:
+    image = torch.rand(1, 3, 12, 16)
+    by = torch.zeros(1, 2, 12, 16)
+    torch.testing.assert_close(flow.warp(image, by), image, atol=1e-6, rtol=0)
+    by[:, 0], by[:, 1] = 3, -2
+    torch.testing.assert_close(flow.warp(image, by)[..., 2:, :-3], image[..., :-2, 3:], atol=1e-5, rtol=0)
+
+
+def test_the_motion_of_a_moving_picture_is_found_and_trusted() -> None:
+    first, second = moving(2, (64, 96))
+    forward, backward = flow.estimate(first, second), flow.estimate(second, first)
+    inside = (..., slice(16, -16), slice(16, -16))
+    assert (forward[0, 0][inside[1:]].median() - 2).abs() < 0.3
+    trusted = flow.reliability(forward, backward)
+    assert trusted[inside].mean() > 0.9
+    assert not flow.is_cut(trusted)
+    error = (flow.warp(first, backward) - second).abs()
+    assert float((error * trusted).mean()) < float((first - second).abs().mean()) / 3
+
+
+def test_what_was_hidden_or_outside_is_not_trusted() -> None:
+    still = torch.zeros(1, 2, 20, 30)
+    assert flow.reliability(still, still).min() == 1
+    away = still.clone()
+    away[:, 0] = -5.0  # the previous frame ended five pixels before
+    trusted = flow.reliability(-away, away)
+    assert trusted[..., :4].max() == 0
+    assert trusted[..., 8:].min() == 1
+    assert flow.reliability(away, away)[..., 8:].max() == 0  # there and back do not agree
+    border = still.clone()
+    border[..., 15:] = 1.0
+    assert flow.reliability(-border, border)[..., 14:16].max() == 0
+
+
+def test_another_shot_is_a_cut() -> None:
+    first, second = moving(1, (64, 96))[0], torch.rand(1, 3, 64, 96)
+    trusted = flow.reliability(flow.estimate(first, second), flow.estimate(second, first))
+    assert flow.is_cut(trusted)
+
+
+def test_error_on_a_stereo_pair_with_ground_truth() -> None:
+    """DIS on scikit-image's motorcycle: end-point error under 3 pixels of disparity (2.6 where it was chosen)."""
+    from skimage import data
+
+    left, right, disparity = data.stereo_motorcycle()
+    first, second = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None].float() / 255 for x in (left, right))
+    found = flow.estimate(first, second)[0].numpy()
+    known = np.isfinite(disparity)
+    error = np.hypot(found[0] + disparity, found[1])[known].mean()
+    assert error < 3.0
+
+
+def test_flo_files(tmp_path: Path) -> None:
+    motion = np.random.default_rng(1).normal(size=(3, 4, 2)).astype("<f4")
+    path = tmp_path / "a.flo"
+    path.write_bytes(b"PIEH" + np.array([4, 3], "<i4").tobytes() + motion.tobytes())
+    assert np.array_equal(flow.read_flo(path)[0].permute(1, 2, 0).numpy(), motion)
+    for data, says in ((b"nothing", "no .flo"), (path.read_bytes()[:-3], "damaged")):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=says):
+            flow.read_flo(path)
+
+
+# -- frames kept together ---------------------------------------------------------------------------------------------
+
+
+class Flickering(Tint):
+    """Grain of its own for every call: what a film must not show."""
+
+    calls = itertools.count()
+
+    def _stylize(self, content: Tensor, style: Mix, call: Any) -> Stylized:
+        grain = torch.randn(content.shape, generator=torch.Generator().manual_seed(next(self.calls)))
+        return Stylized((content + 0.1 * grain).clamp(0, 1))
+
+
+def flicker(frames: list[Tensor]) -> float:
+    """Mean change along the true motion, two pixels a frame."""
+    pairs = itertools.pairwise(frames)
+    return float(np.mean([(b[..., 10:-8] - a[..., 8:-10]).abs().mean() for a, b in pairs]))
+
+
+def test_carrying_along_the_motion_halves_the_flicker() -> None:
+    contents = moving(6, (64, 96))
+    model = Flickering(TintConfig(grain=0.0))
+    code = model.encode_style(Style(contents[0]))
+    results = {keep: [frame.image for frame in Video(model, keep).frames(contents, code)] for keep in ("none", "warp")}
+    assert flicker(results["warp"]) < flicker(results["none"]) / 2
+
+
+def test_a_resumed_stream_equals_an_unbroken_one() -> None:
+    contents = moving(5, (64, 96))
+    model = Tint(TintConfig(grain=0.05))
+    code = model.encode_style(Style(contents[0].flip(-1)))
+    whole = [frame.image for frame in Video(model).frames(contents, code, seed=3)]
+    first = Video(model)
+    list(first.frames(contents[:3], code, seed=3))
+    second = Video(model)
+    second.resume(first.state)
+    rest = [frame.image for frame in second.frames(contents[3:], code, seed=3)]
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[3:], strict=True))
+
+
+def test_a_cut_begins_anew() -> None:
+    one, other = moving(2, (64, 96)), [torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))]
+    model = Tint(TintConfig(grain=0.0))
+    code = model.encode_style(Style(one[0]))
+    found = list(Video(model).frames([*one, *other], code))
+    assert [frame.cut for frame in found] == [False, False, True]
+    assert torch.equal(found[2].image, model.stylize(other[0], code).image)
+
+
+def test_other_ways_are_one_sentence() -> None:
+    for options in ({"keep": "glue"}, {"blend": 2.0}):
+        with pytest.raises(ConfigError):
+            Video(Tint(), **options)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Films: frames in and out (clips.py, film.py), motion between them (flow.py). Needs the extra ``video``."""
