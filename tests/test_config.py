@@ -16,7 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.config import Config, OptionSpec, bounds_text, describe, describe_source, option, parse
+from zoo.config import (
+    LARGEST_FLOAT,
+    LARGEST_INT,
+    Config,
+    OptionSpec,
+    bounds_text,
+    describe,
+    describe_source,
+    option,
+    parse,
+)
 from zoo.errors import ConfigError, RegistryError
 
 
@@ -40,12 +50,12 @@ class Sample(Config):
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=8).filter(lambda t: t != "none")
 VALUES = {
-    "steps": st.integers(1, 10**12),
+    "steps": st.integers(1, LARGEST_INT),
     "weight": st.floats(0, 100, exclude_max=True),
     "flip": st.booleans(),
     "name": st.text(max_size=20),
     "mode": st.sampled_from(["fast", "good"]),
-    "limit": st.none() | st.floats(0, 1e300, exclude_min=True, allow_infinity=False),
+    "limit": st.none() | st.floats(0, LARGEST_FLOAT, exclude_min=True),
     "note": st.none() | st.text(max_size=20).filter(lambda t: t.lower() != "none"),
     "layers": st.lists(word, max_size=4).map(tuple),
     "size": st.just("auto") | st.integers(1, 10**9),
@@ -73,28 +83,28 @@ def test_words_for_true_and_false(yes: str, no: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "'steps' must be >= 1, not 0"),
-        ({"steps": "0"}, "'steps' must be >= 1, not 0"),
-        ({"steps": 2.5}, "'steps' must be whole number, not 2.5"),
-        ({"steps": True}, "'steps' must be whole number, not True"),
-        ({"steps": "many"}, "'steps' must be whole number, not 'many'"),
-        ({"steps": "none"}, "'steps' must be whole number, not 'none'"),
-        ({"weight": 100}, "'weight' must be >= 0, < 100, not 100.0"),
-        ({"weight": -0.001}, "'weight' must be >= 0, < 100, not -0.001"),
-        ({"weight": math.nan}, "'weight' must be finite, >= 0, < 100, not nan"),
-        ({"weight": "inf"}, "'weight' must be finite, >= 0, < 100, not inf"),
-        ({"weight": "1,2"}, "'weight' must be number, not '1,2'"),
+        ({"steps": 0}, "'steps' must be a whole number >= 1, not 0"),
+        ({"steps": "0"}, "'steps' must be a whole number >= 1, not 0"),
+        ({"steps": 2.5}, "'steps' must be a whole number >= 1, not 2.5"),
+        ({"steps": True}, "'steps' must be a whole number >= 1, not True"),
+        ({"steps": "many"}, "'steps' must be a whole number >= 1, not 'many'"),
+        ({"steps": "none"}, "'steps' must be a whole number >= 1, not 'none'"),
+        ({"weight": 100}, "'weight' must be a number >= 0, < 100, not 100.0"),
+        ({"weight": -0.001}, "'weight' must be a number >= 0, < 100, not -0.001"),
+        ({"weight": math.nan}, "'weight' must be a finite number >= 0, < 100, not nan"),
+        ({"weight": "inf"}, "'weight' must be a finite number >= 0, < 100, not inf"),
+        ({"weight": "1,2"}, "'weight' must be a number >= 0, < 100, not '1,2'"),
         ({"flip": 1}, "'flip' must be true or false, not 1"),
         ({"flip": "maybe"}, "'flip' must be true or false, not 'maybe'"),
         ({"name": 3}, "'name' must be text, not 3"),
-        ({"mode": "slow"}, "'mode' must be fast | good, not 'slow'"),
-        ({"limit": 0}, "'limit' must be > 0, not 0.0"),
-        ({"limit": "soon"}, "'limit' must be number or none, not 'soon'"),
+        ({"mode": "slow"}, "'mode' must be fast or good, not 'slow'"),
+        ({"limit": 0}, "'limit' must be a number > 0 or none, not 0.0"),
+        ({"limit": "soon"}, "'limit' must be a number > 0 or none, not 'soon'"),
         ({"layers": "relu1_1", "weights": "1,2"}, "as many weights as layers"),
-        ({"layers": 3}, "'layers' must be list of text, not 3"),
-        ({"layers": ["a", 1]}, "'layers' must be list of text"),
-        ({"weights": [1, -1]}, "'weights' must be >= 0, not -1.0"),
-        ({"size": "big"}, "'size' must be whole number or auto, not 'big'"),
+        ({"layers": 3}, "'layers' must be a list of texts, not 3"),
+        ({"layers": ["a", 1]}, "'layers' must be a list of texts"),
+        ({"weights": [1, -1]}, "'weights' must be a list of numbers >= 0, not -1.0"),
+        ({"size": "big"}, "'size' must be a whole number > 0 or auto, not 'big'"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(options: dict[str, Any], message: str) -> None:
@@ -160,7 +170,7 @@ def test_defaults_are_checked_too() -> None:
     class Wrong(Config):
         steps: int = option(0, "Steps to take.", ge=1)
 
-    with pytest.raises(ConfigError, match="'steps' must be >= 1"):
+    with pytest.raises(ConfigError, match="'steps' must be a whole number >= 1"):
         Wrong()
 
 
@@ -201,7 +211,7 @@ SOURCE = '''
 {future}
 from dataclasses import dataclass
 from typing import Literal
-from zoo.config import Config, option
+from zoo.config import LARGEST_FLOAT, LARGEST_INT, Config, option
 
 @dataclass(frozen=True)
 class ThingConfig(Config):

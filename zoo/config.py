@@ -24,13 +24,19 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from zoo.errors import ConfigError, RegistryError
 
 _BOUNDS = ("ge", "gt", "le", "lt")
+# Where an option states no bound of its own: what a counter of 32 bits and a number of float32 hold.
+LARGEST_INT = 2**31 - 1
+LARGEST_FLOAT = 3.4028234663852886e38
+# A seed as torch.Generator.manual_seed takes it.
+SEEDS = (-(2**63), 2**64 - 1)
+_SHOWN = 40  # characters of a value that is refused
 
 
 def option(
@@ -42,7 +48,10 @@ def option(
     le: float | None = None,
     lt: float | None = None,
 ) -> Any:
-    """A dataclass field with its help text and bounds; bounds hold for every element of a tuple."""
+    """A dataclass field with its help text and bounds; bounds hold for every element of a tuple.
+
+    A number without a bound of its own ends at LARGEST_INT or LARGEST_FLOAT, and none is infinite or NaN.
+    """
     return field(default=default, metadata={"help": help, "ge": ge, "gt": gt, "le": le, "lt": lt})
 
 
@@ -69,9 +78,8 @@ class Config:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for item in dataclasses.fields(self):
-            value = _checked(item.name, hints[item.name], getattr(self, item.name))
+            value = _checked(item.name, hints[item.name], getattr(self, item.name), item.metadata)
             object.__setattr__(self, item.name, value)
-            _check_bounds(item.name, value, item.metadata)
         self.validate()
 
     def validate(self) -> None:
@@ -84,7 +92,7 @@ class Config:
         Raises ConfigError for an unknown name (with the nearest known one), a value of another type or out of range.
         """
         hints = typing.get_type_hints(cls)
-        known = {item.name for item in dataclasses.fields(cls)}
+        known = {item.name: item.metadata for item in dataclasses.fields(cls)}
         values = {}
         for raw, value in options.items():
             name = raw.replace("-", "_")
@@ -92,7 +100,7 @@ class Config:
                 close = difflib.get_close_matches(name, sorted(known), n=1)
                 advice = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(sorted(known))}."
                 raise ConfigError(f"Unknown option {name!r} for {cls.__name__}: {advice}")
-            values[name] = parse(name, hints[name], value) if isinstance(value, str) else value
+            values[name] = parse(name, hints[name], value, known[name]) if isinstance(value, str) else value
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,18 +119,51 @@ def _union_members(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _describe(hint: Any) -> str:
-    if hint is type(None):
-        return "none"
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return " | ".join(str(a) for a in typing.get_args(hint))
-    if origin is tuple:
-        return f"list of {_describe(typing.get_args(hint)[0])}"
-    members = _union_members(hint)
-    if len(members) > 1:
-        return " or ".join(_describe(m) for m in members)
-    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(hint, str(hint))
+def readable_type(annotation: str) -> str:
+    """A type as a file spells it, in words: ``tuple[int, ...] | None`` is "list of whole numbers or none"."""
+    return _either(_words(ast.parse(annotation, mode="eval").body))
+
+
+def _words(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.BinOp):
+        return [*_words(node.left), *_words(node.right)]
+    if isinstance(node, ast.Subscript):
+        inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if ast.unparse(node.value).endswith("Literal"):
+            return [str(ast.literal_eval(item)) for item in inside]
+        if ast.unparse(node.value).endswith(("Union", "Optional")):
+            words = [word for item in inside for word in _words(item)]
+            return [*words, "none"] if ast.unparse(node.value).endswith("Optional") else words
+        return [f"list of {_words(inside[0])[0]}s"]
+    names = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "None": "none"}
+    return [names.get(ast.unparse(node), ast.unparse(node))]
+
+
+def _either(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _refused(name: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> ConfigError:
+    """The sentence that says what a value must be, with its range, and what it is instead."""
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    beyond = isinstance(value, int | float) and not infinite and abs(value) > LARGEST_INT
+    beyond = beyond or (isinstance(value, str) and value.strip("+-").isdigit())
+    bounds = bounds_text(_all_bounds(hint, metadata) if beyond else metadata)
+    parts = []
+    for words in _words(ast.parse(inspect.formatannotation(hint), mode="eval").body):
+        if "number" in words:
+            words = words.replace("number", "finite number" if infinite else "number") + f" {bounds}" * bool(bounds)
+        parts.append(f"a {words}" if "number" in words or words.startswith("list of") else words)
+    return ConfigError(f"Option {name!r} must be {_either(parts)}, not {shown(value)}.")
+
+
+def shown(value: Any) -> str:
+    """A refused value as a message shows it: cut where it is long, a huge number told by its digits."""
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
+        digits = round(math.log10(abs(value)))
+        return f"a number of {digits + (abs(value) >= 10**digits)} digits"
+    text = repr(value)
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def _matches(hint: Any, value: Any) -> tuple[bool, Any]:
@@ -138,53 +179,67 @@ def _matches(hint: Any, value: Any) -> tuple[bool, Any]:
         pairs = [_matches(typing.get_args(hint)[0], v) for v in value]
         return all(ok for ok, _ in pairs), tuple(v for _, v in pairs)
     if hint is float:
-        ok = isinstance(value, int | float) and not isinstance(value, bool)
-        return ok, float(value) if ok else value
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False, value
+        try:
+            return True, float(value) + 0.0  # -0.0 is 0.0, in labels and identities too
+        except OverflowError:  # a whole number that no float holds, which the bounds refuse
+            return True, value
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, hint), value
 
 
-def _checked(name: str, hint: Any, value: Any) -> Any:
+def _checked(name: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> Any:
+    """The value as stored; ConfigError for another type or a number out of its bounds."""
     for member in _union_members(hint):
         ok, stored = _matches(member, value)
         if ok:
+            for item in stored if isinstance(stored, tuple) else (stored,):
+                if isinstance(item, int | float) and not isinstance(item, bool) and not _within(hint, item, metadata):
+                    raise _refused(name, hint, item, metadata)
             return stored
-    raise ConfigError(f"Option {name!r} must be {_describe(hint)}, not {value!r}.")
+    raise _refused(name, hint, value, metadata)
 
 
-def _check_bounds(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    for item in value if isinstance(value, tuple) else (value,):
-        if not isinstance(item, int | float) or isinstance(item, bool):
-            continue
-        ge, gt, le, lt = (metadata.get(b) for b in _BOUNDS)
-        fine = (
-            math.isfinite(item)
-            and (ge is None or item >= ge)
-            and (gt is None or item > gt)
-            and (le is None or item <= le)
-            and (lt is None or item < lt)
-        )
-        if not fine:
-            wanted = ", ".join(t for t in ("" if math.isfinite(item) else "finite", bounds_text(metadata)) if t)
-            raise ConfigError(f"Option {name!r} must be {wanted}, not {item!r}.")
+def _all_bounds(hint: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The bounds of an option with those that hold where it states none."""
+    largest = LARGEST_FLOAT if "float" in inspect.formatannotation(hint) else LARGEST_INT
+    found = {bound: metadata.get(bound) for bound in _BOUNDS}
+    if found["ge"] is None and found["gt"] is None:
+        found["ge"] = -largest
+    if found["le"] is None and found["lt"] is None:
+        found["le"] = largest
+    return found
+
+
+def _within(hint: Any, value: float, metadata: Mapping[str, Any]) -> bool:
+    ge, gt, le, lt = _all_bounds(hint, metadata).values()
+    # Comparisons with NaN are false.
+    above = value >= ge if gt is None else value > gt and (ge is None or value >= ge)
+    below = value <= le if lt is None else value < lt and (le is None or value <= le)
+    return above and below
 
 
 def bounds_text(metadata: Mapping[str, Any]) -> str:
     """``{'ge': 0, 'le': 1}`` as ``>= 0, <= 1``."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    return ", ".join(f"{signs[b]} {metadata[b]:g}" for b in _BOUNDS if metadata.get(b) is not None)
+    given = [(signs[bound], metadata[bound]) for bound in _BOUNDS if metadata.get(bound) is not None]
+    return ", ".join(f"{sign} {value}" if isinstance(value, int) else f"{sign} {value:g}" for sign, value in given)
 
 
-def parse(name: str, hint: Any, text: str) -> Any:
-    """The text of a command line as a value of type ``hint``; lists are comma-separated, ``none`` is None."""
+def parse(name: str, hint: Any, text: str, metadata: Mapping[str, Any] = types.MappingProxyType({})) -> Any:
+    """The text of a command line as a value of type ``hint``; lists are comma-separated, ``none`` is None.
+
+    ConfigError for another type, with the bounds that ``metadata`` states; they are not checked here.
+    """
     # None first: to a `str` the text "none" would be a string like any other.
     for member in sorted(_union_members(hint), key=lambda m: m is not type(None)):
         try:
             return _parse_one(member, text)
         except ValueError:
             continue
-    raise ConfigError(f"Option {name!r} must be {_describe(hint)}, not {text!r}.")
+    raise _refused(name, hint, text, metadata)
 
 
 def _parse_one(hint: Any, text: str) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
+from zoo.cli import streams
 from zoo.cli.bench import bench
 from zoo.cli.check import check
 from zoo.cli.data import data
@@ -33,6 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# What typer raises for a command line that it cannot read, by whichever version of it: BadParameter is one of them.
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
 
 # Method options (--num-steps, --style-weight, ...) differ from method to method, so these verbs take what typer does
 # not know and hand it to the method's Config, which knows every name, type and range.
@@ -71,24 +77,77 @@ def _root(
         raise typer.Exit(2)
 
 
+@functools.cache
+def _command() -> Any:
+    """The commands as typer builds them, with words in place of the Python types that it shows in help."""
+    root: Any = typer.main.get_command(app)
+    _name_values(root)
+    return root
+
+
+def _name_values(command: Any) -> None:
+    for inner in getattr(command, "commands", {}).values():
+        _name_values(inner)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None  # its name tells
+        elif parameter.metavar is None:
+            parameter.metavar = "" if parameter.is_flag else "TEXT"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the ``zoo`` script: a user's mistake is one line on stderr and exit code 2, never a traceback."""
     # torch then asks the system for large blocks in huge pages (Linux): feature maps above 32 MiB are mapped anew for
     # every layer, and page by page that costs as much as a sixth of a forward pass. Read at torch's first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    streams.prepare()
     # Not list(): importing zoo.cli.list has bound that name to the module here.
-    arguments = _repeat_lists([*(sys.argv[1:] if argv is None else argv)])
+    arguments = _repeat_lists([_expand_home(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
         # A training run records its command, and names the one that goes on with it.
-        app(arguments, prog_name="zoo", obj=arguments)
+        code = _command()(arguments, prog_name="zoo", obj=arguments, standalone_mode=False)
+        sys.stdout.flush()
     except ZooError as error:
-        print(f"zoo: {error}", file=sys.stderr)
+        streams.complain(str(error))
+        raise SystemExit(2) from None
+    except _UsageError as error:
+        # Where a group is called alone its help is the message, and typer has printed that already.
+        if type(error).__name__ != "NoArgsIsHelpError":
+            streams.complain(_usage(error))
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("zoo: interrupted.", file=sys.stderr)
+        streams.complain("interrupted.")
         raise SystemExit(130) from None
     except BrokenPipeError:
+        streams.silence(sys.stdout)
         raise SystemExit(1) from None
+    except OSError as error:
+        streams.silence(sys.stdout)
+        streams.complain(_told(error))
+        raise SystemExit(2) from None
+    raise SystemExit(code or 0)
+
+
+def _usage(error: Any) -> str:
+    """What was wrong with a command line, in one line, and where to read what is right."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return f"{text}. Run '{error.ctx.command_path} -h' for help." if error.ctx is not None else f"{text}."
+
+
+def _told(error: OSError) -> str:
+    """One sentence for what the system refused and nobody foresaw: a full disk under standard output, say."""
+    if "temporary directory" in str(error):
+        return "There is no folder for temporary files: set TMPDIR to one that can be written."
+    where = f"{error.filename!r}" if error.filename is not None else "Writing or reading"
+    return f"{where} failed: {error.strerror or error}."
+
+
+def _expand_home(argument: str) -> str:
+    """``--out=~/x`` and ``NAME=~/x`` with the home folder in place of the tilde, which shells leave behind a ``=``."""
+    option, equals, value = argument.partition("=")
+    if not equals or "~" not in value:
+        return argument
+    return option + equals + ",".join(os.path.expanduser(part) for part in value.split(","))
 
 
 def _repeat_lists(arguments: list[str]) -> list[str]:
@@ -96,10 +155,15 @@ def _repeat_lists(arguments: list[str]) -> list[str]:
     listed = {"--content", "--style", "--mask"}
     result: list[str] = []
     current: str | None = None
+    first = False  # what follows an option is its value, even where a name begins with a dash
     for argument in arguments:
-        if argument.startswith("-") and argument != "-":
-            current = argument if argument in listed else None
-        elif current is not None and result and result[-1] != current:
-            result.append(current)
+        if argument.startswith("-") and argument != "-" and not first:
+            option, equals, _ = argument.partition("=")
+            current = option if option in listed else None
+            first = current is not None and not equals
+        else:
+            if current is not None and not first:
+                result.append(current)
+            first = False
         result.append(argument)
     return result

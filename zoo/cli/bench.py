@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zoo.cli.common import console
+from zoo.cli.common import THREADS, console, whole
 
 if TYPE_CHECKING:
     from zoo.bench.ledger import Event
@@ -37,7 +37,7 @@ def bench(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (each method's own), fp32, bf16 or fp16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads per method. Default: torch's.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per method. Default: torch's.", **THREADS)] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Set earlier results in the folder aside, or go on from them.")
     ] = False,
@@ -68,10 +68,14 @@ def bench(
         ),
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, help="Processes that score at once; methods are measured one by one.")
+        int,
+        typer.Option(
+            "--jobs", "-j", help="Processes that score at once; methods are measured one by one.", **whole(1, 256)
+        ),
     ] = 1,
     shards: Annotated[
-        int | None, typer.Option(min=1, help="Run in so many parts on a cluster, one task each, and merge them.")
+        int | None,
+        typer.Option(help="Run in so many parts on a cluster, one task each, and merge them.", **whole(1, 10_000)),
     ] = None,
     cluster: Annotated[
         str, typer.Option(help="Where shards run: slurm, which needs --device, or local, one after the other.")

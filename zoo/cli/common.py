@@ -1,23 +1,27 @@
-"""What several verbs share: the error console, method options, progress with a clean Ctrl-C, reading inputs."""
+"""What several verbs share: numbers and method options, progress with a clean Ctrl-C, reading inputs."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from zoo.cli.streams import binary_input, console, visible
+from zoo.cli.streams import out as out
+from zoo.config import LARGEST_INT, SEEDS, readable_type, shown
 from zoo.errors import ConfigError, ImageError, InputError
+from zoo.names import find, on_disk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +32,40 @@ if TYPE_CHECKING:
 
 DEFAULT_STYLE = "builtin:swirls"
 
-# Results go to stdout, everything said about them to stderr, so that a pipe carries only the result.
-console = Console(stderr=True)
-# A pipe has no width of its own; 80 columns would break names in two.
-out = Console(width=None if sys.stdout.isatty() else 140)
+# What ends a run with the best picture so far, where the system has it.
+_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def whole(low: int, high: int) -> dict[str, Any]:
+    """What ``typer.Option`` takes for a whole number from ``low`` to ``high``, both among them."""
+    return _number(int, low, high, f"a whole number from {low} to {high}", above=False)
+
+
+def real(low: float, high: float, *, above: bool = False) -> dict[str, Any]:
+    """What ``typer.Option`` takes for a number from ``low`` (``above``: but not that one) to ``high``."""
+    words = f"a number above {low:g} and up to {high:g}" if above else f"a number from {low:g} to {high:g}"
+    return _number(float, low, high, words, above=above)
+
+
+def _number(kind: type[int | float], low: float, high: float, words: str, *, above: bool) -> dict[str, Any]:
+    def number(value: str | float) -> int | float:
+        try:
+            found = kind(value) + 0  # -0.0 is 0.0
+        except (ValueError, OverflowError):
+            found = math.nan
+        if not low <= found <= high or (above and found == low):
+            raise typer.BadParameter(f"give {words}, not {shown(value)}.")
+        return found
+
+    number.range = (low, high, above)  # type: ignore[attr-defined]
+    name = f"{low:g}..{high:g}"
+    return {"parser": number, "metavar": name if len(name) < 12 else "N" if kind is int else "X"}
+
+
+# The same range wherever one thing is asked for. A process with more threads than these does not start everywhere; a
+# side is at most that of a JPEG.
+SEED, COUNT, THREADS = whole(*SEEDS), whole(1, LARGEST_INT), whole(1, 1024)
+SIDE, PIXELS, PORT, MILLIMETRES = whole(0, 65_500), whole(1, 2**63 - 1), whole(0, 65_535), real(30, 1000)
 
 
 def split_list(text: str | None, separator: str = ",") -> list[str]:
@@ -115,7 +149,9 @@ def parse_weights(text: str | None, styles: int) -> list[float] | None:
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"Style weights are numbers separated by commas, such as 0.3,0.7, not {text!r}.") from None
+        values = [math.nan]
+    if not all(0 <= value <= 1 for value in values):
+        raise ConfigError(f"Style weights are numbers from 0 to 1 between commas, such as 0.3,0.7, not {shown(text)}.")
     if len(values) != styles:
         raise ConfigError(f"Give one weight per style: there are {styles} styles and {len(values)} weights.")
     return values
@@ -139,14 +175,8 @@ def options_table(title: str, specs: Sequence[OptionSpec]) -> Table:
         table.add_column(heading, overflow="fold")
     for spec in specs:
         value = ",".join(map(str, spec.default)) if isinstance(spec.default, list | tuple) else str(spec.default)
-        table.add_row(spec.flag, _readable(spec.type), value, spec.bounds, spec.help)
+        table.add_row(spec.flag, readable_type(spec.type), value, spec.bounds, spec.help)
     return table
-
-
-def _readable(annotation: str) -> str:
-    """``Literal['a', 'b']`` as ``a | b``, ``tuple[str, ...]`` as ``list of str``."""
-    text = re.sub(r"Literal\[([^\]]*)\]", lambda m: " | ".join(p.strip(" '\"") for p in m[1].split(",")), annotation)
-    return re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", text)
 
 
 def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:
@@ -154,7 +184,7 @@ def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:
     from zoo import images
 
     policy = images.SizePolicy.parse(size)
-    opened = sys.stdin.buffer if source == "-" else source
+    opened = binary_input() if source == "-" else source
     return images.read(opened, size=policy, max_pixels=max_pixels or images.MAX_PIXELS)
 
 
@@ -167,9 +197,11 @@ def expand(sources: Sequence[str], role: str, names: Sequence[str] = ()) -> list
 
     found: list[str] = []
     for source in sources:
-        if source == "-" or source.startswith("builtin:") or source in names:
+        if source == "-" or source.startswith("builtin:"):
             found.append(source)
-        elif names and not Path(source).exists():
+        elif (name := find(source, names)) is not None:
+            found.append(name)
+        elif names and not on_disk(source).exists():
             raise ImageError(f"{source!r} is neither a file nor a trained style: {', '.join(names)}.")
         else:
             found += [str(path) for path in images.list_images([source])]
@@ -182,7 +214,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file in one move, so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        # A byte of a file's name that is no text stands as \udcXX: what is written is UTF-8 to every reader.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -191,24 +224,38 @@ def write_text(path: Path, text: str) -> None:
 
 
 class StopRequest:
-    """Set by the first Ctrl-C; a second one interrupts at once, as usual."""
+    """Set by the first Ctrl-C, SIGTERM or SIGHUP; a second one interrupts at once. ``signal`` is its number, or 0."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signal = 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether work is to end with what it has."""
+        return self.signal != 0
+
+    @property
+    def code(self) -> int:
+        """The exit code of a command that was asked to end."""
+        return 128 + self.signal
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.signal = number
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Catch Ctrl-C inside the block and put the earlier handler back after it."""
-        previous = signal.signal(signal.SIGINT, self._handle)
+        """Catch the signals inside the block, but for those that are ignored (nohup), and put their handlers back."""
+        previous = {number: signal.getsignal(number) for number in _STOPS}
+        caught = [number for number, handler in previous.items() if handler != signal.SIG_IGN]
+        for number in caught:
+            signal.signal(number, self._handle)
         try:
             yield self
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number in caught:
+                signal.signal(number, previous[number])
 
 
 class Reporter:
@@ -227,7 +274,7 @@ class Reporter:
     def begin(self, label: str) -> None:
         """Start over for the next picture."""
         if self.bar is not None and self.task is not None:
-            self.bar.reset(self.task, description=label, total=None, visible=True)
+            self.bar.reset(self.task, description=visible(label), total=None, visible=True)
 
     def __call__(self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor], /) -> bool:
         if self.bar is not None and self.task is not None:
@@ -242,7 +289,7 @@ def progress_bar(quiet: bool) -> RichProgress | None:
     if quiet or not console.is_terminal:
         return None
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

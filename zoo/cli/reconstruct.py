@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.common import Reporter, StopRequest, console, method_options, progress_bar, read_image
+from zoo.cli.common import SEED, Reporter, StopRequest, console, method_options, progress_bar, read_image
 from zoo.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ reconstruct = typer.Typer(
 Method = Annotated[str, typer.Option("--method", "-m", help="gatys or one of its presets.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="The picture to write.")]
 Size = Annotated[str, typer.Option(help="Long side in pixels; 0 keeps the size.")]
-Seed = Annotated[int, typer.Option(help="Fixes the noise it begins from.")]
+Seed = Annotated[int, typer.Option(help="Fixes the noise it begins from.", **SEED)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")]
@@ -116,4 +116,4 @@ def _reconstruct(
     if not quiet:
         console.print(f"{output}  {result.steps} steps", highlight=False)
     if stop.asked:
-        raise typer.Exit(130)
+        raise typer.Exit(stop.code)

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.common import console, split_labels, split_list, split_pairs
+from zoo.cli.common import (
+    COUNT,
+    MILLIMETRES,
+    SEED,
+    SIDE,
+    console,
+    real,
+    split_labels,
+    split_list,
+    split_pairs,
+    whole,
+)
 from zoo.errors import ConfigError
 
 
@@ -20,7 +31,7 @@ def report(
     ] = None,
     formats: Annotated[str, typer.Option("--format", "-f", help="Comma-separated: md, csv, tex, json, html.")] = "all",
     intervals: Annotated[str | None, typer.Option(help="plusminus, brackets or none.")] = None,
-    digits: Annotated[int | None, typer.Option(min=1, max=9, help="Significant digits. Default: 3.")] = None,
+    digits: Annotated[int | None, typer.Option(help="Significant digits. Default: 3.", **whole(1, 9))] = None,
     sort: Annotated[str | None, typer.Option(help="family, measured, or a column (best first).")] = None,
     figures: Annotated[bool, typer.Option("--figures", help="Draw the figures, into RUN/figures.")] = False,
     html: Annotated[bool, typer.Option("--html", help="Write a page for the browser, into RUN/page.")] = False,
@@ -28,13 +39,17 @@ def report(
         bool, typer.Option("--paper", help="Write a two-page paper in LaTeX to begin from, into RUN/paper.")
     ] = False,
     only: Annotated[str | None, typer.Option(help="Figures to draw, comma-separated. Default: all with data.")] = None,
-    width: Annotated[float | None, typer.Option(help="Page width of the figures in mm. Default: 174.")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Page width of the figures in mm. Default: 174.", **MILLIMETRES)
+    ] = None,
     pairs: Annotated[str | None, typer.Option(help="Rows of the grid: CONTENT:STYLE, comma-separated.")] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Without --pairs: how many rows to draw.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    sample: Annotated[int, typer.Option(help="Without --pairs: how many rows to draw.", **COUNT)] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.", **SEED)] = 0,
     grid_methods: Annotated[str | None, typer.Option(help="Columns of the grid, comma-separated labels.")] = None,
     zoom: Annotated[str | None, typer.Option(help="Insets: auto, or LEFT,TOP,WIDTH,HEIGHT as shares.")] = None,
-    size: Annotated[int | None, typer.Option(help="Size that figures compare at. Default: the largest.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Size that figures compare at. Default: the largest.", **SIDE)
+    ] = None,
     tradeoff: Annotated[str | None, typer.Option(help="Metrics to set against each other: CONTENT,STYLE.")] = None,
     losses: Annotated[list[str] | None, typer.Option(help="Loss curves: NAME=FILE or FILE; repeatable.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
@@ -109,9 +124,11 @@ def _named_files(texts: Sequence[str]) -> dict[str, Path]:
 def compare(
     before: Annotated[Path, typer.Argument(help="Results folder to compare with.")],
     after: Annotated[Path, typer.Argument(help="Results folder that may be better or worse.")],
-    tolerance: Annotated[float, typer.Option(min=0, help="Share by which a quality metric may become worse.")] = 0.01,
+    tolerance: Annotated[
+        float, typer.Option(help="Share by which a quality metric may become worse.", **real(0, 1000))
+    ] = 0.01,
     time_tolerance: Annotated[
-        float, typer.Option(min=0, help="Share by which seconds and memory may become worse.")
+        float, typer.Option(help="Share by which seconds and memory may become worse.", **real(0, 1000))
     ] = 0.1,
     fail_on_regression: Annotated[
         bool, typer.Option("--fail-on-regression", help="Exit with code 1 if anything became worse.")

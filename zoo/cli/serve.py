@@ -6,22 +6,24 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.common import console, split_list
+from zoo.cli.common import COUNT, PIXELS, PORT, console, real, split_list, whole
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 7860,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", **PORT)] = 7860,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the browser.")] = False,
     methods: Annotated[
         str, typer.Option(help="Methods to offer: names, comma-separated, or wildcards, as 'zoo bench' takes them.")
     ] = "all",
-    max_size: Annotated[int, typer.Option(min=64, help="Longest side of a result, in pixels.")] = 1024,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse uploads with more pixels.")] = 25_000_000,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Refuse larger uploads.")] = 20.0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Most steps of an optimisation.")] = 1000,
-    queue: Annotated[int, typer.Option(min=1, help="Orders in work and waiting; one is worked on at a time.")] = 4,
-    keep_models: Annotated[int, typer.Option(min=1, help="Methods held in memory.")] = 4,
+    max_size: Annotated[int, typer.Option(help="Longest side of a result, in pixels.", **whole(64, 65_500))] = 1024,
+    max_pixels: Annotated[int, typer.Option(help="Refuse uploads with more pixels.", **PIXELS)] = 25_000_000,
+    max_megabytes: Annotated[float, typer.Option(help="Refuse larger uploads.", **real(0.001, 1e6))] = 20.0,
+    max_steps: Annotated[int, typer.Option(help="Most steps of an optimisation.", **COUNT)] = 1000,
+    queue: Annotated[
+        int, typer.Option(help="Orders in work and waiting; one is worked on at a time.", **whole(1, 10_000))
+    ] = 4,
+    keep_models: Annotated[int, typer.Option(help="Methods held in memory.", **whole(1, 1000))] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings.")] = False,

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.common import console, out, split_labels, split_list, split_pairs
+from zoo.cli.common import (
+    COUNT,
+    MILLIMETRES,
+    PORT,
+    SEED,
+    SIDE,
+    console,
+    out,
+    real,
+    split_labels,
+    split_list,
+    split_pairs,
+    whole,
+)
+from zoo.config import SEEDS
 
 study = typer.Typer(help="Make, serve and score a blind study of a run's pictures.", no_args_is_help=True)
 
@@ -19,17 +33,17 @@ def make(
     questions: Annotated[
         str, typer.Option(help="Comma-separated: content (which keeps it), style (which carries it), prefer.")
     ] = "content,style,prefer",
-    choices: Annotated[int, typer.Option(min=2, max=9, help="Pictures to choose from at a time.")] = 2,
-    per_judge: Annotated[int, typer.Option(min=1, help="Most comparisons that one judge is asked.")] = 30,
-    judges: Annotated[int, typer.Option(min=1, max=10_000, help="Judges expected: as many forms are made.")] = 20,
-    checks: Annotated[int, typer.Option(min=0, max=50, help="Attention checks per judge.")] = 4,
-    repeats: Annotated[int, typer.Option(min=0, max=50, help="Comparisons asked twice, per judge.")] = 3,
+    choices: Annotated[int, typer.Option(help="Pictures to choose from at a time.", **whole(2, 9))] = 2,
+    per_judge: Annotated[int, typer.Option(help="Most comparisons that one judge is asked.", **whole(1, 10_000))] = 30,
+    judges: Annotated[int, typer.Option(help="Judges expected: as many forms are made.", **whole(1, 10_000))] = 20,
+    checks: Annotated[int, typer.Option(help="Attention checks per judge.", **whole(0, 50))] = 4,
+    repeats: Annotated[int, typer.Option(help="Comparisons asked twice, per judge.", **whole(0, 50))] = 3,
     methods: Annotated[str | None, typer.Option(help="Comma-separated labels. Default: all of the run.")] = None,
     pairs: Annotated[str | None, typer.Option(help="CONTENT:STYLE, comma-separated. Default: all.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="So many pairs, drawn.")] = None,
-    size: Annotated[int | None, typer.Option(help="Size of the pictures. Default: the run's largest.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Strength of the pictures. Default: 1.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: a new one.")] = None,
+    sample: Annotated[int | None, typer.Option(help="So many pairs, drawn.", **COUNT)] = None,
+    size: Annotated[int | None, typer.Option(help="Size of the pictures. Default: the run's largest.", **SIDE)] = None,
+    strength: Annotated[float | None, typer.Option(help="Strength of the pictures. Default: 1.", **real(0, 1))] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: a new one.", **SEED)] = None,
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Pictures without loss, about 5 times as large.")
     ] = False,
@@ -80,11 +94,12 @@ def score(
     ] = None,
     formats: Annotated[str, typer.Option("--format", "-f", help="Comma-separated: md, csv, tex, json, html.")] = "all",
     min_right: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of attention checks a judge must answer right to count.")
+        float,
+        typer.Option(help="Share of attention checks a judge must answer right to count.", **real(0, 1)),
     ] = 0.8,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Count every judge.")] = False,
-    width: Annotated[float, typer.Option(help="Width of the figure in mm.")] = 174.0,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    width: Annotated[float, typer.Option(help="Width of the figure in mm.", **MILLIMETRES)] = 174.0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.", **whole(0, SEEDS[1]))] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Scores of the methods with intervals, agreement of the judges, and which metrics choose as people do."""
@@ -108,7 +123,7 @@ def score(
 def serve(
     folder: Annotated[Path, typer.Argument(help="Folder that 'zoo study make' wrote.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8350,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", **PORT)] = 8350,
 ) -> None:
     """Show the page under an address and keep what judges send, in FOLDER/answers, until Ctrl-C."""
     from zoo.study.server import make_server

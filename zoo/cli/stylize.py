@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.common import (
+    PIXELS,
+    SEED,
     Reporter,
     StopRequest,
     console,
@@ -24,8 +26,11 @@ from zoo.cli.common import (
     parse_weights,
     progress_bar,
     read_image,
+    real,
+    whole,
     write_text,
 )
+from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -59,11 +64,16 @@ def stylize(
     ] = "512",
     style_size: Annotated[str, typer.Option(help="The same for styles.")] = "512",
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger images (a guard against broken headers).")
+        int | None, typer.Option(help="Refuse larger images (a guard against broken headers).", **PIXELS)
     ] = None,
     strength: Annotated[
         float,
-        typer.Option("--alpha", "--strength", help="0 is the content (some methods rebuild it), 1 is the full style."),
+        typer.Option(
+            "--alpha",
+            "--strength",
+            help="0 is the content (some methods rebuild it), 1 is the full style.",
+            **real(0, 1),
+        ),
     ] = 1.0,
     weights: Annotated[
         str | None,
@@ -79,7 +89,7 @@ def stylize(
             "transfers lightness alone."
         ),
     ] = "none",
-    seed: Annotated[int, typer.Option(help="Fixes all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Fixes all noise.", **SEED)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
@@ -88,7 +98,9 @@ def stylize(
         typer.Option(help="torch, or onnxruntime: the network exported ('zoo export'), in float32 on the CPU."),
     ] = "torch",
     sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None,
-    save_every: Annotated[int, typer.Option(min=0, help="Keep the picture of every N-th step.")] = 0,
+    save_every: Annotated[
+        int, typer.Option(help="Keep the picture of every N-th step; 0 for none.", **whole(0, LARGEST_INT))
+    ] = 0,
     losses: Annotated[str | None, typer.Option(help="Write the losses of every step to this CSV file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
@@ -163,7 +175,7 @@ def stylize(
             state = ", stopped early" if s["stopped"] else ""
             console.print(f"{s['output']}  {s['width']}x{s['height']}  {s['seconds']:.2f} s{state}", highlight=False)
     if stop.asked:
-        raise typer.Exit(130)
+        raise typer.Exit(stop.code)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.common import (
+    SEED,
     Reporter,
     StopRequest,
     console,
@@ -31,7 +32,7 @@ def texture(
     output: Annotated[str, typer.Option("--output", "-o", help="The picture to write.")] = "texture.png",
     size: Annotated[str, typer.Option(help="Width x height of the texture: 384x256, or one number.")] = "256",
     style_size: Annotated[str, typer.Option(help="Long side of the style; 0 keeps it.")] = "512",
-    seed: Annotated[int, typer.Option(help="Another seed, another sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed, another sample.", **SEED)] = 0,
     checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -61,7 +62,7 @@ def texture(
     if not quiet:
         console.print(f"{output}  {width}x{height}", highlight=False)
     if stop.asked:
-        raise typer.Exit(130)
+        raise typer.Exit(stop.code)
 
 
 def parse_size(text: str) -> tuple[int, int]:

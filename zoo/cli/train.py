@@ -18,7 +18,8 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from zoo.cli.common import console, options_table, out, parse_flags
+from zoo.cli.common import THREADS, console, options_table, out, parse_flags, real, whole
+from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,10 +58,12 @@ def train(
         list[str] | None, typer.Option("--held-out-style", help="Styles to evaluate on, paired in order.")
     ] = None,
     held_out_size: Annotated[str, typer.Option(help="Size of held-out images.")] = "long:512",
-    held_out_count: Annotated[int, typer.Option(min=0, help="Use only the first N of each; 0 for all.")] = 0,
+    held_out_count: Annotated[
+        int, typer.Option(help="Use only the first N of each; 0 for all.", **whole(0, LARGEST_INT))
+    ] = 0,
     notes: Annotated[str, typer.Option(help="Said on the card, such as the licence of the images.")] = "",
     cache_dir: Annotated[Path | None, typer.Option(help="Where decoded images are kept.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU. Default: torch's.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the CPU. Default: torch's.", **THREADS)] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; the same as --accelerator.")
     ] = None,
@@ -68,14 +71,21 @@ def train(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="A YAML file of runs, or the name of one that ships (zoo).")
     ] = None,
-    hours: Annotated[float | None, typer.Option(help="Hours for the whole recipe, divided by its shares.")] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(help="Hours for the whole recipe, divided by its shares.", **real(0, 1e6, above=True)),
+    ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Runs of the recipe, comma-separated.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the recipe's table and train nothing.")] = False,
     pack: Annotated[
         Path | None, typer.Option("--pack", help="Re-encode the images into this folder and train nothing.")
     ] = None,
-    max_mb: Annotated[float, typer.Option(help="Largest size of the pack in megabytes (10^6 bytes).")] = 60.0,
-    pack_side: Annotated[int, typer.Option(min=32, help="Shorter side of packed images, where that fits.")] = 288,
+    max_mb: Annotated[
+        float, typer.Option(help="Largest size of the pack in megabytes (10^6 bytes).", **real(0.001, 1e6))
+    ] = 60.0,
+    pack_side: Annotated[
+        int, typer.Option(help="Shorter side of packed images, where that fits.", **whole(32, 65_500))
+    ] = 288,
     with_encoder: Annotated[bool, typer.Option("--with-encoder", help="Put VGG-19's weights into the pack.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:

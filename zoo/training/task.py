@@ -54,7 +54,7 @@ class TrainConfig(Config):
     beta2: float = option(0.999, "Decay of the squared gradients.", ge=0, lt=1)
     clip: float | None = option(None, "Largest norm of the gradient; above it, the gradient is scaled down.", gt=0)
     ema: float | None = option(None, "Export the moving average of the weights with this decay per update.", gt=0, lt=1)
-    seed: int = option(0, "Seed of the data order, the crops and all noise.", ge=0)
+    seed: int = option(0, "Seed of the data order, the crops and all noise.", ge=0, le=18446744073709551615)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "Number format of the convolutions; auto is bf16 where the hardware has it."
     )
