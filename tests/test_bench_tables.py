@@ -26,7 +26,14 @@ from zoo.report.tables import SHEET_PAIRS, Table, build_table, write_sheet
 RUN: dict[str, Any] = {
     "protocol": {
         "id": "p@1",
-        "resolved": {"baselines": ["content-copy"], "pairs": [["a", "s"], ["b", "s"]], "seeds": [0], "strengths": [1]},
+        "resolved": {
+            "baselines": ["content-copy"],
+            "pairs": [["a", "s"], ["b", "s"]],
+            "seeds": [0],
+            "strengths": [1],
+            "timing": {"warmup": 1},
+            "methods": {"n_1": {"timing": {"warmup": 0}}},
+        },
     },
     "conditions": {"version": "0.1.0", "device": "cpu", "precision": "auto", "threads": 2, "machine": "Box, 2 cores"},
     "runs": [{"load_before": 0.1, "environment": {"usable_cores": 2, "source": "abc"}}],
@@ -166,10 +173,26 @@ def test_other_libraries_and_variables_between_runs_are_remarked():
     assert "driver (550, 560)" in said(entry(gpu={"driver": "550"}), entry(gpu={"driver": "560"}))[0]
 
 
-def test_times_of_cold_calls_are_told():
-    assert COLD in build_table(ROWS, RUN).remarks, "only m.x has a first call"
-    cold = [one for one in ROWS if one.metric != "seconds.first"]
-    assert COLD.replace(" of n_1.y[k=2]", "") in build_table(cold, RUN).remarks
+def test_times_of_cold_calls_are_told_as_the_protocol_has_them():
+    assert COLD in build_table(ROWS, RUN).remarks
+    some = [one for one in ROWS if one.metric != "seconds.first"]
+    assert COLD in build_table(some, RUN).remarks, "a table of some columns says the same"
+
+    def cold(label: str, **timings: dict[str, int]) -> bool:
+        entries = {name.replace("__", "."): {"timing": value} for name, value in timings.items()}
+        resolved = {**RUN["protocol"]["resolved"], "timing": entries.pop("all")["timing"], "methods": entries}
+        resolved["optimisation"] = entries.pop("optimisation", None)
+        run = {**RUN, "protocol": {"id": "p@1", "resolved": resolved}}
+        remarks = build_table([row(label, "a", "seconds.stylize", 0.5)], run).remarks
+        return any("without warm-up" in remark for remark in remarks)
+
+    warm, none = {"warmup": 2}, {"warmup": 0}
+    assert cold("gatys.zoo[num_steps=5]", all=none)
+    assert not cold("gatys.zoo", all=warm)
+    assert cold("gatys.zoo", all=warm, optimisation=none)
+    assert not cold("adain.zoo", all=warm, optimisation=none)
+    assert not cold("gatys.zoo", all=none, optimisation=none, gatys=warm)
+    assert cold("gatys.zoo", all=warm, gatys=warm, gatys__zoo=none)
     quality = [one for one in ROWS if one.metric == "ssim"]
     assert not [remark for remark in build_table(quality, RUN).remarks if "warm-up" in remark]
 

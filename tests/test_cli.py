@@ -131,7 +131,7 @@ BAD = {
     "not a number": (["--num-steps", "many"], "whole number"),
     "no value": (["--num-steps"], "needs a value"),
     "stray word": (["stray"], "stray"),
-    "strength": (["--strength", "1.5"], "between 0 and 1"),
+    "strength": (["--strength", "1.5"], "from 0 to 1"),
     "device": (["--device", "cuda:7"], "not available"),
     "precision": (["--precision", "fp8"], "fp16"),
     "size": (["--content-size", "huge"], "huge"),

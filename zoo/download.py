@@ -1,7 +1,8 @@
 """Files that are fetched once and kept: where they go, what forbids fetching, and a download that can be broken off.
 
 Environment: ``ZOO_HOME`` is the folder that keeps what is fetched; ``ZOO_MIRROR`` a base URL that replaces scheme and
-host of every URL; ``ZOO_OFFLINE=1`` forbids to contact any host.
+host of every URL, so that no other host is asked; ``ZOO_OFFLINE=1`` forbids to contact any. ``TORCH_HOME`` is the
+folder of what torch's users share, and ``XDG_CACHE_HOME`` that of both where they are not set.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from zoo.errors import ZooError
+from zoo.errors import DownloadRequiredError, ZooError
 
 Progress = Callable[[int, int], None]
 
@@ -29,7 +31,31 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 def home() -> Path:
     """Folder for what the zoo keeps on this machine: ``ZOO_HOME``, else the user's cache folder."""
-    return Path(os.environ.get("ZOO_HOME") or platformdirs.user_cache_dir("style-transfer-zoo"))
+    return Path(os.path.expanduser(os.environ.get("ZOO_HOME") or platformdirs.user_cache_dir("style-transfer-zoo")))
+
+
+def torch_home() -> Path:
+    """Folder in which torch hub keeps weights, and all who use it find them: below ``TORCH_HOME``."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def make_folder(folder: Path, variable: str, error: type[ZooError]) -> None:
+    """Make a folder that ``variable`` places; an ``error`` naming what placed it where no file can be made there."""
+    origin = next((name for name in (variable, "XDG_CACHE_HOME") if os.environ.get(name)), "")
+    try:
+        if folder.parts[:1] == ("~",):
+            raise OSError(0, "there is no home folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        # The file system's own answer: permission bits say nothing of read-only mounts or of root.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as reason:
+        raise error(
+            f"The folder {folder}{f' (from {origin})' if origin else ''} cannot be written to ({reason.strerror}): "
+            f"set {variable} to one that can."
+        ) from reason
 
 
 def offline() -> bool:
@@ -52,20 +78,57 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(
-    what: str, url: str, path: Path, *, size: int, sha256: str, error: type[ZooError], progress: Progress | None = None
+def fetch(
+    what: str,
+    url: str,
+    path: Path,
+    *,
+    variable: str,
+    error: type[ZooError],
+    size: int | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Bring the file at ``url`` (see :func:`mirrored`) to ``path``, where it appears only once its sha256 is right.
+    """Bring a file to ``path`` as :func:`download` does, in a folder that ``variable`` places; one process at a time.
+
+    Where another process brought it meanwhile, or it was there, nothing is fetched. Raises DownloadRequiredError where
+    ``ZOO_OFFLINE`` forbids it.
+    """
+    from filelock import FileLock
+
+    if offline():
+        raise DownloadRequiredError(
+            f"{what} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it, or copy the file to "
+            f"{path}."
+        )
+    make_folder(path.parent, variable, error)
+    with FileLock(f"{path}.lock"):
+        if not path.is_file() or (sha256 is not None and not file_sha256(path).startswith(sha256)):
+            download(what, url, path, size=size, sha256=sha256, error=error, progress=progress)
+
+
+def download(
+    what: str,
+    url: str,
+    path: Path,
+    *,
+    error: type[ZooError],
+    size: int | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Bring the file at ``url`` (see :func:`mirrored`) to ``path``, where it appears only once it is whole.
 
     What an earlier attempt brought lies beside it as ``.part`` and is gone on from (HTTP Range). The caller keeps other
-    processes away. ``what`` begins the sentence of an ``error``, raised where the file cannot be fetched or is another
-    one; ``progress`` is told (bytes so far, of how many).
+    processes away. ``sha256`` (all of its digits, or the first) and ``size`` in bytes are checked where they are known.
+    ``what`` begins the sentence of an ``error``, raised where the file cannot be fetched or is another one;
+    ``progress`` is told (bytes so far, of how many).
     """
     url = mirrored(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     _receive_all(what, url, part, size, error, progress)
-    if file_sha256(part) != sha256:
+    if sha256 is not None and not file_sha256(part).startswith(sha256):
         part.unlink()
         raise error(f"What {url} sent is not {_inside(what)} (sha256 differs): nothing was kept.")
     os.replace(part, path)
@@ -76,17 +139,20 @@ def _inside(what: str) -> str:
     return what[0].lower() + what[1:] if what.startswith("The ") else what
 
 
-def _receive_all(what: str, url: str, part: Path, size: int, error: type[ZooError], progress: Progress | None) -> None:
-    """Bring ``part`` to ``size`` bytes, going on from what is there."""
+def _receive_all(
+    what: str, url: str, part: Path, size: int | None, error: type[ZooError], progress: Progress | None
+) -> None:
+    """Bring ``part`` to ``size`` bytes, or to as many as the server announces, going on from what is there."""
+    whence = f"{url} (ZOO_MIRROR)" if os.environ.get("ZOO_MIRROR") else url
     for attempt in range(1, _ATTEMPTS + 1):
         before = part.stat().st_size if part.exists() else 0
-        if before > size:
+        if size is not None and before > size:
             part.unlink()
             before = 0
         if before == size:
             return
         try:
-            _receive(url, part, before, size, progress)
+            size = _receive(url, part, before, size, progress)
             reason = f"it ended after {part.stat().st_size} of {size} bytes"
         except urllib.error.HTTPError as refusal:
             refusal.close()
@@ -94,32 +160,36 @@ def _receive_all(what: str, url: str, part: Path, size: int, error: type[ZooErro
                 part.unlink()
             reason = f"{refusal.code} {refusal.reason}"
             if refusal.code not in (408, 416, 429, 500, 502, 503, 504):
-                raise error(f"{what} cannot be fetched from {url}: {reason}.") from refusal
-        except (OSError, http.client.HTTPException) as failure:
+                raise error(f"{what} cannot be fetched from {whence}: {reason}.") from refusal
+        except (OSError, http.client.HTTPException, ValueError, OverflowError) as failure:  # the last two: no URL
             reason = str(getattr(failure, "reason", "") or failure) or type(failure).__name__
         after = part.stat().st_size if part.exists() else 0
         if after == size:
             return
-        if after > size:
+        if size is not None and after > size:
             part.unlink()
             raise error(f"What {url} sent is not {_inside(what)} (it is longer): nothing was kept.")
         if attempt == _ATTEMPTS or after <= before:
             kept = f"; the {after / 1e6:.1f} MB that came are kept, the same command goes on from there" * bool(after)
-            raise error(f"{what} cannot be fetched from {url}: {reason}{kept}.")
+            raise error(f"{what} cannot be fetched from {whence}: {reason}{kept}.")
         time.sleep(0.2 * attempt)
 
 
-def _receive(url: str, part: Path, begin: int, size: int, progress: Progress | None) -> None:
+def _receive(url: str, part: Path, begin: int, size: int | None, progress: Progress | None) -> int:
+    """Receive what is left; returns how many bytes the whole file has, as was known or as the server says."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
         # A server without ranges sends the whole file again.
         going_on = answer.status == 206
         done = begin if going_on else 0
+        if size is None and (length := answer.headers.get("Content-Length", "")).isdigit():
+            size = done + int(length)
         with part.open("ab" if going_on else "wb") as file:
             while chunk := answer.read1(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
                 if progress is not None:
-                    progress(done, size)
-                if done > size:
-                    return
+                    progress(done, size or done)
+                if size is not None and done > size:
+                    break
+    return done if size is None else size

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import __version__, files, images, weights
+from zoo.download import make_folder
 from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsError
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer
 
@@ -294,7 +295,7 @@ class _Through(Stylizer):
         if key not in self._loaded:
             path = weights.home() / "onnx" / f"{self.name}-{key}.onnx"
             if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent, "ZOO_HOME", WeightsError)
                 export(self.source, style, path)
             self._loaded[key] = OnnxNetwork(path)
         return self._loaded[key]

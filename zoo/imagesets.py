@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zoo.download import download, file_sha256, home, offline
+from zoo.download import download, file_sha256, home, make_folder, offline
 from zoo.errors import DataError, RegistryError, UnknownNameError
 from zoo.registry import PACKAGE, explain, read_yaml
 
@@ -174,8 +174,8 @@ def fetch_set(
     """
     from filelock import FileLock
 
+    make_folder(manifest.folder, "ZOO_HOME", DataError)
     try:
-        manifest.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(manifest.folder / ".lock"):
             wanted = [image for image in manifest.images if state(manifest, image) != "whole"]
             done = manifest.bytes - sum(image.bytes for image in wanted)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from zoo.download import fetch, torch_home
 from zoo.errors import DownloadRequiredError, UnknownNameError, WeightsError, ZooError
 from zoo.registry import NetworkEntry, load_registry
 
@@ -40,7 +41,8 @@ def network_file(name: str, *, allow_download: bool = False) -> Path:
             raise DownloadRequiredError(
                 f"The weights of {name}{much} are not on this machine: run 'zoo weights fetch {name}'."
             )
-        _fetch(name, entry, path)
+        what = f"The weights of {name}"
+        fetch(what, entry.url, path, variable="TORCH_HOME", error=WeightsError, size=entry.bytes, sha256=entry.sha256)
     if entry.sha256 is not None:
         from zoo.encoders.sources import file_sha256
 
@@ -73,25 +75,4 @@ def availability(name: str) -> str:
 
 
 def _path(entry: NetworkEntry) -> Path:
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(entry.url).path)
-
-
-def _fetch(name: str, entry: NetworkEntry, path: Path) -> None:
-    import torch
-
-    from zoo.weights import mirrored, offline
-
-    if offline():
-        raise DownloadRequiredError(
-            f"The weights of {name} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it, or copy "
-            f"the file to {path}."
-        )
-    url = mirrored(entry.url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # Writes beside the file and moves it there once it is whole.
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=entry.sha256, progress=False)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"The weights of {name} could not be fetched from {url}: {error}.") from error
+    return torch_home() / os.path.basename(urlparse(entry.url).path)

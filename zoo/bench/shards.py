@@ -25,6 +25,7 @@ from zoo.bench.run import BenchResult, run
 from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import load_registry
 from zoo.report.tables import read_table
+from zoo.words import counted
 
 Cluster = Literal["slurm", "local"]
 _LOGS = "logs"
@@ -91,7 +92,7 @@ def run_sharded(
         raise ConfigError("There is no method to measure: name some, or 'all'.")
     if not 1 <= count <= len(resolved.pairs):
         raise ConfigError(
-            f"A run of {len(resolved.pairs)} pairs can have 1 to {len(resolved.pairs)} shards, not {count}."
+            f"A run of {counted(len(resolved.pairs), 'pair')} can have 1 to {len(resolved.pairs)} shards, not {count}."
         )
     if cluster == "slurm" and str(options.get("device", "auto")) == "auto":
         raise ConfigError(
@@ -107,7 +108,7 @@ def run_sharded(
     def tell(done: int, label: str) -> None:
         on_event(Event("measure", done, steps, label))
 
-    tell(0, f"{count} shards")
+    tell(0, counted(count, "shard"))
     if cluster == "slurm":
         for done, job in enumerate(_submitted(executor.map_array, tasks), 1):
             _wait(job)

@@ -88,7 +88,8 @@ def _command() -> Any:
 def _name_values(command: Any) -> None:
     for inner in getattr(command, "commands", {}).values():
         _name_values(inner)
-    for parameter in command.params:
+    help_option = command.get_help_option(typer.Context(command, help_option_names=["-h", "--help"]))
+    for parameter in [*command.params, help_option]:
         if parameter.param_type_name == "argument":
             parameter.display_type_rich = lambda ctx: None  # its name tells
         elif parameter.metavar is None:

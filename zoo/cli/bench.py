@@ -8,11 +8,11 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zoo.cli.common import THREADS, console, whole
+from zoo.cli.common import THREADS, console, out, whole
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from zoo.bench.ledger import Event
@@ -140,7 +140,7 @@ def bench(
                 )
     except KeyboardInterrupt:
         if not quiet:
-            console.print("Stopped. What was measured is kept: the same command goes on from there.")
+            console.say("Stopped. What was measured is kept: the same command goes on from there.")
         raise typer.Exit(130) from None
     if not quiet:
         _print_result(result)
@@ -225,24 +225,22 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
                 self.bar.reset(self.task)
             self.bar.update(self.task, description=escape(event.label), completed=event.done, total=event.total)
         elif method != self._method:
-            console.print(f"[{event.done}/{event.total}] {method}", markup=False, highlight=False, soft_wrap=True)
+            console.say(f"[{event.done}/{event.total}] {method}")
         self._stage, self._method = event.stage, method
         if event.problem:
-            console.print(event.problem, markup=False, highlight=False, soft_wrap=True)
+            console.say(event.problem)
 
 
 def _print_result(result: BenchResult) -> None:
     from zoo.report.forms import to_rich
     from zoo.report.present import present
 
-    plain = Console()
-    shown = plain if plain.is_terminal else Console(width=_PIPE_WIDTH)
-    shown.print(to_rich(present(result.table)))
+    out.show(to_rich(present(result.table)), _PIPE_WIDTH)
     failed, skipped = result.count("failed"), result.count("skipped")
     counts = (
-        f"{result.count('ok')} rows ok" + f", {failed} failed" * bool(failed) + f", {skipped} skipped" * bool(skipped)
+        f"{counted(result.count('ok'), 'row')} ok"
+        + f", {failed} failed" * bool(failed)
+        + f", {skipped} skipped" * bool(skipped)
     )
     new = "" if result.written else "; nothing was left to measure (--fresh measures again)"
-    console.print(
-        f"{counts}{new}. Rows, tables and pictures: {result.folder}", markup=False, highlight=False, soft_wrap=True
-    )
+    console.say(f"{counts}{new}. Rows, tables and pictures: {result.folder}")

@@ -7,7 +7,6 @@ import json
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from zoo.cli.common import out
@@ -42,10 +41,10 @@ def check(
         for r in results:
             outcome = f"{r.status}: {r.reason}" if r.status == "failed" else r.status
             summary = r.reason if r.status == "skipped" else CHECKS[r.name].summary
-            table.add_row(r.name, escape(summary), escape(outcome), f"{r.seconds:.2f}", style=colours[r.status])
-        out.print(table)
+            table.add_row(r.name, summary, outcome, f"{r.seconds:.2f}", style=colours[r.status])
+        out.show(table)
         counts = {status: sum(r.status == status for r in results) for status in colours}
-        out.print(f"{method}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+        out.say(f"{method}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     if failed:

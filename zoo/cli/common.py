@@ -17,11 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from zoo.cli.streams import binary_input, console, visible
+from zoo.cli.streams import binary_input, console
 from zoo.cli.streams import out as out
 from zoo.config import LARGEST_INT, SEEDS, readable_type, shown
 from zoo.errors import ConfigError, ImageError, InputError
 from zoo.names import find, on_disk
+from zoo.words import counted, visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,7 +154,9 @@ def parse_weights(text: str | None, styles: int) -> list[float] | None:
     if not all(0 <= value <= 1 for value in values):
         raise ConfigError(f"Style weights are numbers from 0 to 1 between commas, such as 0.3,0.7, not {shown(text)}.")
     if len(values) != styles:
-        raise ConfigError(f"Give one weight per style: there are {styles} styles and {len(values)} weights.")
+        raise ConfigError(
+            f"Give one weight per style, not {counted(len(values), 'weight')} for {counted(styles, 'style')}."
+        )
     return values
 
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from zoo.cli.common import console, out
+from zoo.words import counted
 
 data = typer.Typer(help="Image sets of benchmarks: list, fetch, verify, export.", no_args_is_help=True)
 
@@ -45,7 +46,7 @@ def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     for row in rows:
         images = f"{row['contents']} x {row['styles']}"
         table.add_row(row["name"], images, f"{row['bytes'] / 1e6:.1f}", row["licence"], row["title"], row["state"])
-    out.print(table)
+    out.show(table)
 
 
 @data.command()
@@ -67,7 +68,7 @@ def fetch(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=manifest.bytes)
         fetch_set(manifest, source, lambda done, total: bar.update(task, completed=done, total=total))
-    out.print(f"{name}: {manifest.folder}", markup=False, highlight=False, soft_wrap=True)
+    out.say(f"{name}: {manifest.folder}")
 
 
 @data.command()
@@ -83,7 +84,7 @@ def verify(
         states = {image: state(manifest, image) for image in manifest.images}
         for image, found in states.items():
             if found == "damaged":
-                console.print(f"{one}: {manifest.path(image)} is damaged.", style="red", soft_wrap=True)
+                console.say(f"{one}: {manifest.path(image)} is damaged.", style="red")
         whole, damaged = (sum(found == kind for found in states.values()) for kind in ("whole", "damaged"))
         bad = bad or damaged > 0 or (name is not None and whole < len(states))
         if whole == len(states):
@@ -92,7 +93,7 @@ def verify(
             text = f"{whole} of {len(states)} images whole: run 'zoo data fetch {one}'"
         else:
             text = "not here"
-        out.print(f"{one}: {text}", markup=False, highlight=False, soft_wrap=True)
+        out.say(f"{one}: {text}")
     if bad:
         raise typer.Exit(1)
 
@@ -115,7 +116,7 @@ def export(
     lines = export_inputs(resolve_protocol(load_protocol(path), path.parent, load_registry()), folder)
     first = lines[0]
     for text in (
-        f"{folder / LIST}: {len(lines)} pictures wanted, from the contents and styles beside it.",
+        f"{folder / LIST}: {counted(len(lines), 'picture')} wanted, from the contents and styles beside it.",
         f"The first is {first['result']}, of {first['content']} and {first['style']}.",
     ):
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        out.say(text)

@@ -29,7 +29,7 @@ def doctor(
         table = Table(title=section, title_justify="left", show_header=False)
         for key, value in rows.items():
             table.add_row(key, str(value))
-        out.print(table)
+        out.show(table)
 
 
 def _examine() -> dict[str, dict[str, Any]]:

@@ -69,10 +69,5 @@ def export(
         facts = {"file": str(done.path), "bytes": done.bytes, "difference": done.difference, **done.metadata}
         typer.echo(json.dumps(facts, indent=2))
     elif not quiet:
-        console.print(
-            f"{done.path}  {done.bytes / 1e6:.2f} MB, ONNX opset {done.metadata['opset']}, float32, any size",
-            highlight=False,
-        )
-        console.print(
-            f"Largest difference from PyTorch over a photograph: {done.difference:.2g} (of 1).", highlight=False
-        )
+        console.say(f"{done.path}  {done.bytes / 1e6:.2f} MB, ONNX opset {done.metadata['opset']}, float32, any size")
+        console.say(f"Largest difference from PyTorch over a photograph: {done.difference:.2g} (of 1).")

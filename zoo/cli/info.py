@@ -43,7 +43,7 @@ def _show(fields: dict[str, Any], as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     for key, value in fields.items():
         table.add_row(key, str(value))
-    out.print(table)
+    out.show(table)
 
 
 def _method(resolved: Resolved, registry: Registry) -> dict[str, Any]:
@@ -79,11 +79,11 @@ def _trained_styles(resolved: Resolved) -> list[dict[str, str]]:
 
 def _print_method(resolved: Resolved, registry: Registry) -> None:
     entry, kind = resolved.entry, resolved.entry.taxonomy
-    out.print(f"[bold]{resolved.label}[/bold]: {entry.title} ({entry.authors}, {entry.year})", highlight=False)
-    out.print(f"{entry.paper}\n{resolved.summary}", highlight=False)
-    out.print(f"optimises: {kind.optimises}   styles: {kind.styles}   statistics: {kind.statistics}", highlight=False)
+    out.say(f"{resolved.label}: {entry.title} ({entry.authors}, {entry.year})", style="bold")
+    out.say(f"{entry.paper}\n{resolved.summary}")
+    out.say(f"optimises: {kind.optimises}   styles: {kind.styles}   statistics: {kind.statistics}")
     if entry.encoder:
-        out.print(f"encoder: {entry.encoder}", highlight=False)
+        out.say(f"encoder: {entry.encoder}")
     tags = Table(title="Presets and checkpoints (* is the default)", title_justify="left")
     tags.add_column("name", no_wrap=True)
     tags.add_column("what it is")
@@ -95,8 +95,8 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
         if other.checkpoint is not None:
             weights = f"{other.checkpoint.bytes / 1e6:.1f} MB, {other.checkpoint.licence}"
         tags.add_row(other.label + star, other.summary, weights)
-    out.print(tags)
-    out.print(options_table(f"Options of {resolved.label}", registry.options(resolved.label)))
+    out.show(tags)
+    out.show(options_table(f"Options of {resolved.label}", registry.options(resolved.label)))
     styles = _trained_styles(resolved)
     if styles:
         table = Table(title="Trained styles", title_justify="left")
@@ -105,4 +105,4 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
         for style in styles:
             what = ", ".join(style[key] for key in ("title", "artist", "year") if style[key])
             table.add_row(style["name"], what, style["licence"], style["source"])
-        out.print(table)
+        out.show(table)

@@ -34,9 +34,9 @@ def list_names(
             paper = f"{entry.authors} {entry.year}" if r.method != previous else ""
             table.add_row(r.label + star, paper, kind.optimises, kind.styles, kind.statistics, r.summary)
             previous = r.method
-        out.print(table)
+        out.show(table)
     for name, reason in registry.broken:
-        console.print(f"zoo: plugin {name!r} is left out: {reason}", style="yellow")
+        console.say(f"zoo: plugin {name!r} is left out: {reason}", style="yellow")
 
 
 def _labels(registry: Registry, name: str) -> list[str]:

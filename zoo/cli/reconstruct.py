@@ -11,6 +11,7 @@ import typer
 
 from zoo.cli.common import SEED, Reporter, StopRequest, console, method_options, progress_bar, read_image
 from zoo.errors import UnsupportedError
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,6 +115,6 @@ def _reconstruct(
         result = run(model, pixels, report)
     images.write(output, result.image)
     if not quiet:
-        console.print(f"{output}  {result.steps} steps", highlight=False)
+        console.say(f"{output}  {counted(result.steps, 'step')}")
     if stop.asked:
         raise typer.Exit(stop.code)

@@ -21,6 +21,7 @@ from zoo.cli.common import (
     whole,
 )
 from zoo.errors import ConfigError
+from zoo.words import counted
 
 
 def report(
@@ -73,7 +74,7 @@ def report(
     if out is None:
         write_report(run)
     said = [f"No {name}: {reason}." for name, reason in written.omitted.items()]
-    said.append(f"{len(written.files)} files in {written.folder}")
+    said.append(f"{counted(len(written.files), 'file')} in {written.folder}")
     place = out or run
     metrics = split_list(tradeoff) or [None, None]
     if len(metrics) != 2:
@@ -105,10 +106,10 @@ def report(
 
         made = write_paper(run, place / "paper", layout=layout, figures=chosen_figures)
         said += made.said
-        said.append(f"{made.pdf}: {made.pages} pages" if made.pdf else str(made.folder / "paper.tex"))
+        said.append(f"{made.pdf}: {counted(made.pages, 'page')}" if made.pdf else str(made.folder / "paper.tex"))
     if not quiet:
         for text in said:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.say(text)
 
 
 def _named_files(texts: Sequence[str]) -> dict[str, Path]:
@@ -151,7 +152,7 @@ def compare(
     else:
         form = found.form(everything=everything)
         if form.groups:
-            out.print(to_rich(form))
+            out.show(to_rich(form))
         else:
             print("\n".join([form.caption, *form.below]))
     if fail_on_regression and found.regressions:

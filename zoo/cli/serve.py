@@ -48,10 +48,10 @@ def serve(
 
     def ready(address: str) -> None:
         if not quiet:
-            console.print(f"{address}  (Ctrl-C ends it)", markup=False, highlight=False, soft_wrap=True)
+            console.say(f"{address}  (Ctrl-C ends it)")
         if not is_local(host):
             text = f"zoo: listening on {host}: whoever reaches this machine can use the page; there is no password."
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.say(text)
 
     run(
         host=host,

@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from zoo.errors import InputError
+from zoo.words import visible
 
 # A pipe has no width of its own; 80 columns would break names in two. A terminal may be told a smaller one (COLUMNS).
 PIPE_WIDTH = 140
@@ -88,15 +89,6 @@ def silence(stream: Any) -> None:
         void = os.open(os.devnull, os.O_WRONLY)
         os.dup2(void, stream.fileno())
         os.close(void)
-
-
-def visible(text: str, keep: str = "") -> str:
-    """Text on one line: control characters, which move a terminal's cursor or break lines, as their escapes."""
-    return "".join(
-        character if character in keep or unicodedata.category(character) not in ("Cc", "Zl", "Zp")
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )  # fmt: skip
 
 
 def complain(text: str) -> None:

@@ -22,6 +22,7 @@ from zoo.cli.common import (
     whole,
 )
 from zoo.config import SEEDS
+from zoo.words import counted
 
 study = typer.Typer(help="Make, serve and score a blind study of a run's pictures.", no_args_is_help=True)
 
@@ -71,15 +72,16 @@ def make(
     )
     made = make_study(run, folder, options)
     for sentence in made.said:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.say(sentence)
     said = [
         f"{made.page.parent}: send this folder, or run 'zoo study serve {folder}'.",
         f"{made.key}: keep this file, it tells which picture is whose.",
-        f"{made.forms} forms of up to {made.longest} questions; balance is exact after every {made.round} judges, "
+        f"{counted(made.forms, 'form')} of up to {counted(made.longest, 'question')}; balance is exact "
+        f"after every {counted(made.round, 'judge')}, "
         "each with a form of their own (index.html#form=1, #form=2, ...).",
     ]
     for sentence in said:
-        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        out.say(sentence)
 
 
 @study.command()
@@ -114,9 +116,9 @@ def score(
     written = write_scores(scored, folder or key.parent / "scores", formats=chosen, width_mm=width)
     if quiet:
         return
-    out.print(to_rich(written.table))
-    for sentence in (*written.said, f"{len(written.files)} files in {written.folder}"):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    out.show(to_rich(written.table))
+    for sentence in (*written.said, f"{counted(len(written.files), 'file')} in {written.folder}"):
+        console.say(sentence)
 
 
 @study.command()
@@ -129,12 +131,11 @@ def serve(
     from zoo.study.server import make_server
 
     with make_server(folder, host, port) as server:
-        out.print(f"{server.url} shows the study; Ctrl-C ends it.", markup=False, highlight=False, soft_wrap=True)
+        out.say(f"{server.url} shows the study; Ctrl-C ends it.")
         if host not in ("127.0.0.1", "localhost"):
             warning = "Whoever reaches this machine can take part: there is no password and no encryption."
-            console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+            console.say(warning, style="yellow")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            count = server.desk.judges
-            console.print(f"{count} {'judge' if count == 1 else 'judges'} in {server.desk.folder}", highlight=False)
+            console.say(f"{counted(server.desk.judges, 'judge')} in {server.desk.folder}")

@@ -32,6 +32,7 @@ from zoo.cli.common import (
 )
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,7 +130,9 @@ def stylize(
             "leave --mask or --style-interpolation-weights out."
         )
     if mask and len(mask) != len(styles):
-        raise InputError(f"Give one --mask per style: there are {len(styles)} styles and {len(mask)} masks.")
+        raise InputError(
+            f"Give one --mask per style, not {counted(len(mask), 'mask')} for {counted(len(styles), 'style')}."
+        )
     jobs = _plan(contents, styles, method, output, joined=bool(blend or mask))
     if output == "-" and (as_json or len(jobs) > 1):
         raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
@@ -173,7 +176,7 @@ def stylize(
     elif not quiet:
         for s in summaries:
             state = ", stopped early" if s["stopped"] else ""
-            console.print(f"{s['output']}  {s['width']}x{s['height']}  {s['seconds']:.2f} s{state}", highlight=False)
+            console.say(f"{s['output']}  {s['width']}x{s['height']}  {s['seconds']:.2f} s{state}")
     if stop.asked:
         raise typer.Exit(stop.code)
 

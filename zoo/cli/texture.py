@@ -60,7 +60,7 @@ def texture(
         result = stylizer.synthesize(code, (height, width), seed=seed, progress=reporter)
     images.write(output, result.image)
     if not quiet:
-        console.print(f"{output}  {width}x{height}", highlight=False)
+        console.say(f"{output}  {width}x{height}")
     if stop.asked:
         raise typer.Exit(stop.code)
 

@@ -167,8 +167,8 @@ def _method(
     own, general = option_specs(task)
     if show_options:
         if own:
-            out.print(options_table(f"Options of training {method}", own))
-        out.print(options_table("Options of the run (--time-limit in minutes)", general))
+            out.show(options_table(f"Options of training {method}", own))
+        out.show(options_table("Options of the run (--time-limit in minutes)", general))
         return
     given = parse_flags(extra, [*own, *general], f"Run 'zoo train {method} --options' for all.")
     if out_dir is None:
@@ -263,7 +263,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
     def say(self, text: str) -> None:
         """A line of its own."""
         if not self.quiet:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.say(text)
 
     def building(self, name: str, done: int, total: int) -> None:
         """Images of a set are being decoded. Nothing is trained yet, so a signal ends it here."""
@@ -363,7 +363,7 @@ def _recipe(
             table.add_column(heading, overflow="fold")
         for row in found.plan(hours, only, out_dir, given):
             table.add_row(*row)
-        out.print(table)
+        out.show(table)
         return
     if out_dir is None:
         raise ConfigError("A recipe needs a folder for its runs: give --out FOLDER.")
@@ -398,8 +398,8 @@ def _pack(
         report = pack(folder, sets, max_mb=max_mb, side=side, with_encoder=with_encoder, progress=progress)
     for name, reasons in report.skipped.items():
         for file, reason in reasons:
-            console.print(f"{name}: {file} is left out: {reason}", markup=False, highlight=False, soft_wrap=True)
-    out.print(report.text(), markup=False, highlight=False, soft_wrap=True)
+            console.say(f"{name}: {file} is left out: {reason}")
+    out.say(report.text())
 
 
 @contextlib.contextmanager

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -58,7 +56,7 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
         table.add_row(row["name"], row["kind"], size, row["licence"], row["state"])
-    out.print(table)
+    out.show(table)
 
 
 @weights.command()
@@ -82,12 +80,12 @@ def verify() -> None:
     for name, check in checks:
         try:
             check()
-            out.print(f"{name}: whole")
+            out.say(f"{name}: whole")
         except DownloadRequiredError:
-            out.print(f"{name}: not here")
+            out.say(f"{name}: not here")
         except ZooError as error:
             bad += 1
-            console.print(f"{name}: {error}", style="red")
+            console.say(f"{name}: {error}", style="red")
     if bad:
         raise typer.Exit(1)
 
@@ -120,7 +118,7 @@ def fetch(
         if not names:
             raise ConfigError(f"The metric {name} reads no weights: there is nothing to fetch.")
     for one in names:
-        out.print(f"{one}: {_fetch(one)}", markup=False, highlight=False, soft_wrap=True)
+        out.say(f"{one}: {_fetch(one)}")
 
 
 def _fetch(name: str) -> Path:
@@ -180,7 +178,7 @@ def join(
         named[name] = Path(file)
     _require_safetensors(target)
     for path in join_checkpoints(target, named):
-        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        out.say(str(path))
 
 
 @weights.command("import")
@@ -204,8 +202,8 @@ def import_files(
         method, files, target, encoder=encoder, report=lambda r: None if quiet and r.fits else _print_report(r)
     )
     for note in result.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    out.print(str(target), markup=False, highlight=False, soft_wrap=True)
+        console.say(note)
+    out.say(str(target))
 
 
 def _require_safetensors(path: Path) -> None:
@@ -218,7 +216,5 @@ def _print_report(report: ImportReport) -> None:
     for heading in ("in the file", "here", "shape", ""):
         table.add_column(heading, overflow="fold")
     for row in report.rows:
-        table.add_row(*map(escape, row), style=None if row[-1] == "mapped" else "red")
-    # A pipe has no width of its own, and folded keys cannot be searched for.
-    wide = console if console.is_terminal else Console(stderr=True, width=140)
-    wide.print(table)
+        table.add_row(*row, style=None if row[-1] == "mapped" else "red")
+    console.show(table)

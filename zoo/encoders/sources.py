@@ -28,6 +28,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
+from zoo.download import fetch, torch_home
 from zoo.encoders.catalog import EncoderInfo, vgg_layers
 from zoo.errors import DownloadRequiredError, WeightsError
 
@@ -137,16 +138,13 @@ def torchvision_file(info: EncoderInfo, allow_download: bool) -> Path:
     DownloadRequiredError if it is not there, WeightsError if it is damaged or cannot be fetched.
     """
     url = torchvision_url(info.architecture)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(url).path)
+    path = torch_home() / os.path.basename(urlparse(url).path)
     prefix = path.stem.rpartition("-")[2]  # torch hub's convention: NAME-SHA256PREFIX.pth
     if not path.is_file():
         if not allow_download:
             raise download_required(info.name, info.bytes)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise WeightsError(f"The weights of {info.name} could not be fetched from {url}: {error}.") from error
+        what = f"The weights of {info.name}"
+        fetch(what, url, path, variable="TORCH_HOME", error=WeightsError, size=info.bytes, sha256=prefix)
     if not file_sha256(path).startswith(prefix):
         raise WeightsError(f"The weights of {info.name} at {path} are damaged: delete the file and fetch it again.")
     return path

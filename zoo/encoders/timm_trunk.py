@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor
 
+from zoo.download import fetch, offline, torch_home
 from zoo.encoders.base import Encoder
 from zoo.encoders.catalog import TIMM_PREFIX
 from zoo.encoders.sources import download_required, file_sha256
@@ -133,7 +134,9 @@ def timm_file(backbone: str, allow_download: bool = False) -> Path:
     repository, _, revision = (config.hf_hub_id or "").partition("@")
     names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     url = config.url if isinstance(config.url, str) else ""
-    hub = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(url).path)
+    hub = torch_home() / os.path.basename(urlparse(url).path)
+    # Where a mirror brings what Hugging Face keeps; its own cache has no place for a file without its commit.
+    brought = {name: torch_home() / f"{repository.replace('/', '--')}--{name}" for name in names if repository}
     if repository:
         from huggingface_hub import try_to_load_from_cache
 
@@ -141,15 +144,21 @@ def timm_file(backbone: str, allow_download: bool = False) -> Path:
             found = try_to_load_from_cache(repository, name, revision=revision or None)
             if isinstance(found, str):
                 return Path(found)
-    if url and hub.is_file():
-        return hub
+    for path in (*brought.values(), *([hub] if url else [])):
+        if path.is_file():
+            return path
     if not allow_download:
         raise download_required(TIMM_PREFIX + backbone)
+    what = f"The weights of {TIMM_PREFIX}{backbone}"
+    if not repository:
+        fetch(what, url, hub, variable="TORCH_HOME", error=WeightsError)
+        return hub
+    if offline() or os.environ.get("ZOO_MIRROR"):
+        return _fetch_mirrored(what, f"https://huggingface.co/{repository}/resolve/{revision or 'main'}", brought)
     try:
-        return _fetch_hub(repository, names, revision or None) if repository else _fetch_url(url, hub)
+        return _fetch_hub(repository, names, revision or None)
     except (OSError, RuntimeError, ValueError) as error:
-        place = repository or url
-        raise WeightsError(f"The weights of timm:{backbone} could not be fetched from {place}: {error}.") from error
+        raise WeightsError(f"{what} could not be fetched from {repository}: {error}.") from error
 
 
 def _fetch_hub(repository: str, names: Sequence[str], revision: str | None) -> Path:
@@ -166,7 +175,13 @@ def _fetch_hub(repository: str, names: Sequence[str], revision: str | None) -> P
     return Path(hf_hub_download(repository, names[-1], revision=revision))
 
 
-def _fetch_url(url: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.hub.download_url_to_file(url, str(path), progress=False)
-    return path
+def _fetch_mirrored(what: str, base: str, places: Mapping[str, Path]) -> Path:
+    """The first of the files that the mirror has."""
+    for name, path in places.items():
+        try:
+            fetch(what, f"{base}/{name}", path, variable="TORCH_HOME", error=WeightsError)
+            return path
+        except WeightsError:
+            if name == list(places)[-1] or offline():
+                raise
+    raise AssertionError("a backbone on the hub has a file")

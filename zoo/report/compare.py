@@ -27,6 +27,7 @@ from zoo.report.present import number
 from zoo.report.scores import gather
 from zoo.report.statistics import Interval
 from zoo.report.tables import Direction, counted_rows
+from zoo.words import counted
 
 Verdict = Literal["worse", "better", "same", "unsure"]
 
@@ -98,7 +99,7 @@ class Differences:
         worse = [f"Failed in {self.names[1]} alone: {cell}." for cell in self.failed]
         count = len(self.changes)
         same = sum(change.verdict == "same" for change in self.changes)
-        said = [f"{count} numbers compared, {same} the same within the tolerance; {self.regressions} worse."]
+        said = [f"{counted(count, 'number')} compared, {same} the same within the tolerance; {self.regressions} worse."]
         return Form("differences", caption, headings, groups, (), [*said, *worse, *self.said])
 
     def records(self) -> list[dict[str, Any]]:

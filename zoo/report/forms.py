@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
+
+from zoo.words import visible
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -71,20 +74,21 @@ class Form:
 
 def to_rich(form: Form) -> RichTable:
     """For the terminal: spreads left out, sanity rows dim."""
-    from rich.markup import escape
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    shown = RichTable(title=escape(form.caption), title_justify="left", caption_justify="left")
+    # Texts and not strings: names may look like markup, which is the console's to read or not.
+    shown = RichTable(title=Text(visible(form.caption)), title_justify="left", caption_justify="left")
     for i, heading in enumerate(form.headings):
         # Headings wrap at their blanks; a method's name folded in two could not be copied.
         justify = "right" if heading.numeric else "left"
-        shown.add_column(escape(heading.text), justify=justify, overflow="fold", no_wrap=i == 0)
-    style = {"": "{}", "best": "[bold]{}[/bold]", "second": "[underline]{}[/underline]"}
+        shown.add_column(Text(visible(heading.text)), justify=justify, overflow="fold", no_wrap=i == 0)
+    style = {"": "", "best": "bold", "second": "underline"}
     for group in form.groups:
         for row in group.rows:
-            cells = [style[entry.mark].format(escape(entry.text + _marks(entry))) for entry in row]
+            cells = [Text(visible(entry.text) + _marks(entry), style[entry.mark]) for entry in row]
             shown.add_row(*cells, style="dim" if group.aside else None)
-    shown.caption = escape("\n".join(form.below)) if form.below else None
+    shown.caption = Text("\n".join(map(visible, form.below))) if form.below else None
     return shown
 
 
@@ -99,19 +103,29 @@ def to_markdown(form: Form) -> str:
     """GitHub's form: caption above, best bold, second underlined, groups as rows in italics, footnotes below."""
 
     def cell(entry: Entry) -> str:
-        text = {"best": f"**{entry.text}**", "second": f"<ins>{entry.text}</ins>"}.get(entry.mark, entry.text)
+        text = escape_markdown(entry.text)
+        text = {"best": f"**{text}**", "second": f"<ins>{text}</ins>"}.get(entry.mark, text)
         return text + (f" {entry.spread}" if entry.spread else "") + _marks(entry)
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    lines = [form.caption, "", line([heading.text for heading in form.headings])]
+    lines = [escape_markdown(form.caption), "", line([escape_markdown(heading.text) for heading in form.headings])]
     lines.append("|" + "|".join("---:" if heading.numeric else "---" for heading in form.headings) + "|")
     for group in form.groups:
         if group.title:
-            lines.append(line([f"*{group.title}*", *[""] * (len(form.headings) - 1)]))
+            lines.append(line([f"*{escape_markdown(group.title)}*", *[""] * (len(form.headings) - 1)]))
         lines += [line([cell(entry) for entry in row]) for row in group.rows]
-    return "\n".join([*lines, *(part for note in form.below for part in ("", note))]) + "\n"
+    return "\n".join([*lines, *(part for note in form.below for part in ("", escape_markdown(note)))]) + "\n"
+
+
+# What begins a cell, a link, an entity or another kind of letters; an underscore inside a word is one to GitHub too.
+_MARKDOWN = re.compile(r"[\\|*`]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(|&(?=#?\w+;)")
+
+
+def escape_markdown(text: str) -> str:
+    """Text as GitHub's Markdown shows it, on one line."""
+    return _MARKDOWN.sub(r"\\\g<0>", re.sub(r"\s*[\r\n]\s*", " ", text))
 
 
 # -- LaTeX ---------------------------------------------------------------------------------------------------------
@@ -120,22 +134,73 @@ _TEX = {
     "\\": r"\textbackslash{}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "·": r"$\cdot$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "≈": r"$\approx$",
+    "−": "$-$",
+    "µ": r"$\mu$",
     "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
+    "°": r"$^\circ$",
+    "⁄": "/",
     "é": r"\'e",
     "š": r"\v{s}",
+    "ß": r"\ss{}",
+    "ı": r"\i{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{
+        character: f"\\{name}{{}}"
+        for character, name in zip("æÆœŒøØłŁ", ["ae", "AE", "oe", "OE", "o", "O", "l", "L"], strict=True)
+    },
 }
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi o pi rho varsigma sigma tau upsilon"
+_TEX |= {
+    chr(0x3B1 + i): rf"$\{name}$" if name != "o" else "o"
+    for i, name in enumerate(f"{_GREEK} phi chi psi omega".split())
+}
+_TEX |= {
+    letter: rf"$\{name.title()}$"
+    for letter, name in zip(
+        "ΓΔΘΛΞΠΣΦΨΩ", ["gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "phi", "psi", "omega"], strict=True
+    )
+}
+# Marks over and under letters that every text font has, by their combining characters.
+_MARKS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0323\u0327\u0331"
+_ACCENTS = dict(zip(_MARKS, "`'^~=u.\"rHvdcb", strict=True))
 
 
 def escape_tex(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(_TEX.get(character, character) for character in text)
+    """Text as LaTeX prints it in any font encoding, on one line; what no Latin font has is a question mark."""
+    text = unicodedata.normalize("NFC", re.sub(r"\s", " ", text))
+    found: list[str] = []
+    for i, character in enumerate(text):
+        # Two hyphens in a row would become one dash.
+        found.append("-{}" if text[i : i + 2] == "--" else _TEX.get(character, ""))
+        if not found[-1]:
+            _add(found, character)
+    return "".join(found)
+
+
+def _add(found: list[str], character: str) -> None:
+    """Add a character that has no command of its own as plain letters, with the marks that have one."""
+    for part in unicodedata.normalize("NFKD", character):
+        if part in _ACCENTS and found[-1]:
+            found[-1] = rf"\{_ACCENTS[part]}{{{found[-1]}}}"
+        elif not unicodedata.combining(part) and part.isprintable():
+            found.append(_TEX.get(part, part if part.isascii() else "?"))
 
 
 def to_latex(form: Form, *, wide: bool = False) -> str:
@@ -184,14 +249,14 @@ def _tex_table(form: Form, labelled: bool, environment: str) -> str:
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{''.join(column.spec for column in columns)}}}",
         r"\toprule",
-        " & ".join(column.head for column in columns) + r" \\",
+        _tex_row([column.head for column in columns]),
     ]
     for group in form.groups:
         lines.append(r"\midrule")
         if group.title:
             lines.append(rf"\multicolumn{{{width}}}{{l}}{{\itshape {escape_tex(group.title)}}} \\")
         for row in group.rows:
-            lines.append(" & ".join(column.cell(entry) for column, entry in zip(columns, row, strict=True)) + r" \\")
+            lines.append(_tex_row([column.cell(entry) for column, entry in zip(columns, row, strict=True)]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
     if form.below:
         notes = [rf"\textsuperscript{{{i}}}\,{escape_tex(note)}" for i, note in enumerate(form.foot, 1)]
@@ -200,6 +265,12 @@ def _tex_table(form: Form, labelled: bool, environment: str) -> str:
         lines += [note + r"\par" for note in notes]
         lines.append(r"\end{minipage}")
     return "\n".join([*lines, rf"\end{{{environment}}}"]) + "\n"
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    """A row. A bracket or star that began it would be taken for an argument of the line before."""
+    text = " & ".join(cells)
+    return (f"{{{text[0]}}}{text[1:]}" if text[:1] in ("[", "*") else text) + r" \\"
 
 
 @dataclass(frozen=True)

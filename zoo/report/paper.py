@@ -41,6 +41,7 @@ from zoo.report.layout import ColumnChoice, Layout
 from zoo.report.present import number, present
 from zoo.report.statistics import ALPHA
 from zoo.report.tables import FAMILIES, SANITY, build_table, family, method_entry
+from zoo.words import counted
 
 # As many columns with intervals as stay readable across a page at the size of a footnote.
 _CONTENT, _STYLE = 3, 4
@@ -268,27 +269,27 @@ class _Source:
         beaten = [text for text in self.table.remarks if text.startswith("Sanity rows")]
         said = drawn.said
         return {
-            "title": f"{_count(len(self.methods), 'style-transfer method')} under one protocol: a sample paper",
+            "title": f"{counted(len(self.methods), 'style-transfer method')} under one protocol: a sample paper",
             "version": conditions["version"],
             "when": _dates(self.rows),
             "protocol": self.table.protocol,
-            "counted": {
-                "methods": len(self.methods),
-                "pairs": len(resolved["pairs"]),
-                "rows": len(self.rows),
+            "counts": {
+                "methods": counted(len(self.methods), "style-transfer method"),
+                "pairs": counted(len(resolved["pairs"]), "pair"),
+                "rows": counted(len(self.rows), "row"),
                 "failed": failed or "none",
                 "skipped": skipped or "none",
-                "contents": _count(len(contents), "content"),
-                "styles": _count(len(styles), "style"),
+                "contents": counted(len(contents), "content"),
+                "styles": counted(len(styles), "style"),
             },
-            "contents": f"{_count(len(contents), 'content')} ({', '.join(contents)})",
-            "styles": f"{_count(len(styles), 'style')} ({', '.join(styles)})",
+            "contents": f"{counted(len(contents), 'content')} ({', '.join(contents)})",
+            "styles": f"{counted(len(styles), 'style')} ({', '.join(styles)})",
             "sizes": _sizes(resolved),
             "seeds": _varied(resolved),
             "sets": [_set(name) + self._cite([f"set:{name}"]) for name in image_sets(self.run_file)],
             "machine": conditions["machine"],
             "device": conditions["device"],
-            "threads": _count(int(conditions["threads"]), "thread"),
+            "threads": counted(int(conditions["threads"]), "thread"),
             "libraries": self._libraries(),
             "timing": _timing(resolved),
             "remarks": [text for text in self.table.remarks if text not in beaten],
@@ -486,10 +487,6 @@ def _dates(rows: Iterable[Row]) -> str:
     return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
 
 
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def _pixels(size: int) -> str:
     return f"{size} pixels" if size else "their own size"
 
@@ -519,11 +516,11 @@ def _timing(resolved: Mapping[str, Any]) -> dict[str, str]:
     if options:
         said.append(f"with {options}")
     if own:
-        said.append(f"timed {'once' if own.get('repeats') == 1 else 'up to ' + _count(own['repeats'], 'time')}")
+        said.append(f"timed {'once' if own.get('repeats') == 1 else 'up to ' + counted(own['repeats'], 'time')}")
     budget = f" within {timing['budget']:g} s" if timing.get("budget") else ""
     return {
-        "repeats": f"up to {_count(timing.get('repeats', 1), 'call')}{budget}",
-        "warmup": _count(timing.get("warmup", 0), "warm-up call"),
+        "repeats": f"up to {counted(timing.get('repeats', 1), 'call')}{budget}",
+        "warmup": counted(timing.get("warmup", 0), "warm-up call"),
         "optimisation": f" (optimisation methods {' and '.join(said)})" if said else "",
     }
 
@@ -532,7 +529,7 @@ def _reasons(notes: Sequence[str], listed: int = 3) -> str:
     """The first notes in one clause, and how many there are beside."""
     texts = [note.rstrip(".") for note in notes[:listed]]
     rest = len(notes) - len(texts)
-    return "; ".join(texts) + (f"; and {_count(rest, 'further reason')}" if rest else "")
+    return "; ".join(texts) + (f"; and {counted(rest, 'further reason')}" if rest else "")
 
 
 def _authors(text: str) -> str:
@@ -549,8 +546,8 @@ def _code(text: str) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Escaped, two hyphens kept apart, and free to break after the marks inside a label."""
-    return re.sub(r"(\\_|[.,=@/+\]])(?=.)", r"\1\\allowbreak{}", escape_tex(text)).replace("--", "-{}-")
+    """Escaped, and free to break after the marks inside a label."""
+    return re.sub(r"(\\_|[.,=@/+\]])(?=.)", r"\1\\allowbreak{}", escape_tex(text))
 
 
 def _render(values: Mapping[str, Any]) -> str:

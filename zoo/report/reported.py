@@ -18,6 +18,7 @@ from zoo.bench.rows import Row, latest
 from zoo.registry import Registry, read_yaml
 from zoo.report.bibliography import image_sets
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
+from zoo.words import counted
 
 _FILE = Path(__file__).with_name("reported.yaml")
 
@@ -108,7 +109,7 @@ def _other_images(source: Source, run_file: dict[str, Any]) -> str:
     manifest = load_manifest(source.set)
     taken = len(run_file["protocol"]["resolved"]["pairs"])
     there = len(manifest.contents) * len(manifest.styles)
-    return "" if taken == there else f"{taken} of its {there} pairs here"
+    return "" if taken == there else f"{taken} of its {counted(there, 'pair')} here"
 
 
 def reported(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry) -> tuple[Form, list[dict[str, Any]]]:

@@ -31,6 +31,7 @@ from zoo.registry import MethodEntry, Registry, load_registry
 from zoo.report import statistics
 from zoo.report.scores import Scores, Unit, gather, names_of
 from zoo.report.statistics import Interval
+from zoo.words import counted
 
 Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
@@ -131,21 +132,21 @@ class Table:
 def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry | None = None) -> Table:
     """The table of all rows that count; ProtocolError where rows belong to another protocol than run.json."""
     registry = registry or load_registry()
-    counted = counted_rows(rows, registry)
+    valid = counted_rows(rows, registry)
     identity = run_file["protocol"]
-    strangers = {row.protocol for row in counted} - {identity["id"]}
+    strangers = {row.protocol for row in valid} - {identity["id"]}
     if strangers:
         raise ProtocolError(f"Rows of {sorted(strangers)[0]} cannot stand in a table of {identity['id']}.")
     baselines = set(identity["resolved"]["baselines"])
-    of_run = [row for row in counted if run_remarks.of_run(row)]
-    counted = [row for row in counted if not run_remarks.of_run(row)]
-    columns = _columns(counted, registry)
+    of_run = [row for row in valid if run_remarks.of_run(row)]
+    valid = [row for row in valid if not run_remarks.of_run(row)]
+    columns = _columns(valid, registry)
     groups: dict[tuple[int, float], list[Row]] = {}
-    for row in counted:
+    for row in valid:
         groups.setdefault((row.size, row.strength), []).append(row)
     # Baselines have no strength and no seed of their own: they stand beside every strength, and count for every seed.
     # Nor has loading a method a strength.
-    strengths = {row.strength for row in counted if not _for_all_strengths(row, baselines)}
+    strengths = {row.strength for row in valid if not _for_all_strengths(row, baselines)}
     seeds = identity["resolved"]["seeds"]
     lines: list[Line] = []
     best: set[tuple[int, str]] = set()
@@ -157,7 +158,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     for size in sorted({size for size, _ in groups}, key=lambda pixels: (pixels == 0, pixels)):
         fixed = [
             dataclasses.replace(row, seed=seed)
-            for row in counted
+            for row in valid
             if row.size == size and _for_all_strengths(row, baselines)
             for seed in (seeds if row.method in baselines else [row.seed])
         ]
@@ -168,15 +169,15 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
             for found, place in ((best, 0), (second, 1)):
                 found |= _placed(lines, start, columns, place)
     remarks += _sanity(lines, columns)
-    remarks += _said_beside(counted, columns)
-    remarks += _other_weights(counted, registry)
+    remarks += _said_beside(valid, columns)
+    remarks += _other_weights(valid, registry)
     remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
-    remarks += _peak_of_another_run(counted, of_run)
-    remarks += _cold(counted)
+    remarks += _peak_of_another_run(valid, of_run)
+    remarks += _cold(valid, identity["resolved"], registry)
     remarks += _run_remarks(run_file)
     remarks = list(dict.fromkeys(remarks))
-    order = tuple(dict.fromkeys(row.method for row in counted))
-    caption, intervals = _caption(run_file, counted), _about_intervals(lines, columns, registry)
+    order = tuple(dict.fromkeys(row.method for row in valid))
+    caption, intervals = _caption(run_file, valid), _about_intervals(lines, columns, registry)
     return Table(
         identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order, missing
     )
@@ -440,13 +441,23 @@ def _beside(row: Row, metric: str) -> RowKey:
     return dataclasses.replace(row, metric=metric).key
 
 
-def _cold(rows: Sequence[Row]) -> list[str]:
-    """Methods whose times are of calls without warm-up: only warm-up has a first call."""
+def _cold(rows: Sequence[Row], resolved: Mapping[str, Any], registry: Registry) -> list[str]:
+    """Methods whose times are of calls without warm-up, as the protocol has it."""
     timed = dict.fromkeys(row.method for row in rows if row.metric == PRIMARY and row.status == "ok")
-    warm = {row.method for row in rows if row.metric == "seconds.first"}
-    cold = [method for method in timed if method not in warm]
+    cold = [method for method in timed if not _warmup(method, resolved, registry)]
     whose = "" if len(cold) == len(timed) else f" of {', '.join(cold)}"
     return [f"Times{whose} are of calls without warm-up: this protocol is not one of speed."] if cold else []
+
+
+def _warmup(label: str, resolved: Mapping[str, Any], registry: Registry) -> int:
+    """Warm-up calls of a method: its own entry in the protocol goes above that of optimisation, and this above all."""
+    full = label.partition("[")[0]
+    entry, methods = method_entry(label, registry), resolved.get("methods", {})
+    own = [methods.get(full), methods.get(full.partition(".")[0])]
+    if entry is not None and entry.taxonomy.optimises == "image":
+        own.append(resolved.get("optimisation"))
+    timing = next((one["timing"] for one in own if one and one.get("timing")), resolved.get("timing", {}))
+    return timing.get("warmup", 1)
 
 
 def _coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> str:
@@ -457,7 +468,7 @@ def _coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[
     which = f": {'' if fewer is common else 'all but '}{listed}" if common else ""
     at = f" at {size}" if size else ""
     total = len(common) + len(missing)
-    return f"{', '.join(titles)}{at}: over the {len(common)} of {total} pairs that every line covers{which}."
+    return f"{', '.join(titles)}{at}: over the {len(common)} of {counted(total, 'pair')} that every line covers{which}."
 
 
 def _combined(values: Sequence[float], how: Literal["mean", "max"]) -> float:
@@ -495,9 +506,7 @@ def _notes_of(rows: Sequence[Row], notes: list[str]) -> tuple[int, ...]:
             pairs[key] = row.content is not None or row.metric in MEASURES
     numbers = []
     for (status, metric, reason), count in reasons.items():
-        where = (
-            f"on {count} {'pair' if count == 1 else 'pairs'}" if pairs[status, metric, reason] else "on all pictures"
-        )
+        where = f"on {counted(count, 'pair')}" if pairs[status, metric, reason] else "on all pictures"
         text = f"{metric}{status} {where}: {reason.rstrip('.')}."
         if text not in notes:
             notes.append(text)
@@ -510,12 +519,11 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
     resolved = run_file["protocol"]["resolved"]
     dates = sorted({row.utc[:10] for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "nothing measured"
-    threads, pairs = conditions["threads"], len(resolved["pairs"])
     parts = [
         f"Protocol {run_file['protocol']['id']}",
-        f"{pairs} {'pair' if pairs == 1 else 'pairs'}",
+        counted(len(resolved["pairs"]), "pair"),
         str(conditions["machine"]),
-        f"{conditions['device']}, {threads} {'thread' if threads == 1 else 'threads'}",
+        f"{conditions['device']}, {counted(conditions['threads'], 'thread')}",
         f"zoo {conditions['version']}",
         when,
     ]

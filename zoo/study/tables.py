@@ -23,6 +23,7 @@ from zoo.report.forms import MISSING, Entry, Form, Group, Heading, to_html, to_l
 from zoo.report.present import records_csv, records_json
 from zoo.report.statistics import Interval
 from zoo.study.score import Outcome, Scored, Strength
+from zoo.words import counted
 
 Records = list[dict[str, Any]]
 
@@ -78,8 +79,8 @@ def _caption(scored: Scored, title: str) -> str:
     size = f"size {data['size']}" if data["size"] else "sizes kept"
     parts = [
         f"{title}. Blind study {scored.key.study}",
-        f"{len(scored.kept)} of {len(scored.judges)} judges",
-        f"{len(data['pairs'])} pairs of images at {size}",
+        f"{len(scored.kept)} of {counted(len(scored.judges), 'judge')}",
+        f"{counted(len(data['pairs']), 'pair')} of images at {size}",
         f"protocol {data['protocol']}",
         days,
     ]
@@ -266,8 +267,9 @@ def _judges(scored: Scored) -> tuple[Form, Records]:
     asked = max(one.asked for one in scored.judges)
     said = [
         _excluded(scored),
-        f"A form asks up to {asked} questions. Repeats show the same pictures in another order. First place is the "
-        "share of judgements in which the first picture shown was chosen; seconds are the median of an answer.",
+        f"A form asks up to {counted(asked, 'question')}. Repeats show the same pictures in another order. First "
+        "place is the share of judgements in which the first picture shown was chosen; seconds are the median of "
+        "an answer.",
     ]
     form = Form("study-judges", _caption(scored, "Judges"), headings, [Group("", rows)], (), said)
     return form, [{**asdict(one), "form": one.form + 1} for one in scored.judges]
