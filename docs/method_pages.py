@@ -6,7 +6,6 @@ and the exit code is 1 where one is out of date.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from generated import DOCS, docstring, plain, table, write_pages
 
 from zoo.bench.folder import Folder
 from zoo.bench.rows import Row, latest, read_rows
-from zoo.config import OptionSpec, describe_source
+from zoo.config import OptionSpec, describe_source, readable_type
 from zoo.registry import PACKAGE, Checkpoint, MethodEntry, import_object, load_registry, module_source
 from zoo.report.tables import read_table
 from zoo.styles import find_styles, read_metadata
@@ -142,17 +141,8 @@ def _tags(name: str, entry: MethodEntry) -> str:
 
 
 def _options(specs: list[OptionSpec]) -> str:
-    rows = [(f"`{s.flag}`", _kind(s.type), s.bounds, f"`{plain(s.default)}`", s.help) for s in specs]
+    rows = [(f"`{s.flag}`", readable_type(s.type), s.bounds, f"`{plain(s.default)}`", s.help) for s in specs]
     return table(["option", "type", "range", "default", "meaning"], rows)
-
-
-def _kind(annotation: str) -> str:
-    """A type as the file spells it, in words: ``Literal['a', 'b'] | None`` is "a, b or none"."""
-    words = re.sub(r"Literal\[([^]]*)\]", lambda m: m[1].replace("'", ""), annotation)
-    words = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", words).replace(" | None", " or none")
-    for name, word in (("bool", "true or false"), ("int", "whole number"), ("float", "number"), ("str", "text")):
-        words = re.sub(rf"\b{name}\b", word, words)
-    return words
 
 
 def _training(name: str, reference: str, own: str) -> str:

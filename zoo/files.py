@@ -81,9 +81,12 @@ def replacing(path: str | os.PathLike[str], error: type[ZooError] = ConfigError)
 
 
 def write(path: str | os.PathLike[str], data: bytes | memoryview | str, error: type[ZooError] = ConfigError) -> Path:
-    """Write a file in one move, text as UTF-8; return its path. Raises ``error`` where it cannot be written."""
+    """Write a file in one move, text as UTF-8; return its path. Raises ``error`` where it cannot be written.
+
+    A byte of a file's name that is no text stands in Python's strings as a lone surrogate, and is written as an escape.
+    """
     with replacing(path, error) as work:
-        work.write_bytes(data.encode() if isinstance(data, str) else data)
+        work.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
     return Path(path)
 
 

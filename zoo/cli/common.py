@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -211,19 +209,6 @@ def expand(sources: Sequence[str], role: str, names: Sequence[str] = ()) -> list
     if not found:
         raise InputError(f"No {role} image was given.")
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file in one move, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        # A byte of a file's name that is no text stands as \udcXX: what is written is UTF-8 to every reader.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ImageError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 class StopRequest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import json
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo import files
 from zoo.cli.common import (
     PIXELS,
     SEED,
@@ -28,7 +31,6 @@ from zoo.cli.common import (
     read_image,
     real,
     whole,
-    write_text,
 )
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
@@ -386,5 +388,8 @@ def _write_losses(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         raise InputError("This method reports no losses: leave --losses out.")
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [",".join(columns)] + [",".join(str(row.get(c, "")) for c in columns) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write(path, text.getvalue(), InputError)

@@ -393,9 +393,9 @@ def _lines_named(some: Sequence[tuple[str, int]], every: set[tuple[str, int]]) -
     sizes: dict[str, list[int]] = {}
     for method, size in dict.fromkeys(some):
         sizes.setdefault(method, []).append(size)
-    counted = {name: sum(method == name for method, _ in every) for name in sizes}
+    number = {name: sum(method == name for method, _ in every) for name in sizes}
     return ", ".join(
-        name if len(own) == counted[name] else f"{name} at {' and '.join(map(str, own))}" for name, own in sizes.items()
+        name if len(own) == number[name] else f"{name} at {' and '.join(map(str, own))}" for name, own in sizes.items()
     )
 
 
