@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import run
 from plugins.good.zoo_tint.tint import Tint, TintConfig
 from torch import Tensor
 
@@ -244,6 +245,43 @@ def test_places_that_do_not_take_a_film(tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("kept")
     with pytest.raises(ConfigError, match="not empty"):
         Film(tmp_path / "full", (48, 64), Fraction(25))
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_a_film_is_stylized_by_the_command(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["-m", "johnson", "--style", "mosaic", "--content", str(clip), "--size", "0", "--duration", "0.12"]
+    assert run("video", *flags, "-o", str(tmp_path / "a.mp4")) == 0
+    assert "64x48, 3 frames" in capsys.readouterr().err
+    assert len(list(Clip(tmp_path / "a.mp4").frames())) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--content", "none.mp4"], "check the path"),
+        (["--keep", "glue"], "none or warp"),
+        (["--blend", "2"], "[0, 1]"),
+        (["-o", "out.avi"], "end it in .mp4"),
+        (["--motion", "guess"], "dis or deepflow"),
+        (["--fps", "0"], "--fps"),
+    ],
+)
+def test_a_film_that_cannot_be_made_is_one_sentence(
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"--content": str(clip), "--size": "0", "-m": "johnson", "--style": "mosaic", "-o": "out.mp4"}
+    given |= dict(zip(flags[::2], flags[1::2], strict=True))
+    assert run("video", *itertools.chain(*given.items())) == 2
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- motion -----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from zoo.cli.study import study
 from zoo.cli.stylize import stylize
 from zoo.cli.texture import texture
 from zoo.cli.train import train
+from zoo.cli.video import video
 from zoo.cli.weights import weights
 from zoo.errors import ZooError
 
@@ -46,6 +47,7 @@ _WITH_METHOD_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True
 
 app.command("stylize", context_settings=_WITH_METHOD_OPTIONS)(stylize)
 app.command("texture", context_settings=_WITH_METHOD_OPTIONS)(texture)
+app.command("video", context_settings=_WITH_METHOD_OPTIONS)(video)
 app.command("train", context_settings=_WITH_METHOD_OPTIONS)(train)
 app.command("export", context_settings=_WITH_METHOD_OPTIONS)(export)
 app.command("bench")(bench)
