@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli.common import (
+    SEED,
     StopRequest,
     console,
     default_style,
@@ -17,6 +18,7 @@ from zoo.cli.common import (
     method_options,
     progress_bar,
     read_image,
+    real,
 )
 from zoo.errors import ConfigError
 
@@ -34,23 +36,29 @@ def video(
     keep: Annotated[
         str, typer.Option(help="How frames are kept together: none, or warp (carried along the motion).")
     ] = "warp",
-    blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays, 0 to 1.")] = 0.8,
+    blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays.", **real(0, 1))] = 0.8,
     motion: Annotated[str, typer.Option(help="Estimator of the motion: dis or deepflow.")] = "dis",
-    start: Annotated[float, typer.Option(help="Begin at this second.")] = 0.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds of the film; default: to its end.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second; default: the film's own.")] = None,
+    start: Annotated[float, typer.Option(help="Begin at this second.", **real(0, 1e6))] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds of the film; default: to its end.", **real(0, 1e6, above=True))
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second; default: the film's own.", **real(0, 1000, above=True))
+    ] = None,
     size: Annotated[str, typer.Option(help="Long side in pixels, or long:N, short:N, exact:WxH; 0 keeps it.")] = "512",
     style_size: Annotated[str, typer.Option(help="The same for the style.")] = "512",
-    strength: Annotated[float, typer.Option("--alpha", "--strength", help="0 is the film, 1 the full style.")] = 1.0,
+    strength: Annotated[
+        float, typer.Option("--alpha", "--strength", help="0 is the film, 1 the full style.", **real(0, 1))
+    ] = 1.0,
     preserve_color: Annotated[str, typer.Option(help="Keep the film's colors: none, luminance or coral.")] = "none",
-    seed: Annotated[int, typer.Option(help="Fixes all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Fixes all noise.", **SEED)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a film that was broken off.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
 ) -> None:
-    """Stylize a film, frame by frame, with the frames kept together. Ctrl-C leaves a film that plays to where it came."""
+    """Stylize a film with its frames kept together. Ctrl-C leaves a film that plays to where it came."""
     from zoo.controls import Color
     from zoo.controls.video import Video
     from zoo.registry import load
@@ -100,6 +108,6 @@ def video(
     if stop.asked:
         if not quiet:
             console.print(f"{output}  {done} frames; the same command with --resume goes on.", highlight=False)
-        raise typer.Exit(130)
+        raise typer.Exit(stop.code)
     if not quiet:
         console.print(f"{output}  {clip.size[1]}x{clip.size[0]}, {done} frames", highlight=False, markup=False)

@@ -53,6 +53,7 @@ class Video:
     ) -> None:
         if keep not in get_args(Keeping):
             raise ConfigError(f"Frames are kept together by {' or '.join(get_args(Keeping))}, not {keep!r}.")
+        flow.check_estimator(estimator)
         if not 0 <= blend <= 1:
             raise ConfigError(f"The share of a carried pixel must lie in [0, 1], got {blend:g}.")
         self.model, self.keep, self.blend = model, keep, blend

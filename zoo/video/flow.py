@@ -8,7 +8,7 @@ of scikit-image its end-point error is 2.6 pixels in 0.13 s, DeepFlow's (Ruder's
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -43,9 +43,14 @@ def _gray(frame: Tensor) -> np.ndarray:
     return (frame[0].cpu() * weights).sum(0).clamp(0, 1).mul(255).add(0.5).to(torch.uint8).numpy()
 
 
+def check_estimator(name: str) -> None:
+    """Raise ConfigError unless ``name`` is an estimator's."""
+    if name not in get_args(Estimator):
+        raise ConfigError(f"Motion is estimated by {' or '.join(get_args(Estimator))}, not {name!r}.")
+
+
 def _method(name: Estimator) -> Any:
-    if name not in ("dis", "deepflow"):
-        raise ConfigError(f"Motion is estimated by dis or deepflow, not {name!r}.")
+    check_estimator(name)
     try:
         import cv2
     except ImportError as error:
@@ -123,4 +128,4 @@ def is_cut(trusted: Tensor) -> bool:
     return float(trusted.mean()) < CUT
 
 
-__all__ = ["CUT", "Estimator", "estimate", "is_cut", "read_flo", "reliability", "warp"]
+__all__ = ["CUT", "Estimator", "check_estimator", "estimate", "is_cut", "read_flo", "reliability", "warp"]
