@@ -143,7 +143,7 @@ def test_a_file_whose_rows_have_no_names_is_refused(trained: Path, tmp_path: Pat
     with pytest.raises(WeightsError, match="holds 2 styles but names 0"):
         CIN(checkpoint=tmp_path / "x.safetensors", device="cpu")
     save_file({"x": torch.zeros(1)}, tmp_path / "y.safetensors")
-    with pytest.raises(WeightsError, match="holds no CIN network"):
+    with pytest.raises(WeightsError, match="is not a CIN network"):
         CIN(checkpoint=tmp_path / "y.safetensors", device="cpu")
     with pytest.raises(WeightsError, match="give a checkpoint"):
         CIN(device="cpu")

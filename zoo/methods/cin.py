@@ -34,7 +34,7 @@ _ADDING = 1000
 
 @dataclass(frozen=True)
 class CINConfig(Config):
-    """CIN has no options: the checkpoint's tensors say how wide the network is and how many styles it has."""
+    """CIN takes no options: the tensors of the checkpoint give the width and the number of styles."""
 
 
 class CINNet(nn.Module):
@@ -62,10 +62,10 @@ class CINNet(nn.Module):
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor], source: str) -> CINNet:
-        """The network whose weights ``state`` holds, loaded; WeightsError where no such network fits."""
+        """Return the network that fits ``state``, with these weights loaded; WeightsError where none does."""
         first, scale = state.get("body.conv1.weight"), state.get("scale")
         if first is None or scale is None or first.dim() != 4 or scale.dim() != 2:
-            raise WeightsError(f"{source} holds no CIN network: body.conv1.weight and scale lack.")
+            raise WeightsError(f"{source} is not a CIN network: it has no body.conv1.weight or scale.")
         network = cls(scale.shape[0], first.shape[0])
         require_tensors(state, network.state_dict(), source)
         network.load_state_dict(state)
@@ -92,7 +92,7 @@ class FixedStyle(nn.Module):
 
 
 def _records(checkpoint: Path, count: int) -> list[TrainedStyle]:
-    """What the checkpoint says of its rows, in their order; WeightsError where it does not say it of each."""
+    """Return the checkpoint's record of each row, in order; WeightsError where it names more or fewer."""
     found = list(find_styles(read_metadata(checkpoint)).values())
     if len(found) != count:
         raise WeightsError(f"{checkpoint} holds {count} styles but names {len(found)}: train or download it again.")
@@ -102,9 +102,9 @@ def _records(checkpoint: Path, count: int) -> list[TrainedStyle]:
 class CIN(Stylizer):
     """Dumoulin, Shlens and Kudlur 2017: a style is 2 x 1,603 numbers, and a mix of styles is one pass.
 
-    ``strength`` blends pixels with the content. It cannot move the scales and shifts towards an identity style: the
-    normalisation after the last convolution gives every image the same mean and contrast, so no row of scales and
-    shifts returns the content.
+    ``strength`` blends the pixels of content and result. Scales and shifts cannot be moved towards an identity style:
+    the normalisation after the last convolution gives every image the same mean and contrast, so no row of them
+    returns the content.
 
     | paper | here | why |
     |---|---|---|
@@ -167,7 +167,7 @@ def _mixed(style: Mix) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CINTaskConfig(Config):
-    """What is trained: all styles from the start, or one more in a trained network."""
+    """The styles to train, all from the start or more of them in a trained network, and the loss."""
 
     styles: tuple[str, ...] = option((), "Style images: files or builtin:NAME; none given: the built-in ones.")
     add_style: tuple[str, ...] = option((), "Train only the scales and shifts of these, in the network 'base'.")

@@ -29,15 +29,15 @@ Output = Literal["linear", "tanh"]
 
 @dataclass(frozen=True)
 class JohnsonConfig(Config):
-    """Johnson has no options: the checkpoint's tensors say which network it is."""
+    """Johnson takes no options: the tensors of the checkpoint define the network."""
 
 
 class JohnsonNet(nn.Module):
     """The transformation network: images (B, 3, H, W) in [0, 1] to stylised ones near [0, 1], of the same size.
 
-    ``norm``: after every convolution but the last, ``instance`` or ``batch`` (the paper). ``width``: channels of the
-    first layer, 32 (paper) or 16 (half, as in the authors' released models with instance normalisation).
-    ``output``: ``tanh`` scaled to [0, 1] (the paper) or ``linear``.
+    ``norm`` follows every convolution but the last: ``instance``, or ``batch`` as in the paper. ``width`` is the number
+    of channels of the first layer: 32 in the paper, 16 in the authors' released models with instance normalisation.
+    ``output`` is ``tanh`` scaled to [0, 1], as in the paper, or ``linear``.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class JohnsonNet(nn.Module):
     ) -> None:
         super().__init__()
         if output == "tanh":
-            # In the weights' own list, so that a checkpoint says by itself which network it is.
+            # Saved with the weights, so that a checkpoint alone defines the network.
             self.register_buffer("tanh", torch.ones(()))
         self.body = TransformBody(width, upsampling=upsampling)
         initialise(self.body)
@@ -62,10 +62,10 @@ class JohnsonNet(nn.Module):
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor]) -> JohnsonNet:
-        """The network whose weights ``state`` holds, loaded; WeightsError where no such network fits."""
+        """Return the network that fits ``state``, with these weights loaded; WeightsError where none does."""
         first, up = state.get("body.conv1.weight"), state.get("body.up1.weight")
         if first is None or up is None or first.dim() != 4 or up.dim() != 4:
-            raise WeightsError("These weights are of no Johnson network: body.conv1.weight and body.up1.weight lack.")
+            raise WeightsError("Not a Johnson network: the file has no body.conv1.weight or body.up1.weight.")
         width = first.shape[0]
         network = cls(
             "batch" if "norm.conv1.running_mean" in state else "instance",
@@ -93,19 +93,21 @@ class Affine(nn.Module):
 class Johnson(Stylizer):
     """Johnson, Alahi and Fei-Fei 2016: a network per style; the checkpoint is a table of them.
 
-    A checkpoint holds ``{style}.{tensor}`` for any number of styles, or the bare tensors of one run. Which kind of
-    network each is, is read from its tensors. ``strength`` blends pixels with the content. Sides that four does not
-    divide are not padded: the network rounds up inside and the result is cropped. On a CPU with bfloat16 arithmetic
-    ``auto`` means bf16: the published networks then differ from float32 by 0.5 to 1.1 levels of 255 on average over
-    three photographs at 256, and take 0.51 to 0.57 of the time.
+    A checkpoint holds ``{style}.{tensor}`` for any number of styles, or the bare tensors of one run; the tensors define
+    each network. ``strength`` blends the pixels of content and result. Sides that are no multiple of four need no
+    padding: the network rounds up inside and the result is cropped. On a CPU with bfloat16 arithmetic ``auto`` means
+    bf16: over three photographs at 256 the published networks then differ from float32 by 0.5 to 1.1 levels of 255 on
+    average and take 0.51 to 0.57 of the time.
 
     | paper | here | why |
     |---|---|---|
     | batch normalisation | instance (default) or batch | instance is better for styles (Ulyanov et al. 2017) |
     | width 32 | 16 (default) or 32 | as the authors' released instance models; a quarter of the work |
     | transposed convolutions | nearest upsampling + 3x3 (default) or transposed | no checkerboard (Odena et al. 2016) |
-    | scaled tanh | tanh (default) or linear | linear as in the PyTorch example, whose checkpoints import |
-    | 40 pixels of reflection at the input, then zeros | reflection at every convolution | as the PyTorch example |
+    | tanh times 150 around ImageNet's mean colour | tanh scaled to [0, 1] (default) or linear | reaches every colour; \
+linear for checkpoints of the PyTorch example |
+    | 40 pixels of reflection at the input, residual blocks without padding, zeros elsewhere | reflection at every \
+convolution | as the PyTorch example |
     | VGG-16 | VGG-19 (original weights), layers of the same names | it installs with pip |
     | content at relu2_2 | relu2_2 (preset paper), relu3_3 (presets code, zoo) | as the authors' code |
     | loss weights 1, 5, 1e-6 (authors' code) | 1, 10, 0.1 of relative terms (zoo), else theirs | for any contrast |
@@ -165,7 +167,7 @@ code, paper) | the same objective, whatever the batch |
 
 @dataclass(frozen=True)
 class JohnsonTaskConfig(Config):
-    """What is trained. Options left out (none) are those of the preset."""
+    """The style, the network and its loss; an option left at none is the preset's."""
 
     style: str = option("builtin:swirls", "The style image: a file or builtin:NAME.")
     style_size: int = option(256, "Long side of the style image in pixels (fast-neural-style: 256).", ge=32)
@@ -295,11 +297,11 @@ class JohnsonTask(TrainingTask):
 
 
 def import_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint of the PyTorch example fast_neural_style (full width, instance norm) as the weights of JohnsonNet.
+    """Convert a checkpoint of the PyTorch example fast_neural_style (width 32, instance norm) to JohnsonNet's weights.
 
-    That network takes and gives levels of 255; the first and last convolution absorb the factor. Old files carry
-    running statistics that instance normalisation never used; they are dropped. Raises WeightsError where the keys or
-    shapes are those of another network. Keep the result in float32 where it must reproduce the original.
+    Its network works in levels of 255; the first and last convolution absorb that factor. Old files carry running
+    statistics that instance normalisation never used; they are dropped. Raises WeightsError for the keys or shapes of
+    another network. In half precision the result reproduces the original only roughly.
     """
     names = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "deconv1": "up1", "deconv2": "up2", "deconv3": "out"}
     norms = {"in1": "conv1", "in2": "conv2", "in3": "conv3", "in4": "up1", "in5": "up2"}
@@ -315,7 +317,7 @@ def import_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = [f"unknown {', '.join(unknown[:3])}"] * bool(unknown) + [f"missing {', '.join(missing[:3])}"] * bool(
             missing
         )
-        raise WeightsError(f"These are no weights of the fast_neural_style example: {'; '.join(parts)}.")
+        raise WeightsError(f"Not a checkpoint of the fast_neural_style example: {'; '.join(parts)}.")
     ours = {table[key]: value.detach().float().clone() for key, value in used.items()}
     ours["body.conv1.weight"] *= 255
     for end in ("weight", "bias"):

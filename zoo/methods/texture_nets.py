@@ -44,7 +44,7 @@ _LEAK = 0.01  # of v1's ReLU (Torch7's default, as pyramid.lua leaves it)
 
 @dataclass(frozen=True)
 class TextureNetsConfig(Config):
-    """Texture networks have no options: the checkpoint's tensors say which pyramid each style has."""
+    """Texture networks take no options: the tensors of the checkpoint define the pyramid of each style."""
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Pyramid(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(0.1)
             nn.init.constant_(self.out.bias, 0.5)  # type: ignore[arg-type]  # made with a bias
-        # Empty, in the weights' own list, so that a checkpoint says by itself how it pads.
+        # Empty and saved with the weights, so that a checkpoint alone says how it pads.
         self.register_buffer("circular" if circular else "replicated", torch.zeros(0))
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
@@ -140,10 +140,10 @@ class Pyramid(nn.Module):
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor]) -> Pyramid:
-        """The network whose weights ``state`` holds, loaded; WeightsError where no such network fits."""
+        """Return the network that fits ``state``, with these weights loaded; WeightsError where none does."""
         first, out = state.get("enter.0.conv.0.weight"), state.get("out.weight")
         if first is None or out is None or first.dim() != 4 or out.dim() != 4:
-            raise WeightsError("These weights are of no texture network: enter.0.conv.0.weight and out.weight lack.")
+            raise WeightsError("Not a texture network: the file has no enter.0.conv.0.weight or out.weight.")
         norm: Norm = "batch" if "enter.0.norm.0.running_mean" in state else "instance"
         network = cls(out.shape[1] // CHANNELS, first.shape[1], norm, "circular" in state)
         require_tensors(state, network.state_dict(), "The checkpoint")
@@ -152,19 +152,19 @@ class Pyramid(nn.Module):
 
 
 def pad(x: Tensor, circular: bool) -> Tensor:
-    """One pixel around (B, C, H, W), from the other side or repeated, in the features' own number format."""
+    """Pad (B, C, H, W) by one pixel, from the opposite side or by repetition, in the features' own number format."""
     with torch.autocast(x.device.type, enabled=False):
         return F.pad(x, (1, 1, 1, 1), mode="circular" if circular else "replicate")
 
 
 def draw(network: Pyramid, batch: int, size: tuple[int, int], generator: torch.Generator | None) -> list[Tensor]:
-    """Noise U(0, 1) for every scale, coarsest first, (batch, 3, h, w) on the CPU; ``size`` in multiples of the cell."""
+    """Draw noise U(0, 1) for every scale, coarsest first: (batch, 3, h, w), on the CPU. ``size`` is in whole cells."""
     sides = [(size[0] >> k, size[1] >> k) for k in range(network.scales - 1, -1, -1)]
     return [torch.rand(batch, NOISE, h, w, generator=generator) for h, w in sides]
 
 
 def with_image(network: Pyramid, image: Tensor, noise: Sequence[Tensor] | None) -> list[Tensor]:
-    """The image, average-pooled to every scale, beside the noise where the network takes some."""
+    """Average-pool the image to every scale, and append the noise where the network takes some."""
     levels = [F.avg_pool2d(image, 2**k) if k else image for k in range(network.scales - 1, -1, -1)]
     if network.inputs == NOISE or noise is None:
         return levels
@@ -193,8 +193,8 @@ class TextureNets(Stylizer):
 
     A checkpoint holds ``{name}.{tensor}``; a network trained for textures is named ``{style}-texture``, so that one
     style can have both. :meth:`encode_style` finds whichever there is; asking for the other is an UnsupportedError.
-    ``strength`` blends pixels with the content. Textures of any size: the noise is drawn in whole cells of the
-    coarsest scale and the result is cropped; a size of whole cells tiles without a seam. On a CPU with bfloat16
+    ``strength`` blends the pixels of content and result. Textures can have any size: noise is drawn in whole cells of
+    the coarsest scale and the result is cropped; a size of whole cells tiles without a seam. On a CPU with bfloat16
     arithmetic ``auto`` means bf16: three shipped styles on two photographs at 256 then differ from float32 by 0.5 to
     1.5 levels of 255 on average.
 
@@ -210,8 +210,12 @@ runs one image at a time; its textures, drawn four at a time, are normalised tog
     | start | Xavier's, the last layer a tenth of it | the same | the first updates stay in range |
     | descriptor | relu1_1 to relu5_1 | relu1_2, 2_2, 3_2, 4_2 | README of each version |
     | content | relu4_2 | relu4_2 | |
-    | Adam, textures | 0.1, x 0.7 per 200 from 1000, 2,000 x 16 | 1e-2, cosine, 2,000 x 4 | v1: by --lr and so on |
-    | style : content weight (v2's README 10 : 1) | 10 : 1 of relative terms | the same | suits any style's contrast |
+    | Adam: v1 0.1, x 0.7 per 200 from update 1,000, 2,000 updates of 16; v2 1e-2, x 0.8 per 2,000, 50,000 of 4 | \
+1e-2, cosine, 2,000 updates of 4 | the same | minutes on a CPU; theirs by --lr, --schedule and so on |
+    | style : content weight 1,000 : 0.6 (v1's code), 10 : 1 (v2's README) | 10 : 1 of relative terms | the same | \
+suits any style's contrast |
+    | gradients divided by their L1 norm (v1's README) | as they are | as they are | relative terms are of one size |
+    | network for photographs | pyramid | pyramid | v2's README recommends Johnson's, in the zoo a method of its own |
     | entropy | none | with weight ``diversity`` (textures) | eq. 8 of the improved paper, on pixels |
     """
 
@@ -304,7 +308,7 @@ runs one image at a time; its textures, drawn four at a time, are normalised tog
 
 @dataclass(frozen=True)
 class TextureNetsTaskConfig(Config):
-    """What is trained. Options left out (none) are those of the preset and the mode."""
+    """The style, the network and its loss; an option left at none is the preset's for the mode."""
 
     style: str = option("builtin:swirls", "The style image: a file or builtin:NAME.")
     mode: Literal["texture", "stylise"] = option("stylise", "Textures from noise, or stylised photographs.")
@@ -346,9 +350,9 @@ _PRESETS: dict[str, _Choice] = {
 
 
 class TextureNetsTask(TrainingTask):
-    """One pyramid for one style: the texture loss, with the content loss when stylising, with entropy for textures.
+    """Train one pyramid for one style: the texture loss, plus content for photographs or entropy for textures.
 
-    In texture mode the photographs give nothing but the size of the crop and of the batch.
+    Textures use nothing of the photographs but the size of crop and batch.
     """
 
     Config = TextureNetsTaskConfig
@@ -459,15 +463,15 @@ class TextureNetsTask(TrainingTask):
 
 
 def log_spacing(images: Tensor) -> Tensor:
-    """Mean over a batch of the logarithm of the distance (root mean square of pixels) to the nearest other image.
+    """Return the mean, over a batch, of the log distance (root mean square of pixels) to the nearest other image.
 
-    The estimate of the entropy by Kozachenko and Leonenko up to a constant and a factor (Improved Texture Networks,
-    section 3.2): a generator that ignores its noise has distances of 0 and is pushed away from that without bound.
+    Up to a constant and a factor this is Kozachenko and Leonenko's estimate of the entropy (Improved Texture Networks,
+    section 3.2). A generator that ignores its noise has distances near 0, where the slope is steepest.
     """
     flat = images.float().flatten(1)
     squares = (flat[:, None] - flat[None]).square().mean(2)
     own = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
-    # One level of 255 is added: closer than that, the logarithm's slope would be steeper than any texture is worth.
+    # Plus one level of 255: closer than that the slope of the logarithm would drown the texture loss.
     nearest = squares.masked_fill(own, torch.inf).amin(1) + 1 / 255**2
     return nearest.log().mean() / 2
 

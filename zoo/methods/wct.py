@@ -61,8 +61,8 @@ class WCTConfig(Config):
 class WCT(Stylizer):
     """Whitening and colouring transforms (Li et al. 2017).
 
-    ``strength`` is their alpha, applied at every level (section 3.2, last equation). Strength 0 is the content passed
-    through the encoder and decoder of every level: a reconstruction.
+    ``strength`` is their alpha, applied at every level (section 3.2, last equation). Strength 0 passes the content
+    through encoder and decoder of every level: a reconstruction.
 
     | paper / authors' code | here | why |
     |---|---|---|
@@ -70,6 +70,7 @@ class WCT(Stylizer):
 matrix, 20 ms instead of 33 at relu5_1; float64 because whitening enlarges the flattest directions up to 300 times |
     | alpha 0.6; 1 for textures | strength 1 unless asked otherwise (``wct.paper``: 0.6), \
 in textures too (``texture_strengths``) | one meaning of strength for all methods |
+    | patches of whitened relu5_1 swapped for the style's (-swap5 of the code) | left out | off by default there |
     | two styles by averaging their coloured features | weighted average of the styles' maps, applied once | any \
 number of styles; one matrix product |
     | float32 | 16 bits for large images | twice as fast on hardware that has them; not below 362 x 362 pixels, see \
@@ -141,7 +142,7 @@ SMALL |
         return Stylized(self._run(content, style, call, self._strengths(self.config.level_strengths)))
 
     def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
-        """Section 4.2: the same transforms, at full strength, begun from uniform noise and repeated."""
+        """Run the same transforms from uniform noise, at full strength and repeatedly (section 4.2)."""
         noise = torch.rand((1, 3, *(-(-side // 16) * 16 for side in size)), generator=call.generator()).to(self.device)
         strengths = self._strengths(self.config.texture_strengths)
         image = self._run(noise, style, call, strengths, self.config.texture_passes)
