@@ -350,7 +350,7 @@ def _batch(count: int = 2, side: int = 32) -> dict[str, Tensor]:
 
 def test_loss_is_that_of_equation_6() -> None:
     torch.manual_seed(0)
-    task = StyleSwapTraining(StyleSwapTrainingConfig(pixel_weight=2.0, tv_weight=1e-3))
+    task = StyleSwapTraining(StyleSwapTrainingConfig(pixel_weight=2.0))
     batch = _batch()
     with torch.no_grad():
         losses = task.loss(batch)
@@ -361,25 +361,13 @@ def test_loss_is_that_of_equation_6() -> None:
         again = task.encoder(output)[TAP]
         power = target.square().mean()
         feature = (again - target).square().mean() / power
-        variation = total_variation(output) / 8 / power
+        # train-vgg-decoder.lua: 1e-6 of the sum of squares (not of half) over 2 photographs, 2 paintings, 4 swaps.
+        variation = 1e-6 * 2 * total_variation(output) / power
         pixel = F.mse_loss(output[:4], torch.cat([batch["content"], batch["style"]]))
     torch.testing.assert_close(losses["feature"], feature, rtol=2e-2, atol=0)
-    torch.testing.assert_close(losses["tv"], 1e-3 * variation, rtol=2e-2, atol=0)
+    torch.testing.assert_close(losses["tv"], variation, rtol=2e-2, atol=0)
     torch.testing.assert_close(losses["pixel"], 2 * pixel, rtol=1e-4, atol=0)
     assert losses["total"] == losses["feature"] + losses["tv"] + losses["pixel"]
-
-
-def test_total_variation_weighs_what_it_does_in_the_authors_updates() -> None:
-    """train-vgg-decoder.lua: 1e-6 of the sum of squared differences over 2 photographs, 2 paintings and 4 swaps."""
-    torch.manual_seed(0)
-    task = StyleSwapTraining()
-    batch = _batch(side=16)
-    with torch.no_grad():
-        found = task.loss(batch)["tv"]
-        features = task.encoder(torch.cat([batch["content"], batch["style"]]))[TAP]
-        target = torch.cat([features, *task._swaps(*features.split(2))])
-        wanted = 1e-6 * 2 * total_variation(task.invert(target).float()) / target.square().mean()
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(("swaps", "expected"), [(None, 9), (0, 0), (4, 4)])
