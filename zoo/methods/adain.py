@@ -43,9 +43,10 @@ class AdaINConfig(Config):
 
 
 def mean_std(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (B, C, 1, 1) over positions, float32, of features (B, C, h, w); ``weight`` (h, w).
+    """Return mean and standard deviation of features (B, C, h, w) over positions, float32, (B, C, 1, 1) each.
 
-    The variance is the population's, plus EPS (equations 5 and 6). An empty region has mean 0 and deviation sqrt(EPS).
+    ``weight`` (h, w) in [0, 1] restricts them to a region. The variance is the population's, plus EPS (equations 5 and
+    6). An empty region has mean 0 and deviation sqrt(EPS).
     """
     # One row per position: over channels-last features this is many times faster than torch.var_mean over (2, 3).
     rows = features.permute(0, 2, 3, 1).flatten(1, 2).float()
@@ -59,9 +60,9 @@ def mean_std(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Te
 
 
 def adain(features: Tensor, mean: Tensor, std: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Equation 8: ``features`` (B, C, h, w) with the style's ``mean`` and ``std`` (B or 1, C, 1, 1) per channel.
+    """Give ``features`` (B, C, h, w) the style's ``mean`` and ``std`` (B or 1, C, 1, 1) per channel (equation 8).
 
-    ``weight`` (h, w) says which positions the features' own moments are taken over; the map applies everywhere.
+    ``weight`` (h, w) restricts the features' own moments to a region; the map that follows from them applies everywhere.
     Computed in float32: where a channel hardly varies over the content, a large scale and a large shift cancel.
     """
     own_mean, own_std = mean_std(features, weight)
@@ -78,6 +79,8 @@ class AdaIN(Stylizer):
     |---|---|---|
     | VGG-19 as converted by them | the same network with our own normalisation scales | theirs is not on the package \
 index; scales differ by a few percent and the decoder is trained on ours |
+    | no epsilon in the style's deviation (code) | in both deviations (equation 6) | equal statistics leave the content \
+as it is |
     | pooling in ceil mode | sides padded to multiples of 8 by reflection, cut afterwards | the same pooling for \
 every content; the result has the content's size |
     | one mask, two styles (test.lua, -mask) | any number of regions (Context.content_masks) | each region uses the \
@@ -139,14 +142,14 @@ zoo/checkpoints/adain.md has the figures of its run |
         return Stylized(image)
 
     def _mixed(self, features: Tensor, style: Mix) -> Tensor:
-        """Equation 15: the weighted sum of the targets, which is one affine map per channel."""
+        """Return the weighted sum of the targets, which is one affine map per channel (equation 15)."""
         zero = torch.zeros((), device=features.device)
         mean = sum((weight * code.data["mean"] for code, weight in style), zero)
         std = sum((weight * code.data["std"] for code, weight in style), zero)
         return adain(features, mean, std)
 
     def _by_region(self, features: Tensor, style: Mix, masks: Tensor) -> Tensor:
-        """Section 7.3: each region takes its own style; positions in no region keep their features.
+        """Give each region its own style; positions in no region keep their features (section 7.3).
 
         In float32 until the end: the map of a small region, where a channel hardly varies, may lie outside the range
         of 16 bits at the positions of the others, where it does not count.

@@ -74,12 +74,12 @@ class StyleSwapConfig(Config):
 
 
 def load_swap_encoder(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder:
-    """VGG-19 up to relu3_1, as the swap and its training use it."""
+    """Load VGG-19 up to relu3_1, as the swap and its training use it."""
     return load_encoder("vgg19", taps=(TAP,), padding="reflect", device=device, dtype=dtype)
 
 
 def channel_scales() -> Tensor:
-    """(1, 256, 1, 1): what brings the mean of each channel of relu3_1 to 1, as the inverse network takes it."""
+    """Return factors (1, 256, 1, 1) that bring the mean of each channel of relu3_1 to 1, for the inverse network."""
     return normalised_scales()["3_1"].float().view(1, -1, 1, 1)
 
 
@@ -169,7 +169,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         return swap(features, self._bank(code), stride=self.config.stride)
 
     def _target(self, features: Tensor, style: Mix, masks: Tensor | None) -> Tensor:
-        """Swapped features of a mix: the weighted sum of the swaps, or each style's own in its region."""
+        """Return the weighted sum of the swaps of a mix, or each style's own in its region."""
         if masks is None:
             if len(style) == 1:
                 return self._swapped(features, next(iter(style))[0])
