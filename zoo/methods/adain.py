@@ -62,7 +62,7 @@ def mean_std(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Te
 def adain(features: Tensor, mean: Tensor, std: Tensor, weight: Tensor | None = None) -> Tensor:
     """Give ``features`` (B, C, h, w) the style's ``mean`` and ``std`` (B or 1, C, 1, 1) per channel (equation 8).
 
-    ``weight`` (h, w) restricts the features' own moments to a region; the map that follows from them applies everywhere.
+    ``weight`` (h, w) restricts the features' own moments to a region; the resulting map applies everywhere.
     Computed in float32: where a channel hardly varies over the content, a large scale and a large shift cancel.
     """
     own_mean, own_std = mean_std(features, weight)
@@ -79,8 +79,7 @@ class AdaIN(Stylizer):
     |---|---|---|
     | VGG-19 as converted by them | the same network with our own normalisation scales | theirs is not on the package \
 index; scales differ by a few percent and the decoder is trained on ours |
-    | no epsilon in the style's deviation (code) | in both deviations (equation 6) | equal statistics leave the content \
-as it is |
+    | no epsilon in the style's deviation (code) | in both deviations (equation 6) | equal statistics change nothing |
     | pooling in ceil mode | sides padded to multiples of 8 by reflection, cut afterwards | the same pooling for \
 every content; the result has the content's size |
     | one mask, two styles (test.lua, -mask) | any number of regions (Context.content_masks) | each region uses the \
