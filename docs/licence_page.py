@@ -31,7 +31,7 @@ def page() -> str:
         for name, entry in registry.encoders.items()
     ]
     networks = [
-        (f"`{name}`", entry.title, f"[address]({entry.url})", entry.licence)
+        (f"`{name}`", entry.title, f"[address]({entry.url})" if entry.url else f"`{entry.package}`", entry.licence)
         for name, entry in registry.networks.items()
     ]
     weights = [
@@ -52,7 +52,8 @@ def page() -> str:
         "`zoo weights fetch NAME`, and only then.",
         table(["encoder", "what it is", "from", "licence", "comes along"], encoders),
         "## Networks of metrics",
-        "None comes along; `zoo weights fetch NAME` brings one.",
+        "None comes along; `zoo weights fetch NAME` brings one that has an address, and the extra `metrics` the packages "
+        "of the others.",
         table(["network", "what it is", "from", "licence"], networks),
         "## Weights trained by the project",
         table(["weights", "licence", "training images"], weights),

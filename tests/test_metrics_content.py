@@ -1,8 +1,9 @@
-"""LPIPS, CFSD and CF: identity, order, symmetry, independence, closed forms, agreement with the reference."""
+"""LPIPS, ST-LPIPS, CFSD and CF: identity, order, symmetry, independence, closed forms, agreement with the reference."""
 
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo import images, networks
 from zoo.cli import main
-from zoo.encoders import load_encoder
+from zoo.encoders import load_encoder, sources
 from zoo.errors import DownloadRequiredError, InputError, UnsupportedError, WeightsError
-from zoo.metrics import cfsd, load_metric, lpips
+from zoo.metrics import cfsd, load_metric, lpips, stlpips
 from zoo.metrics.base import Metric, cosine, import_package
 from zoo.registry import load_registry
 
-NAMES = ["lpips", "cfsd", "cf"]
+NAMES = ["lpips", "stlpips", "cfsd", "cf"]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_value_depends_neither_on_the_batch_nor_on_what_came_before(
     require_independent(name, lambda: load_metric(name), content, style)
 
 
-@pytest.mark.parametrize(("name", "symmetric"), [("lpips", True), ("cf", True), ("cfsd", False)])
+@pytest.mark.parametrize(("name", "symmetric"), [("lpips", True), ("stlpips", True), ("cf", True), ("cfsd", False)])
 def test_symmetry(name: str, symmetric: bool, seeded: Any, content: Tensor, style: Tensor) -> None:
     metric, other = load_metric(name), noisy(blurred(content, 2), 0.1)
     there, back = metric(other, content, style), metric(content, other, style)
@@ -167,6 +168,65 @@ def test_lpips_works_down_to_its_smallest_size(net: str, seeded: Any, content: T
     assert metric(1 - small, small, style) > 0
     with pytest.raises(InputError, match=f"at least {side} pixels"):
         metric(small[..., 1:], small[..., 1:], style)
+
+
+# -- ST-LPIPS --------------------------------------------------------------------------------------------------------
+
+
+def test_stlpips_has_the_values_that_an_independent_reader_found() -> None:
+    """To the digits that it gave, on scikit-image's astronaut at 256: noise, blur, a shift of one pixel, a cat."""
+    from scipy.ndimage import gaussian_filter
+    from skimage import data, transform
+
+    def photo(pixels: Any) -> Tensor:
+        small = transform.resize(pixels, (256, 256), anti_aliasing=True)
+        return torch.from_numpy(small).float().permute(2, 0, 1)[None].contiguous()
+
+    metric, astronaut = load_metric("stlpips"), photo(data.astronaut())
+    noise = torch.randn(astronaut.shape, generator=torch.Generator().manual_seed(0))
+
+    def found(output: Tensor, content: Tensor = astronaut) -> float:
+        return metric(output.contiguous(), content.contiguous(), astronaut)
+
+    assert round(found((astronaut + 0.01 * noise).clamp(0, 1)), 3) == 0.003
+    assert round(found(torch.from_numpy(gaussian_filter(astronaut, (0, 0, 4, 4)))), 2) == 0.72
+    assert round(found(astronaut[..., 1:, 1:], astronaut[..., :-1, :-1]), 3) == 0.009
+    assert round(found(photo(data.chelsea())), 2) == 0.69
+
+
+def test_stlpips_halves_by_a_binomial_blur_with_a_reflected_border() -> None:
+    x = torch.randn(1, 2, 9, 12, generator=torch.Generator().manual_seed(0))
+    kernel = torch.tensor([1.0, 2.0, 1.0]).outer(torch.tensor([1.0, 2.0, 1.0])) / 16
+    padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    expected = F.conv2d(padded, kernel.expand(2, 1, 3, 3), stride=2, groups=2)
+    torch.testing.assert_close(stlpips.halved(x), expected)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_stlpips_works_down_to_its_smallest_size(net: str, content: Tensor, style: Tensor) -> None:
+    metric, side = load_metric("stlpips", net=net), stlpips.MIN_SIZE[net]
+    small = content[..., :side, :side].contiguous()
+    assert metric(1 - small, small, style) > 0
+    with pytest.raises(InputError, match=f"at least {side} pixels"):
+        metric(small[..., 1:], small[..., 1:], style)
+
+
+def test_stlpips_without_its_package_says_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_metric("stlpips")
+    assert "stlpips_pytorch" not in sys.modules  # its weights are read and none of its code is run
+    monkeypatch.setattr(sources, "package_folder", lambda name: None)
+    with pytest.raises(DownloadRequiredError, match=r"package stlpips_pytorch.*style-transfer-zoo\[metrics\]"):
+        load_metric("stlpips")
+    assert command("fetch", "stlpips.alex") == 2
+    assert "pip install" in capsys.readouterr().err
+    monkeypatch.setattr(sources, "package_folder", lambda name: tmp_path)
+    other = tmp_path / "weights/vST0.0/alex_shift_tolerant.pth"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of another version")
+    with pytest.raises(WeightsError, match="damaged: install stlpips_pytorch again"):
+        load_metric("stlpips")
 
 
 # -- networks --------------------------------------------------------------------------------------------------------

