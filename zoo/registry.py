@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from zoo.config import OptionSpec, class_attribute, describe_source
 from zoo.errors import RegistryError, UnknownNameError, ZooError
+from zoo.names import on_disk
 
 if TYPE_CHECKING:
     from zoo.stylizer import Stylizer
@@ -322,6 +323,8 @@ def read_yaml(path: Path) -> Any:
         raise RegistryError(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RegistryError(f"{path} cannot be read: {error}.") from error
+    except (ValueError, RecursionError) as error:  # a date or a number that cannot be, lists in thousands of lists
+        raise RegistryError(f"{path.name} is not valid YAML: {error}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -463,7 +466,7 @@ def load(
     resolved = load_registry().resolve(name)
     cls: type[Stylizer] = import_object(resolved.entry.implementation)
     config = cls.Config.make({**resolved.options, **options})
-    weights: Path | None = Path(checkpoint) if checkpoint is not None else None
+    weights: Path | None = on_disk(checkpoint) if checkpoint is not None else None
     if weights is None and resolved.checkpoint is not None:
         from zoo.weights import resolve_checkpoint
 

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from zoo import device as devices
 from zoo import images
 from zoo.color import luminance
 from zoo.errors import ConfigError, UnknownNameError, UnsupportedError, WeightsError
+from zoo.names import find
 
 if TYPE_CHECKING:
     from zoo.stylizer import Style
@@ -104,7 +106,8 @@ def load_style(source: str, size: int, records: str | None = None) -> tuple[Trai
         facts = {"title": entry.title, "artist": entry.author, "source": entry.source, "licence": entry.licence}
     else:
         name = Path(name).stem
-        facts = _read_records(records).get(name, {}) if records else {}
+        listed = _read_records(records) if records else {}
+        facts = listed.get(find(name, listed) or "", {})
     unknown = set(facts) - {field.name for field in dataclasses.fields(TrainedStyle)}
     if unknown:
         raise ConfigError(f"The record of style {name!r} has unknown keys: {', '.join(sorted(unknown))}.")
@@ -115,8 +118,12 @@ def load_style(source: str, size: int, records: str | None = None) -> tuple[Trai
 
 
 def slug(text: str) -> str:
-    """A name that can stand in a tensor's key and on a command line: lower case letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "style"
+    """A name that can stand in a tensor's key and on a command line: lower case letters, digits and hyphens.
+
+    Letters lose their accents, however these are written, and stay in their own script.
+    """
+    letters = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    return re.sub(r"[\W_]+", "-", letters).strip("-") or "style"
 
 
 def _read_records(path: str) -> dict[str, dict[str, Any]]:
@@ -220,10 +227,10 @@ def trained_name(
     if style.mask is not None:
         raise UnsupportedError(f"{method} has learned whole styles: leave the style's mask out.")
     if style.image is None:
-        wanted = style.name or ""
-        if wanted not in styles:
-            raise UnknownNameError("style", wanted, styles, f"{method} knows the styles it was trained on.")
-        return wanted
+        known = find(style.name or "", styles)
+        if known is None:
+            raise UnknownNameError("style", style.name or "", styles, f"{method} knows the styles it was trained on.")
+        return known
     name = recognise(style.image, styles)
     if name is None:
         steps = steps or task.defaults.steps

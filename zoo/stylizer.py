@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import device as devices
-from zoo.config import Config
+from zoo.config import SEEDS, Config, shown
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError, WeightsError
 
 CONTEXT_FIELDS = (
@@ -254,6 +254,11 @@ class Call:
     seed: int = 0
     context: Context = field(default_factory=Context)
     progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        low, high = SEEDS
+        if not low <= self.seed <= high:
+            raise InputError(f"A seed is a whole number from {low} to {high}, not {shown(self.seed)}.")
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A fresh generator from the seed. Draw noise for ONE image and expand it, so that a batch equals singles."""

@@ -72,11 +72,11 @@ def main() -> int:
         parser.error(f"unknown style {unknown[0]!r}: choose from {', '.join(order)}")
     options.out.mkdir(parents=True, exist_ok=True)
     catalogue = options.out / "styles.json"
-    entries = {e["name"]: e for e in json.loads(catalogue.read_text())} if catalogue.exists() else {}
+    entries = {e["name"]: e for e in json.loads(catalogue.read_text(encoding="utf-8"))} if catalogue.exists() else {}
     for name in options.names or order:
         entries[name] = save(name, options.out, options.seed)
         print(f"{options.out / str(entries[name]['file'])}")
-    catalogue.write_text(json.dumps([entries[n] for n in order if n in entries], indent=2) + "\n")
+    catalogue.write_text(json.dumps([entries[n] for n in order if n in entries], indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -27,6 +27,7 @@ from zoo.bench.plan import Cell, SetCell, cells_of, set_cells
 from zoo.bench.protocol import NAME, Baseline, Protocol, ResolvedProtocol
 from zoo.download import file_sha256
 from zoo.errors import ProtocolError, ZooError
+from zoo.names import composed
 from zoo.registry import Registry
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def _find(folder: Path, cells: Sequence[Cell], spec: Protocol) -> dict[Cell, Pat
         raise ProtocolError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     for path in paths:
         if path.suffix.lower() in images.READ_EXTENSIONS and path.is_file():
-            named.setdefault(path.stem, []).append(path)
-            method, *parts = path.stem.rsplit("__", _PARTS - 1)
+            stem = composed(path.stem)
+            named.setdefault(stem, []).append(path)
+            method, *parts = stem.rsplit("__", _PARTS - 1)
             if len(parts) == _PARTS - 1 and method not in get_args(Baseline):
                 named.setdefault("__".join(parts), []).append(path)
     found: dict[Cell, Path] = {}

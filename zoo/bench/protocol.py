@@ -18,13 +18,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from zoo.bench.selection import SET_PREFIX, Pairs, expand_sets, list_pairs, set_file
+from zoo.bench.selection import SET_PREFIX, Pairs, Seed, expand_sets, list_pairs, set_file
 from zoo.config import Config
 from zoo.errors import ConfigError, ImageError, ProtocolError, RegistryError, UnknownNameError, ZooError
+from zoo.images import MAX_SIDE
+from zoo.names import composed, on_disk
 from zoo.registry import PACKAGE, Registry, Resolved, explain, import_object, read_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Baseline = Literal["content-copy", "style-copy", "color-transfer"]
+_YEAR = 31_536_000  # seconds; a clock of the system cannot wait for every number
+# -0.0 and 0.0 are one number, and two spellings would be two protocols.
+_Number = Annotated[float, AfterValidator(lambda value: value + 0.0)]
 
 
 class _Strict(BaseModel):
@@ -61,7 +66,7 @@ class ImageRef(_Strict):
 
     @property
     def label(self) -> str:
-        return self.name or Path(self.image.removeprefix("builtin:").removeprefix(SET_PREFIX)).stem
+        return self.name or composed(Path(self.image.removeprefix("builtin:").removeprefix(SET_PREFIX)).stem)
 
 
 class Timing(_Strict):
@@ -75,11 +80,11 @@ class Timing(_Strict):
     pictures a second, beside 1, all of them together within another ``budget``; empty asks for none.
     """
 
-    warmup: int = Field(default=1, ge=0)
-    repeats: int = Field(default=10, ge=1)
-    budget: float = Field(default=5.0, ge=0)
-    count: float = Field(default=0.0, ge=0)
-    batches: list[Annotated[int, Field(ge=2)]] = Field(default_factory=list)
+    warmup: int = Field(default=1, ge=0, le=10_000)
+    repeats: int = Field(default=10, ge=1, le=100_000)
+    budget: _Number = Field(default=5.0, ge=0, le=_YEAR)
+    count: _Number = Field(default=0.0, ge=0, le=_YEAR)
+    batches: list[Annotated[int, Field(ge=2, le=65_536)]] = Field(default_factory=list)
 
 
 class MethodSettings(_Strict):
@@ -110,7 +115,7 @@ class MetricUse(_Strict):
 class Limits(_Strict):
     """``seconds`` for loading and for each cell; ``memory`` as a share of the machine's, for a method's process."""
 
-    seconds: float = Field(default=600.0, gt=0)
+    seconds: float = Field(default=600.0, gt=0, le=_YEAR)
     memory: float = Field(default=0.8, gt=0, le=1)
 
 
@@ -141,11 +146,11 @@ class Protocol(_Strict):
     contents: Annotated[_Images, BeforeValidator(partial(expand_sets, role="contents"))] = Field(min_length=1)
     styles: Annotated[_Images, BeforeValidator(partial(expand_sets, role="styles"))] = Field(min_length=1)
     pairs: Pairs = "all"
-    sizes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    sizes: list[Annotated[int, Field(ge=0, le=MAX_SIDE)]] = Field(min_length=1)
     resize: Literal["long", "short", "exact"] = "long"
-    style_size: int | None = Field(default=None, ge=0)
-    seeds: list[int] = Field(default=[0], min_length=1)
-    strengths: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[1.0], min_length=1)
+    style_size: int | None = Field(default=None, ge=0, le=MAX_SIDE)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    strengths: list[Annotated[_Number, Field(ge=0, le=1)]] = Field(default=[1.0], min_length=1)
     timing: Timing = Timing()
     optimisation: MethodSettings = MethodSettings()
     methods: dict[str, MethodChoice] = Field(default_factory=dict)
@@ -282,7 +287,7 @@ def list_protocols() -> list[str]:
 def find_protocol(name: str) -> Path:
     """The file of a protocol that ships, or the path given; UnknownNameError or ProtocolError where there is none."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        path = Path(name)
+        path = on_disk(name)
         if not path.is_file():
             raise ProtocolError(f"There is no protocol file {name}: check the path.")
         return path

@@ -14,10 +14,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from zoo.config import LARGEST_INT, SEEDS
 from zoo.imagesets import Role, load_manifest, set_image
+from zoo.names import find
 from zoo.registry import explain
 
 SET_PREFIX = "set:"
+Seed = Annotated[int, Field(ge=SEEDS[0], le=SEEDS[1])]
 
 
 class _Strict(BaseModel):
@@ -28,22 +31,22 @@ class SetUse(_Strict):
     """The contents or styles of an image set: all, or ``sample`` of them that ``seed`` decides."""
 
     set: str
-    sample: int | None = Field(default=None, ge=1)
-    seed: int = 0
+    sample: int | None = Field(default=None, ge=1, le=LARGEST_INT)
+    seed: Seed = 0
 
 
 class PairSample(_Strict):
     """``sample`` of all pairs of a content and a style, decided by ``seed``."""
 
-    sample: int = Field(ge=1)
-    seed: int = 0
+    sample: int = Field(ge=1, le=LARGEST_INT)
+    seed: Seed = 0
 
 
 class StylesPerContent(_Strict):
     """For every content ``styles_per_content`` of the styles, decided by ``seed`` and the content's name."""
 
-    styles_per_content: int = Field(ge=1)
-    seed: int = 0
+    styles_per_content: int = Field(ge=1, le=LARGEST_INT)
+    seed: Seed = 0
 
 
 def _kind(value: Any) -> str:
@@ -131,11 +134,14 @@ def list_pairs(pairs: Any, contents: Sequence[str], styles: Sequence[str]) -> li
             own = drawn([f"{content}__{style}" for style in styles], pairs.styles_per_content, pairs.seed)
             found += [(content, style) for style in styles if f"{content}__{style}" in own]
         return found
+    named = []
     for pair in pairs:
-        for name, known, role in zip(pair, (contents, styles), ("contents", "styles"), strict=True):
-            if name not in known:
+        found = [find(name, known) for name, known in zip(pair, (contents, styles), strict=True)]
+        for name, known, role in zip(pair, found, ("contents", "styles"), strict=True):
+            if known is None:
                 raise ValueError(f"pairs: {name!r} is not one of the {role}")
-    return [(content, style) for content, style in pairs]
+        named.append((str(found[0]), str(found[1])))
+    return named
 
 
 def drawn(names: Sequence[str], count: int, seed: int) -> set[str]:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zoo.cli.common import THREADS, console, out, whole
+from zoo.config import shown
 from zoo.words import counted
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # A pipe has no width of its own, and a table folded to 80 columns is unreadable.
 _PIPE_WIDTH = 180
+_DIGITS = 18  # of whole numbers for the cluster: what fits into 64 bits
 
 
 def bench(
@@ -177,12 +179,14 @@ def _cluster_options(given: list[str]) -> dict[str, Any]:
         if value in ("true", "false"):
             options[key] = value == "true"
         elif re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
+            if len(value) > _DIGITS:
+                raise ConfigError(f"--cluster-option {key} is a number of up to {_DIGITS} digits, not {shown(value)}.")
             options[key] = int(value)
         elif value.startswith(("[", "{")):
             try:
                 options[key] = json.loads(value)
-            except ValueError as error:
-                raise ConfigError(f"--cluster-option {key}: {value} is not JSON ({error}).") from error
+            except (ValueError, RecursionError) as error:
+                raise ConfigError(f"--cluster-option {key}: {shown(value)} is not JSON ({error}).") from error
         else:
             options[key] = value
     return options

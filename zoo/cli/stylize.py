@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import io
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from zoo.cli.common import (
     real,
     whole,
 )
+from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
 from zoo.words import counted
@@ -138,6 +138,8 @@ def stylize(
     jobs = _plan(contents, styles, method, output, joined=bool(blend or mask))
     if output == "-" and (as_json or len(jobs) > 1):
         raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
+    if output == "-":
+        binary_output()
     _check_targets([job.output for job in jobs], sheet, losses)
 
     stop = StopRequest()
@@ -346,8 +348,9 @@ def _write(job: _Job, image: Tensor, photo: Image) -> None:
     from zoo import images
 
     if job.output == "-":
-        sys.stdout.buffer.write(images.encode(image, "png", alpha=photo.alpha))
-        sys.stdout.buffer.flush()
+        stream = binary_output()
+        stream.write(images.encode(image, "png", alpha=photo.alpha))
+        stream.flush()
     else:
         images.write(job.output, image, alpha=photo.alpha)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from zoo.cli.common import (
     progress_bar,
     read_image,
 )
+from zoo.config import shown
 from zoo.errors import ConfigError
 
 
@@ -67,7 +69,10 @@ def texture(
 
 def parse_size(text: str) -> tuple[int, int]:
     """``384x256`` (width x height, as on a screen) or ``256`` as (height, width); ConfigError for anything else."""
+    from zoo.images import MAX_SIDE
+
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise ConfigError(f"A size is WIDTHxHEIGHT or one number, not {text!r}.")
+    # A name of a number in another script is a digit to Python, and no size.
+    if len(parts) > 2 or not all(re.fullmatch("[0-9]{1,9}", p) and 0 < int(p) <= MAX_SIDE for p in parts):
+        raise ConfigError(f"A size is WIDTHxHEIGHT or one number, sides from 1 to {MAX_SIDE}, not {shown(text)}.")
     return int(parts[-1]), int(parts[0])

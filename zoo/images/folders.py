@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo.errors import ImageError, reason
 from zoo.images.builtin import BUILTIN_PREFIX, builtin
 from zoo.images.read import READABLE
+from zoo.names import on_disk
 
 # Names that browsers, cameras and systems give to the formats that are read.
 READ_EXTENSIONS = (
@@ -38,7 +39,7 @@ def list_images(
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     found: dict[str, Path] = {}
-    for path in map(Path, paths):
+    for path in map(on_disk, paths):
         if str(path).startswith(BUILTIN_PREFIX):
             builtin(str(path).removeprefix(BUILTIN_PREFIX))
             found.setdefault(str(path), path)

@@ -26,6 +26,7 @@ from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin
 from zoo.images.profiles import grey_to_srgb, to_srgb, transform_to_srgb
 from zoo.images.repair import without_metadata, without_tiff_metadata
 from zoo.images.sizes import MAX_PIXELS, SizePolicy, resize
+from zoo.names import on_disk
 
 # Named, so that a file of another kind never reaches Pillow's rarer decoders (EPS would start Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
@@ -101,7 +102,7 @@ def _fetch(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[bytes, st
         text = os.fspath(source)
         if text.startswith(BUILTIN_PREFIX):
             return _fetch_builtin(builtin(text.removeprefix(BUILTIN_PREFIX)))
-        return _read_file(Path(text)), f"'{text}'", Path(text).stem
+        return _read_file(on_disk(text)), f"'{text}'", Path(text).stem
     name = getattr(source, "name", None)
     stem = Path(name.strip("<>")).stem if isinstance(name, str) else "image"
     label = f"The stream '{stem}'"

@@ -9,6 +9,7 @@ from typing import Literal, cast
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.config import shown
 from zoo.errors import ConfigError, ImageError, InputError
 
 # Twice Pillow's own warning level: the size from which Pillow takes a header for a decompression bomb. As float32 RGB
@@ -44,7 +45,7 @@ class SizePolicy:
         low, high = (0, 0) if self.mode == "keep" else (1, MAX_SIDE)
         if len(sides) != wanted or not all(type(side) is int and low <= side <= high for side in sides):
             raise ConfigError(
-                f"Size {self.value!r} does not fit mode {self.mode!r}: give "
+                f"Size {shown(self.value)} does not fit mode {self.mode!r}: give "
                 + ("no value." if self.mode == "keep" else f"whole pixels from 1 to {MAX_SIDE}.")
             )
 
@@ -62,11 +63,11 @@ class SizePolicy:
         plain = "keep" if text is None else str(text).strip().lower()
         if plain in ("0", "keep"):
             return cls()
-        match = re.fullmatch(r"(?:(long|short|exact)[:-])?([0-9]{1,9})(?:x([0-9]{1,9}))?", plain)
+        match = re.fullmatch(r"(?:(long|short|exact)[:-])?([0-9]{1,4000})(?:x([0-9]{1,4000}))?", plain)
         if not match or (match[3] and match[1] in ("long", "short")):
             raise ConfigError(
-                f"Size {text!r} is not understood: write long:512, short:256, exact:256, exact:640x480 "
-                "(width x height), a number alone, or 0 to keep the size."
+                f"Size {shown(text)} is not understood: write long:512, short:256, exact:256, exact:640x480 "
+                f"(width x height), a number from 1 to {MAX_SIDE} alone, or 0 to keep the size."
             )
         if match[3]:
             return cls("exact", (int(match[3]), int(match[2])))

@@ -157,7 +157,7 @@ def build_pdf(folder: Path, files: Iterable[str], epoch: int = 0) -> tuple[Path 
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
-                    text=True,
+                    encoding="utf-8",
                     errors="replace",
                     timeout=_TEX_SECONDS,
                     check=False,
@@ -169,7 +169,8 @@ def build_pdf(folder: Path, files: Iterable[str], epoch: int = 0) -> tuple[Path 
                 text = fault[0] if fault else "no reason given"
                 return None, 0, f"No PDF was built: {Path(command[0]).name} stopped ({text.rstrip('.')})."
         pages = re.search(
-            r"Output written on paper\.pdf \((\d+) page", (place / "paper.log").read_text(errors="replace")
+            r"Output written on paper\.pdf \((\d+) page",
+            (place / "paper.log").read_text(encoding="utf-8", errors="replace"),
         )
         temporary = folder / f".paper.{os.getpid()}.pdf"
         try:
