@@ -11,12 +11,17 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Return text with its control characters, which break lines or move a terminal's cursor, as their escapes."""
+    """Return text with its control characters, which break lines or move a terminal's cursor, as their escapes.
+
+    So are bytes of a file's name that are no text (``\\xe9``), which stand in Python's strings as lone surrogates.
+    """
     if text.isprintable():
         return text
     return "".join(
-        character.encode("unicode_escape").decode()
-        if character not in keep and unicodedata.category(character) in ("Cc", "Zl", "Zp")
-        else character
-        for character in text
+        c if c in keep or unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else _escape(c) for c in text
     )
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()

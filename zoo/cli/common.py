@@ -64,7 +64,7 @@ def _number(kind: type[int | float], low: float, high: float, words: str, *, abo
 # The same range wherever one thing is asked for. A process with more threads than these does not start everywhere; a
 # side is at most that of a JPEG.
 SEED, COUNT, THREADS = whole(*SEEDS), whole(1, LARGEST_INT), whole(1, 1024)
-SIDE, PIXELS, PORT, MILLIMETRES = whole(0, 65_500), whole(1, 2**63 - 1), whole(0, 65_535), real(30, 1000)
+SIDE, PIXELS, PORT, MILLIMETRES = whole(0, 65_500), whole(1, 2**63 - 1), whole(0, 65_535), real(40, 1000)
 
 
 def split_list(text: str | None, separator: str = ",") -> list[str]:

@@ -80,7 +80,8 @@ def _trained_styles(resolved: Resolved) -> list[dict[str, str]]:
 def _print_method(resolved: Resolved, registry: Registry) -> None:
     entry, kind = resolved.entry, resolved.entry.taxonomy
     out.say(f"{resolved.label}: {entry.title} ({entry.authors}, {entry.year})", style="bold")
-    out.say(f"{entry.paper}\n{resolved.summary}")
+    out.say(entry.paper)
+    out.say(resolved.summary)
     out.say(f"optimises: {kind.optimises}   styles: {kind.styles}   statistics: {kind.statistics}")
     if entry.encoder:
         out.say(f"encoder: {entry.encoder}")

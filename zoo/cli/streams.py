@@ -29,16 +29,11 @@ _PLAIN = dict(zip("↑↓→←–—−×±…·≥≤≈‘’“”µμßøØ
 _closed: set[str] = set()
 
 
-def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """One plain character in place of one that the encoding lacks, so that columns stay aligned.
-
-    What stands for a byte of a file's name that is no text becomes that byte again.
-    """
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """One plain character in place of one that the encoding lacks, so that columns stay aligned."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character, after = error.object[error.start], error.start + 1
-    if "\udc80" <= character <= "\udcff":
-        return bytes([ord(character) - 0xDC00]), after
     if unicodedata.combining(character):
         return "", after
     folded = unicodedata.normalize("NFKD", character)[:1]
@@ -141,8 +136,8 @@ class _Console(Console):
         raise SystemExit(1)
 
     def say(self, text: str, style: str | None = None) -> None:
-        """Print a line of text, not folded."""
-        self.print(text, style=style, soft_wrap=True)
+        """Print a text as one line, not folded."""
+        self.print(visible(text), style=style, soft_wrap=True)
 
     def show(self, table: RenderableType, width: int = PIPE_WIDTH) -> None:
         """Print a table as wide as the terminal; elsewhere, or where that is too narrow for names, ``width`` wide."""

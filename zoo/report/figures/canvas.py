@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ _SETTINGS: Any = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a dollar in a name is one
     "font.size": 7.0,
     "axes.labelsize": 7.0,
     "axes.titlesize": 7.0,
@@ -114,7 +116,9 @@ def settings() -> Iterator[None]:
     """Draw and save with the fonts and widths of the figures, whatever the caller's matplotlibrc says."""
     import matplotlib
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Of a script that the font lacks every letter is a box, which is seen in the figure.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         yield
@@ -127,6 +131,15 @@ def new(width_mm: float, height_mm: float, *, layout: str | None = "constrained"
     if not 40 <= width_mm <= 1000:
         raise ConfigError(f"A figure {width_mm:g} mm wide cannot be drawn: give a width from 40 to 1000.")
     return Figure(figsize=(width_mm * MM, height_mm * MM), layout=layout)  # pyright: ignore[reportArgumentType]
+
+
+def letter_marker(letter: str) -> Any:
+    """A marker in the form of a letter, which matplotlib draws as mathematics."""
+    import matplotlib
+    from matplotlib.markers import MarkerStyle
+
+    with matplotlib.rc_context({"text.parse_math": True}):
+        return MarkerStyle(f"${letter}$")
 
 
 def column(page_mm: float) -> float:

@@ -51,7 +51,8 @@ def tradeoff(
         own = sorted((point for point in methods if point.label == label), key=lambda point: point.strength)
         _draw_method(axes, label, own, front, looks[label], names[label])
     for point, letter in zip(shown, "abcdefgh", strict=False):
-        style = {"color": canvas.BASELINE_COLOR, "marker": f"${letter}$", "linestyle": "none", "markersize": 5.0}
+        style = {"color": canvas.BASELINE_COLOR, "marker": canvas.letter_marker(letter), "linestyle": "none"}
+        style |= {"markersize": 5.0}
         axes.plot([point.x], [point.y], **style, gid=point.label, label=f"{point.label} (sanity)")
     axes.margins(0.09)
     if log_x:
