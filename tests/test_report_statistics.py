@@ -16,7 +16,6 @@ from zoo.report.statistics import (
     compare,
     correlate,
     critical_difference,
-    expanded,
     holm,
     mean_intervals,
     rank,
@@ -134,12 +133,6 @@ def test_too_few_levels_have_no_interval():
     assert mean_intervals(np.arange(4.0), grid(2, 2)) is None
     assert mean_intervals(np.arange(8.0), grid(4, 2)) is None
     assert mean_intervals(np.arange(3.0), grid(3, 1)) is not None
-
-
-def test_the_tails_are_those_of_the_normal_for_many_levels_and_thinner_for_few():
-    assert expanded(0.95, 100000) == pytest.approx(0.025, abs=1e-5)
-    assert expanded(0.95, 10) == pytest.approx(stats.norm.cdf(-math.sqrt(10 / 9) * stats.t.ppf(0.975, 9)))
-    assert expanded(0.95, 4) < expanded(0.95, 8) < expanded(0.95, 40) < 0.025
 
 
 def test_intervals_are_the_same_every_time_and_differ_with_the_seed():

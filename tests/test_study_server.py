@@ -111,7 +111,8 @@ def test_what_does_not_fit_is_refused_with_a_sentence(server: StudyServer, folde
     assert ask(server, "POST", "/answers", b"\xff\xfe", JSON)[0] == 400
     assert ask(server, "POST", "/answers", b"{}", {"Content-Type": "text/plain"})[0] == 415
     assert ask(server, "POST", "/answers", None, {**JSON, "Content-Length": "-1"})[0] == 411
-    assert ask(server, "POST", "/answers", None, {**JSON, "Content-Length": str(LARGEST_BODY + 1)})[0] == 413
+    for length in (str(LARGEST_BODY + 1), "9" * 5000):
+        assert ask(server, "POST", "/answers", None, {**JSON, "Content-Length": length})[0] == 413
     assert list((folder / "answers").iterdir()) == []
 
 
@@ -127,6 +128,9 @@ def test_forms_go_round_and_those_answered_least_come_first(folder: Path, key: K
     assert [desk.form() for _ in range(7)] == [0, 1, 2, 3, 4, 5, 0]
     for form in (0, 2, 4):
         desk.take(json.dumps(answer(key, form, first_shown)).encode())
+    with pytest.raises(StudyError, match="Another server takes the answers"):
+        Desk(folder)
+    desk.close()
     # A new start knows what was answered, not what was begun.
     again = Desk(folder)
     assert again.judges == 3
@@ -154,9 +158,64 @@ def test_a_folder_of_something_else_and_a_port_in_use_are_said(folder: Path, tmp
         port = str(taken.getsockname()[1])
         assert command("study", "serve", str(folder), "--port", port) == 2
         assert "choose another --port" in capsys.readouterr().err
-    (folder / "answers" / "x.json").write_text("{}")
-    with pytest.raises(StudyError, match=r"x\.json does not fit the study"):
-        make_server(folder)
+
+
+def test_a_file_that_does_not_fit_is_named_and_left_alone(folder: Path, key: Key, capsys, monkeypatch):
+    monkeypatch.setattr(StudyServer, "serve_forever", lambda self: None)
+    data = answer(key, 0, first_shown)
+    torn = folder / "answers" / f"answers-{data['judge']}.json"
+    torn.parent.mkdir()
+    torn.write_text("{")
+    assert command("study", "serve", str(folder), "--port", "0") == 0
+    assert f"{torn} is not JSON" in capsys.readouterr().err
+    (folder / "answers" / "answers-y.json").write_text(json.dumps(answer(key, 1, first_shown, judge=9)))
+    desk = Desk(folder)
+    assert desk.judges == 1
+    assert torn.read_text() == "{"
+    desk.take(json.dumps(data).encode())
+    assert torn.with_name(f"{torn.name}.refused").read_text() == "{"
+    assert json.loads(torn.read_text())["judge"] == data["judge"]
+
+
+def test_what_a_killed_server_left_in_the_middle_of_a_file_goes(folder: Path, key: Key):
+    (folder / "answers").mkdir()
+    for left in ("answers-0000000000000001.json.part", "answers-0000000000000002.json.4711.part"):
+        (folder / "answers" / f".{left}").write_text("{")
+    Desk(folder).take(json.dumps(answer(key, 0, first_shown)).encode())
+    assert [path.name for path in (folder / "answers").iterdir()] == [f"answers-{1:016x}.json"]
+
+
+HOSTS = {
+    "127.0.0.1:8350": 200, "localhost": 200, "LOCALHOST.:1": 200, "[::1]:8350": 200, "192.168.1.7": 200,
+    "study.example.org": 200, "evil.example": 421, "127.0.0.1.evil.example": 421, "[::1": 421, "": 421,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("host", list(HOSTS))
+def test_a_request_must_name_this_machine(folder: Path, key: Key, host: str):
+    """A page on a name of its own, which its owner made to lead here, reads and posts nothing."""
+    with make_server(folder, names=["Study.example.org"]) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        body = json.dumps(answer(key, 0, first_shown)).encode()
+        found = [ask(server, "GET", "/", None, {"Host": host})[0], ask(server, "POST", "/form", None, {"Host": host})[0]]
+        found.append(ask(server, "POST", "/answers", body, {**JSON, "Host": host})[0])
+        server.shutdown()
+        thread.join()
+    assert found == [HOSTS[host]] * 3
+    assert len(list((folder / "answers").iterdir())) == (HOSTS[host] == 200)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://{}", 200), ("https://{}", 200), ("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:1", 403)],
+)
+def test_a_post_must_come_from_the_studys_own_page(server: StudyServer, key: Key, origin: str, status: int):
+    own = "{}:{}".format(*server.server_address[:2])
+    headers = {**JSON, "Origin": origin.format(own), "Host": own}
+    body = json.dumps(answer(key, 0, first_shown)).encode()
+    assert ask(server, "POST", "/answers", body, headers)[0] == status
+    assert ask(server, "POST", "/form", None, headers)[0] == status
 
 
 def test_it_says_where_it_is_and_ends_with_ctrl_c(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):

@@ -101,24 +101,31 @@ def score(
     ] = 0.8,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Count every judge.")] = False,
     width: Annotated[float, typer.Option(help="Width of the figure in mm.", **MILLIMETRES)] = 174.0,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.", **whole(0, SEEDS[1]))] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
-    """Scores of the methods with intervals, agreement of the judges, and which metrics choose as people do."""
+    """Scores of the methods with intervals, agreement of the judges, and which metrics choose as people do.
+
+    Files that do not fit the study are named and left out; the exit code is then 1.
+    """
     from zoo.report.files import FORMATS
     from zoo.report.forms import to_rich
     from zoo.study import score_study, write_scores
     from zoo.study.answers import Key, read_answers
 
     read = Key.read(key)
-    scored = score_study(read_answers(answers, read), read, run, min_right=min_right, keep_all=keep_all, seed=seed)
+    refused: list[str] = []
+    found = read_answers(answers, read, refused)
+    for sentence in refused:
+        console.say(f"Left out: {sentence}")
+    scored = score_study(found, read, run, min_right=min_right, keep_all=keep_all)
     chosen = FORMATS if formats == "all" else tuple(split_list(formats))
     written = write_scores(scored, folder or key.parent / "scores", formats=chosen, width_mm=width)
-    if quiet:
-        return
-    out.show(to_rich(written.table))
-    for sentence in (*written.said, f"{counted(len(written.files), 'file')} in {written.folder}"):
-        console.say(sentence)
+    if not quiet:
+        out.show(to_rich(written.table))
+        for sentence in (*written.said, f"{counted(len(written.files), 'file')} in {written.folder}"):
+            console.say(sentence)
+    if refused:
+        raise typer.Exit(1)
 
 
 @study.command()
@@ -126,11 +133,17 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="Folder that 'zoo study make' wrote.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", **PORT)] = 8350,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="Another name judges reach it by, such as a proxy's. Repeatable."),
+    ] = None,
 ) -> None:
     """Show the page under an address and keep what judges send, in FOLDER/answers, until Ctrl-C."""
     from zoo.study.server import make_server
 
-    with make_server(folder, host, port) as server:
+    with make_server(folder, host, port, allow_host or ()) as server:
+        for sentence in server.desk.refused:
+            console.say(f"Left alone: {sentence}", style="yellow")
         out.say(f"{server.url} shows the study; Ctrl-C ends it.")
         if host not in ("127.0.0.1", "localhost"):
             warning = "Whoever reaches this machine can take part: there is no password and no encryption."

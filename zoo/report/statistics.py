@@ -147,16 +147,6 @@ def resampled_means(scores: ArrayLike, units: Units, *, resamples: int = RESAMPL
     return np.concatenate(found)
 
 
-def expanded(level: float, levels: int) -> float:
-    """The share of each tail to cut for percentiles at ``level`` of resamples of ``levels`` things (Hesterberg's
-    "expanded percentile"), for numbers that are no means.
-
-    Percentiles of a bootstrap are too narrow as the normal is narrower than Student's t, and by sqrt((n - 1) / n).
-    """
-    t = float(stats.t.ppf((1 + level) / 2, levels - 1))
-    return float(stats.norm.cdf(-math.sqrt(levels / (levels - 1)) * t))
-
-
 def mean_intervals(
     scores: ArrayLike, units: Units, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval] | None:

@@ -5,7 +5,8 @@ design.py       which methods meet on which pair of images, on which side, in wh
 make.py         the folder that judges are sent, and the key that stays here
 answers.py      the key and the files of answers, read and checked
 server.py       the same page served, answers posted
-strengths.py    strengths of Bradley and Terry from choices, with bootstrap intervals
+strengths.py    strengths of Bradley and Terry from choices, with intervals
+clusters.py     intervals from answers that share judges and pairs of images
 agreement.py    how far judges agree
 score.py        from answers to numbers: who is kept, strengths, agreement, which metric chooses as people do
 tables.py       those numbers as tables in every form, and the figure

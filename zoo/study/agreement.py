@@ -19,14 +19,17 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zoo.report.statistics import Interval, Units, mean_intervals
+from zoo.report.statistics import Interval
+from zoo.study.clusters import with_judges
 
 
 @dataclass(frozen=True)
 class Agreement:
     """``observed`` share of agreeing pairs of answers and ``alpha``, over ``comparisons`` that two or more judges
-    answered, with ``answers`` of theirs. The interval of alpha is a bootstrap of the pairs of images; None under three.
+    answered, with ``answers`` of theirs. The interval of alpha is over pairs of images and judges; None under three
+    pairs.
     """
 
     observed: float
@@ -37,55 +40,38 @@ class Agreement:
 
 
 def agree(
-    comparisons: Sequence[Hashable], items: Sequence[Hashable], values: Sequence[str], choices: int
+    comparisons: Sequence[Hashable],
+    items: Sequence[Hashable],
+    judges: Sequence[Hashable],
+    values: Sequence[str],
+    choices: int,
 ) -> Agreement | None:
-    """Agreement of answers ``values`` to ``comparisons`` on ``items``; None where no comparison has two answers.
+    """Agreement of answers ``values`` of ``judges`` to ``comparisons`` on ``items``; None where no comparison has two.
 
     All have the same number of ``choices``; a judge answers a comparison at most once.
     """
     counts: dict[Hashable, Counter[str]] = defaultdict(Counter)
-    item_of: dict[Hashable, Hashable] = {}
-    for comparison, item, value in zip(comparisons, items, values, strict=True):
+    for comparison, value in zip(comparisons, values, strict=True):
         counts[comparison][value] += 1
-        item_of[comparison] = item
-    # Sums per pair of images: agreement weighted by answers, and answers.
-    agreeing: dict[Hashable, float] = defaultdict(float)
-    answers: dict[Hashable, int] = defaultdict(int)
-    joined = 0
-    for comparison, found in counts.items():
-        m = found.total()
-        if m < 2:
-            continue
-        joined += 1
-        agreeing[item_of[comparison]] += sum(n * (n - 1) for n in found.values()) / (m - 1)
-        answers[item_of[comparison]] += m
+    joined = [i for i, comparison in enumerate(comparisons) if counts[comparison].total() > 1]
     if not joined:
         return None
-    total = sum(answers.values())
-    observed = sum(agreeing.values()) / total
-    expected = 1 / choices
-    return Agreement(
-        observed,
-        _alpha(observed, expected),
-        _interval(agreeing, answers, expected),
-        joined,
-        total,
-    )
+    # Of each answer, the share of the other answers to its comparison that are the same.
+    alike = np.array([(counts[comparisons[i]][values[i]] - 1) / (counts[comparisons[i]].total() - 1) for i in joined])
+    observed, expected = float(alike.mean()), 1 / choices
+    count = len({comparisons[i] for i in joined})
+    half = with_judges(alike, _numbers([items[i] for i in joined]), _numbers([judges[i] for i in joined]), count)
+    interval = None
+    if half is not None:
+        low, high = max(0.0, observed - half), min(1.0, observed + half)
+        interval = Interval(_alpha(low, expected), _alpha(high, expected))
+    return Agreement(observed, _alpha(observed, expected), interval, count, len(joined))
 
 
 def _alpha(observed: float, expected: float) -> float:
     return 1 - (1 - observed) / (1 - expected)
 
 
-def _interval(agreeing: dict[Hashable, float], answers: dict[Hashable, int], expected: float) -> Interval | None:
-    """Pairs of images as units; each counts by its answers, as in the total."""
-    items = sorted(answers, key=str)
-    size = np.array([answers[item] for item in items], dtype=np.float64)
-    share = np.array([agreeing[item] for item in items]) / size
-    # Linearised: the ratio of sums moves as the mean of these does (Taylor), and mean_intervals draws means.
-    centre = float((share * size).sum() / size.sum())
-    linear = centre + size / size.mean() * (share - centre)
-    found = mean_intervals(linear, Units.of(items, [0] * len(items)))
-    if found is None:
-        return None
-    return Interval(_alpha(max(0.0, found[0].low), expected), _alpha(min(1.0, found[0].high), expected))
+def _numbers(names: Sequence[Hashable]) -> NDArray[np.intp]:
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.intp)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ SCHEMA = 1
 _JUDGE = re.compile(r"[0-9a-f]{16}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _LONGEST_NAME = 80
+# Three years with one comparison on the screen. Any bound will do: beyond those of a float nothing can be computed.
+_LONGEST_SECONDS = 1e8
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _answer(one: dict[str, Any], trials: dict[str, tuple[str, ...]], key: Key) -
         raise _AnswerError("an answer is to a question that was not asked")
     if tuple(order) != trials[trial] or choice not in trials[trial]:
         raise _AnswerError("a picture was chosen that was not shown, or not in this order")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_SECONDS:
         raise _AnswerError("a time is not a number of seconds")
     return Answer(trial, question, choice, tuple(order), float(seconds))
 
@@ -159,28 +160,46 @@ def _time(text: Any, none: bool = False) -> str:
     return text
 
 
-def read_answers(sources: Sequence[Path], key: Key) -> list[Answers]:
+def read_answers(sources: Sequence[Path], key: Key, refused: list[str] | None = None) -> list[Answers]:
     """Every judge's answers from files, and from folders of ``.json`` files, in the order of the judges' ids.
 
-    Of several files of one judge the one that continues the others counts. StudyError for a file that cannot be read
-    or does not fit, for two that contradict each other, and where there is none.
+    Of several files of one judge the one that continues the others counts. A file that cannot be read or does not fit
+    the study is left out, as are all of a judge whose files contradict each other; a sentence about each is added to
+    ``refused``, and without that list it is a StudyError. StudyError where nothing is left.
     """
     found: dict[str, tuple[Path, Answers]] = {}
+    contrary: dict[str, str] = {}
+    said: list[str] = []
     for path in _files(sources, key):
         try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise StudyError(f"{path} cannot be read: {error.strerror}.") from error
-        one = parse_answers(text, key, str(path))
-        earlier = found.get(one.judge)
-        if earlier is not None and not one.continues(earlier[1]):
-            if not earlier[1].continues(one):
-                raise StudyError(f"{earlier[0]} and {path} are of one judge and differ: keep the right one.")
+            one = _read(path, key)
+        except StudyError as error:
+            said.append(str(error))
             continue
-        found[one.judge] = (path, one)
-    if not found:
+        earlier = found.get(one.judge)
+        if earlier is None or one.continues(earlier[1]):
+            found[one.judge] = (path, one)
+        elif not earlier[1].continues(one):
+            contrary[one.judge] = f"{earlier[0]} and {path} are of one judge and differ: keep the right one."
+    said += contrary.values()
+    if said and refused is None:
+        raise StudyError(said[0])
+    kept = [found[judge][1] for judge in sorted(found) if judge not in contrary]
+    if not kept and said:
+        raise StudyError(f"No file of answers can be used. {said[0]}")
+    if not kept:
         raise StudyError("There are no answers: give the files that judges saved, or the folder that holds them.")
-    return [found[judge][1] for judge in sorted(found)]
+    if refused is not None:
+        refused += said
+    return kept
+
+
+def _read(path: Path, key: Key) -> Answers:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}.") from error
+    return parse_answers(text, key, str(path))
 
 
 def _files(sources: Iterable[Path], key: Key) -> list[Path]:

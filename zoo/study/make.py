@@ -7,6 +7,7 @@ OUT/key.json             which picture is of which method, which trial is a chec
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell
@@ -100,7 +103,11 @@ def make_study(run: Path, out: Path, options: StudyOptions | None = None) -> Mad
     key = _key(source, design, names, options.choices, seed)
     building = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        shutil.rmtree(building, ignore_errors=True)
+        # Half a study of a process that was killed stays until the next one is made.
+        for stale in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+            process = stale.name.rsplit(".", 2)[1]
+            if process.isdecimal() and (stale == building or not psutil.pid_exists(int(process))):
+                shutil.rmtree(stale, ignore_errors=True)
         (building / "send" / "pictures").mkdir(parents=True)
         for identity, path in sorted(source.files(key).items()):
             _write_picture(path, building / "send" / "pictures" / f"{identity}.webp", options.lossless)

@@ -24,10 +24,11 @@ from zoo.bench.folder import Folder
 from zoo.bench.rows import read_rows
 from zoo.errors import ProtocolError, StudyError
 from zoo.report import summary
-from zoo.report.statistics import Floats, Interval, Units, correlate, mean_intervals
+from zoo.report.statistics import Floats, Interval, Units, correlate
 from zoo.study import strengths
 from zoo.study.agreement import Agreement, agree
 from zoo.study.answers import Answers, Key
+from zoo.study.clusters import mean_half_width
 from zoo.study.strengths import Choices
 
 MIN_RIGHT = 0.8
@@ -143,8 +144,6 @@ def score_study(
     min_right: float = MIN_RIGHT,
     keep_all: bool = False,
     prior: float = strengths.PRIOR,
-    resamples: int = strengths.RESAMPLES,
-    seed: int = 0,
 ) -> Scored:
     """Score the answers of a study; with the results folder ``run`` that it was made of, its metrics too.
 
@@ -161,7 +160,7 @@ def score_study(
     outcomes = []
     for question in key.data["questions"]:
         judgements = _judgements(kept, key, question)
-        outcomes.append(_outcome(question, judgements, key, values, prior, resamples, seed))
+        outcomes.append(_outcome(question, judgements, key, values, prior))
     days = sorted({one.started[:10] for one in answers})
     return Scored(key, tuple(judges), tuple(outcomes), tuple(days), keep_all, min_right)
 
@@ -208,8 +207,6 @@ def _outcome(
     key: Key,
     values: Mapping[str, Mapping[tuple[str, str, str], float]],
     prior: float,
-    resamples: int,
-    seed: int,
 ) -> Outcome:
     if not judgements:
         raise StudyError(f"No judge who counts answered the question '{question}': there is nothing to score.")
@@ -229,9 +226,7 @@ def _outcome(
             f"compared: {groups}. More judges, or other forms, are needed."
         )
     centre = strengths.score(choices, prior)
-    drawn = strengths.resampled(choices, resamples=resamples, prior=prior, seed=seed)
-    levels = choices.units.levels
-    spreads = strengths.intervals(drawn, centre, levels)
+    spreads = strengths.intervals(choices, centre, np.eye(len(methods)), prior)
     found = [
         Strength(
             method,
@@ -245,6 +240,7 @@ def _outcome(
     agreement = agree(
         [(one.item, one.options) for one in judgements],
         [one.item for one in judgements],
+        [one.judge for one in judgements],
         [one.chosen for one in judgements],
         key.data["choices"],
     )
@@ -252,25 +248,24 @@ def _outcome(
         question,
         len(judgements),
         tuple(found),
-        tuple(_couples(methods, judgements, centre, drawn, levels)),
+        tuple(_couples(judgements, choices, methods, centre, prior)),
         agreement,
         tuple(_metric_choices(methods, judgements, centre, values)),
     )
 
 
 def _couples(
-    methods: Sequence[str], judgements: Sequence[Judgement], centre: Floats, drawn: Floats | None, levels: int
+    judgements: Sequence[Judgement], choices: Choices, methods: Sequence[str], centre: Floats, prior: float
 ) -> list[Couple]:
     numbers = list(itertools.combinations(range(len(methods)), 2))
-    differences = np.array([centre[a] - centre[b] for a, b in numbers])
-    spread = None if drawn is None else np.stack([drawn[:, a] - drawn[:, b] for a, b in numbers], axis=1)
+    contrasts = np.array([np.eye(len(methods))[a] - np.eye(len(methods))[b] for a, b in numbers])
     found = []
-    intervals = strengths.intervals(spread, differences, levels)
-    for (a, b), difference, interval in zip(numbers, differences, intervals, strict=True):
+    intervals = strengths.intervals(choices, centre, contrasts, prior)
+    for (a, b), interval in zip(numbers, intervals, strict=True):
         first, second = methods[a], methods[b]
         own = [one.chosen for one in judgements if first in one.options and second in one.options]
         won, lost = own.count(first), own.count(second)
-        found.append(Couple(first, second, won + lost, won, float(difference), interval))
+        found.append(Couple(first, second, won + lost, won, float(centre[a] - centre[b]), interval))
     return found
 
 
@@ -317,15 +312,16 @@ def _metric_choices(
             items.append(one.item)
         if not shares:
             continue
-        interval = mean_intervals(shares, Units.of(judges, items))
+        share = float(np.mean(shares))
+        half = mean_half_width(np.array(shares), Units.of(judges, items))
         kendall, spearman = _over_methods(methods, centre, own, dict.fromkeys(one.item for one in judgements))
         found.append(
             MetricChoice(
                 metric,
                 kendall,
                 spearman,
-                float(np.mean(shares)),
-                None if interval is None else interval[0],
+                share,
+                None if half is None else Interval(max(0.0, share - half), min(1.0, share + half)),
                 len(shares),
             )
         )

@@ -2,20 +2,28 @@
 
 Only the files that the study was written with are served, never the key, and what is posted is checked against the
 study before anything is written. Meant for a machine's own users or a local network: there is no encryption and no
-password, and whoever reaches the address can take part.
+password, and whoever reaches the address can take part. What a page of another site asks for in a visitor's browser is
+not answered: a request must name this machine (or a name given to :func:`make_server`), which such a page's own name
+that was made to lead here does not (DNS rebinding), and a post must come from the study's own page.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
+import socket
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import filelock
 
 from zoo.errors import StudyError
 from zoo.study.answers import Answers, Key, parse_answers, read_answers
@@ -33,10 +41,14 @@ _POLICY = (
 
 
 class Desk:
-    """Hands out forms and takes answers in; every method may be called from several threads."""
+    """Hands out forms and takes answers in; every method may be called from several threads.
+
+    ``refused`` says which files in the folder of answers do not fit the study; they are left alone. Until ``close`` no
+    other desk takes answers into this folder.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """``folder`` is what ``zoo study make`` wrote; StudyError where it is not, or answers in it do not fit."""
+        """``folder`` is what ``zoo study make`` wrote; StudyError where it is not, or another desk is at work there."""
         self.key = Key.read(folder / "key.json")
         self.folder = folder / "answers"
         index = folder / "send" / "index.html"
@@ -49,14 +61,30 @@ class Desk:
         self.page = page.replace('<body data-server="">', '<body data-server="yes">', 1).encode()
         pictures = folder / "send" / "pictures"
         self.pictures = {f"/pictures/{name}.webp": pictures / f"{name}.webp" for name in self.key.data["pictures"]}
+        self._place = filelock.FileLock(folder / ".serve.lock", timeout=0)
         try:
             self.folder.mkdir(exist_ok=True)
+            self._place.acquire()
+            # What a server that was killed in the middle of writing left. Nobody else writes here now.
+            for torn in self.folder.glob(".*.part"):
+                torn.unlink(missing_ok=True)
+        except filelock.Timeout:
+            raise StudyError(f"Another server takes the answers of {folder}: end it first.") from None
         except OSError as error:
-            raise StudyError(f"{self.folder} cannot be made: {error.strerror}.") from error
-        own = any(self.folder.glob("*.json"))
-        self._answers = {one.judge: one for one in (read_answers([self.folder], self.key) if own else [])}
+            raise StudyError(f"{self.folder} cannot be written to: {error.strerror}.") from error
+        self.refused: list[str] = []
+        self._answers: dict[str, Answers] = {}
+        if any(self.folder.glob("*.json")):
+            try:
+                self._answers = {one.judge: one for one in read_answers([self.folder], self.key, self.refused)}
+            except StudyError as error:  # none of them fits
+                self.refused.append(str(error))
         self._begun: dict[int, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let another desk at the folder."""
+        self._place.release()
 
     @property
     def judges(self) -> int:
@@ -89,6 +117,9 @@ class Desk:
             if earlier is None and len(self._answers) >= MOST_JUDGES:
                 raise StudyError(f"The study has the {MOST_JUDGES} judges that it takes.")
             path = self.folder / found.filename
+            if earlier is None and path.exists():
+                # Answers that do not fit, or contradict others: whoever scores the study may still mend them.
+                os.replace(path, path.with_name(f"{path.name}.refused"))
             _write(path, _text(found, self.key))
             if earlier is None and self._begun[found.form]:
                 self._begun[found.form].pop(0)
@@ -104,7 +135,7 @@ def _text(found: Answers, key: Key) -> bytes:
 
 
 def _write(path: Path, text: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(text)
@@ -117,12 +148,16 @@ def _write(path: Path, text: bytes) -> None:
         raise StudyError(f"The answers cannot be written ({error.strerror}): save them as a file.") from error
 
 
-def make_server(folder: Path, host: str = "127.0.0.1", port: int = 0) -> StudyServer:
-    """A server of a study's folder, bound and not yet running; StudyError where the address cannot be had."""
+def make_server(folder: Path, host: str = "127.0.0.1", port: int = 0, names: Iterable[str] = ()) -> StudyServer:
+    """A server of a study's folder, bound and not yet running; StudyError where the address cannot be had.
+
+    ``names`` are those under which judges reach it beside this machine's own and its addresses, a proxy's for example.
+    """
     desk = Desk(folder)
     try:
-        return StudyServer((host, port), desk)
+        return StudyServer((host, port), desk, names)
     except (OSError, OverflowError) as error:
+        desk.close()
         said = error.strerror if isinstance(error, OSError) else "no such port"
         raise StudyError(f"{host}:{port} cannot be listened on ({said}): choose another --port or --host.") from error
 
@@ -132,9 +167,24 @@ class StudyServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], desk: Desk) -> None:
+    def __init__(self, address: tuple[str, int], desk: Desk, names: Iterable[str] = ()) -> None:
         self.desk = desk
+        self.names = {_hostname(name) for name in names} - {""}
+        own = socket.gethostname().lower()
+        short = own.partition(".")[0]
+        self._own = {"localhost", _hostname(address[0]), own, short, f"{short}.local"} - {""}
         super().__init__(address, _Handler)
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.desk.close()
+
+    def knows(self, host: str) -> bool:
+        """Whether a header Host names this machine. A page on a name of its own cannot send an address in it."""
+        name = _hostname(host)
+        with contextlib.suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return name in self.names | self._own or name.endswith(".localhost")
 
     @property
     def url(self) -> str:
@@ -146,12 +196,36 @@ class StudyServer(ThreadingHTTPServer):
         """A visitor who hangs up is no error of ours; nothing prints from here."""
 
 
+def _hostname(host: str) -> str:
+    """``Name.example:8350`` as ``name.example``; empty for what is no host."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: StudyServer  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version, sys_version = "study", ""
     timeout = _TIMEOUT_SECONDS
 
+    def _stranger(self) -> bool:
+        """Whether the request is another site's, which is then refused."""
+        hosts = self.headers.get_all("Host") or []
+        if len(hosts) != 1 or not self.server.knows(hosts[0]):
+            self._error(421, "The study is not known by this name: whoever serves it adds it with --allow-host NAME.")
+            return True
+        origin = self.headers.get("Origin")
+        if self.command == "POST" and origin is not None:
+            place = origin.partition("://")[2]
+            if place != hosts[0] and _hostname(place) not in self.server.names:
+                self._error(403, "Answers are taken from the study's own page.")
+                return True
+        return False
+
     def do_GET(self) -> None:
+        if self._stranger():
+            return
         path = self.path.partition("?")[0]
         desk = self.server.desk
         if path in ("/", "/index.html"):
@@ -168,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_POST(self) -> None:
+        if self._stranger():
+            return
         if self.path == "/form":
             self._json(200, {"form": self.server.desk.form()})
             return
@@ -180,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(415, "Answers are sent as JSON.")
         elif not length.isdecimal():
             self._error(411, "The length of the answers is missing.")
-        elif int(length) > LARGEST_BODY:
+        elif len(length) > 9 or int(length) > LARGEST_BODY:
             self._error(413, f"Answers take at most {LARGEST_BODY} bytes.")
         else:
             try:

@@ -27,12 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import InputError, NumericalError
-from zoo.report.statistics import LEVEL, MIN_LEVELS, Floats, Interval, Units, expanded
+from zoo.report.statistics import LEVEL, Floats, Interval, Units
+from zoo.study.clusters import half_widths
 
 PRIOR = 0.1
-RESAMPLES = 1000
-# Weights of judgements held at once: 32 MiB of float64.
-_CHUNK = 1 << 22
 _TOLERANCE, _LARGEST_STEP, _STEPS = 1e-8, 2.0, 200
 
 
@@ -79,23 +77,11 @@ def scores(won: Floats, shown: Floats, sets: NDArray[np.bool_], prior: float = P
 
     Raises NumericalError where ``prior`` is 0 and some score is not finite.
     """
-    member = sets.astype(np.float64)
-    count = member.shape[1]
-    # Which two methods stand together in each set, (S, K * K).
-    both = (member[:, :, None] * member[:, None, :]).reshape(len(member), -1)
     theta = np.zeros_like(won)
-    # Without a prior the mean of the scores is free: any curvature along it holds them centred.
-    held = np.zeros((count, count)) if prior else np.full((count, count), 1 / count)
     for _ in range(_STEPS):
-        strength = np.exp(theta)
-        total = strength @ member.T
-        expected = strength * ((shown / total) @ member)
-        against = strength / (strength + 1)
+        expected, curvature = _model(theta, shown, sets, prior)
+        against = np.exp(theta) / (np.exp(theta) + 1)
         gradient = won - expected + prior * (1 - 2 * against)
-        joint = ((shown / total**2) @ both).reshape(*theta.shape, count)
-        curvature = held - joint * strength[..., :, None] * strength[..., None, :]
-        diagonal = np.arange(count)
-        curvature[..., diagonal, diagonal] += expected + 2 * prior * against * (1 - against)
         try:
             step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         except np.linalg.LinAlgError:
@@ -107,41 +93,51 @@ def scores(won: Floats, shown: Floats, sets: NDArray[np.bool_], prior: float = P
     raise NumericalError("A method that never or always wins has no finite score: give a prior above 0.")
 
 
+def _model(theta: Floats, shown: Floats, sets: NDArray[np.bool_], prior: float) -> tuple[Floats, Floats]:
+    """How often each method is expected to be chosen, (..., K), and the curvature of minus the log likelihood with its
+    prior, (..., K, K), at the log strengths ``theta`` (..., K)."""
+    member = sets.astype(np.float64)
+    count = member.shape[1]
+    # Which two methods stand together in each set, (S, K * K).
+    both = (member[:, :, None] * member[:, None, :]).reshape(len(member), -1)
+    # Without a prior the mean of the scores is free: any curvature along it holds them centred.
+    held = np.zeros((count, count)) if prior else np.full((count, count), 1 / count)
+    strength = np.exp(theta)
+    total = strength @ member.T
+    expected = strength * ((shown / total) @ member)
+    against = strength / (strength + 1)
+    joint = ((shown / total**2) @ both).reshape(*theta.shape, count)
+    curvature = held - joint * strength[..., :, None] * strength[..., None, :]
+    diagonal = np.arange(count)
+    curvature[..., diagonal, diagonal] += expected + 2 * prior * against * (1 - against)
+    return expected, curvature
+
+
 def score(choices: Choices, prior: float = PRIOR) -> Floats:
     """Scores (K,) of all methods."""
     return scores(*choices.tallies(np.ones(len(choices.chosen))), choices.sets, prior)
 
 
-def resampled(choices: Choices, *, resamples: int = RESAMPLES, prior: float = PRIOR, seed: int = 0) -> Floats | None:
-    """Scores (resamples, K) of two-way resamples: judges and pairs of images drawn with replacement, each on its own.
+def intervals(
+    choices: Choices, centre: Floats, contrasts: Floats, prior: float = PRIOR, level: float = LEVEL
+) -> list[Interval | None]:
+    """Intervals of ``contrasts`` (C, K) of the scores ``centre`` (K,), each with its contrast in the middle; all None
+    under three judges or pairs of images. A row that does not sum to 0 is of the centred scores.
 
-    A choice counts as often as its judge was drawn times as often as its pair was (the pigeonhole bootstrap of
-    zoo.report.statistics). None where fewer than three judges, or pairs, could be drawn.
+    The influence of a choice is its part in the gradient of the log likelihood times the inverse of the curvature,
+    which for independent choices is the covariance of the scores; the rest is in :mod:`zoo.study.clusters`.
     """
-    units = choices.units
-    if units.levels < MIN_LEVELS:
-        return None
-    draw = np.random.default_rng(seed)
-    count = len(choices.chosen)
-    step = max(1, _CHUNK // count)
-    tallies = []
-    for start in range(0, resamples, step):
-        weights = np.ones((min(step, resamples - start), count))
-        for factor in units.factors:
-            levels = int(factor.max()) + 1
-            weights *= draw.multinomial(levels, np.full(levels, 1 / levels), size=len(weights))[:, factor]
-        tallies.append(choices.tallies(weights))
-    won, shown = (np.concatenate(parts) for parts in zip(*tallies, strict=True))
-    return scores(won, shown, choices.sets, prior)
-
-
-def intervals(found: Floats | None, centre: Floats, levels: int, level: float = LEVEL) -> list[Interval | None]:
-    """Percentile intervals, moved out for few judges or pairs, of the columns of ``found``; each holds its centre."""
+    shown = np.bincount(choices.shown, minlength=len(choices.sets)).astype(np.float64)
+    _, curvature = _model(centre, shown, choices.sets, prior)
+    mean_free = np.eye(len(centre)) - 1 / len(centre)
+    inverse = np.linalg.inv(curvature) @ mean_free
+    strength = np.exp(centre) * choices.sets[choices.shown]
+    gradient = np.eye(len(centre))[choices.chosen] - strength / strength.sum(axis=1, keepdims=True)
+    found = half_widths(gradient @ inverse, mean_free @ inverse, contrasts, choices.units, level)
     if found is None:
-        return [None] * len(centre)
-    tail = expanded(level, levels)
-    low, high = np.quantile(found, [tail, 1 - tail], axis=0)
-    return [Interval(float(min(a, c)), float(max(b, c))) for a, b, c in zip(low, high, centre, strict=True)]
+        return [None] * len(contrasts)
+    middle = contrasts @ centre
+    return [Interval(float(m - half), float(m + half)) for m, half in zip(middle, found, strict=True)]
 
 
 def parts(sets: NDArray[np.bool_]) -> list[list[int]]:

@@ -134,7 +134,7 @@ def _scores(scored: Scored) -> tuple[Form, Records]:
         "Log strengths of the Bradley-Terry model (Hunter 2004), mean 0 over methods: a method whose score is larger "
         "by 1 is chosen of the two 2.7 times as often."
         + (f" The first of {choices} pictures is chosen: Plackett-Luce." if choices > 2 else ""),
-        "Intervals at 95 %: bootstrap of judges and of pairs of images."
+        "Intervals at 95 %: clustered by judges and by pairs of images (Cameron, Gelbach and Miller 2011)."
         if any(one.interval for outcome in scored.outcomes for one in outcome.strengths)
         else "No intervals: fewer than three judges or pairs of images say nothing about others.",
         _excluded(scored),
@@ -220,7 +220,7 @@ def _agreement(scored: Scored) -> tuple[Form, Records]:
     said = [
         "Over comparisons that two or more judges answered: the share of pairs of answers that agree, and "
         f"Krippendorff's alpha with chance agreement {chance:.0f} %, since the pictures of one comparison are no "
-        "categories of another. Its interval at 95 % is a bootstrap of the pairs of images."
+        "categories of another. Its interval at 95 % is clustered by pairs of images and by judges."
     ]
     form = Form("study-agreement", _caption(scored, "Agreement of judges"), headings, [Group("", rows)], (), said)
     return form, records
@@ -248,7 +248,7 @@ def _metrics(scored: Scored) -> tuple[Form, Records]:
     ]
     said = [
         "Agrees: the share of judgements in which the metric, too, puts the chosen picture first, ties half; 50 % is "
-        "chance, bold where the interval at 95 % (bootstrap of judges and pairs of images) excludes it. Kendall and "
+        "chance, bold where the interval at 95 % (clustered by judges and by pairs of images) excludes it. Kendall and "
         "Spearman are over methods, of the metric's means and the scores, positive where the metric prefers what "
         "people prefer." + (f" Judges agree with each other in: {', '.join(agreements)}." if agreements else "")
     ]
