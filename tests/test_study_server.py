@@ -116,6 +116,23 @@ def test_what_does_not_fit_is_refused_with_a_sentence(server: StudyServer, folde
     assert list((folder / "answers").iterdir()) == []
 
 
+def test_a_full_disk_keeps_what_is_there_and_tells_no_path(server: StudyServer, folder: Path, key: Key, monkeypatch):
+    first = answer(key, 0, first_shown)
+    assert post(server, {**first, "answers": first["answers"][:3], "ended": None})[0] == 200
+    before = (folder / "answers" / f"answers-{first['judge']}.json").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        status, said = post(server, first)
+    sentence = "The answers cannot be written (No space left on device): save them as a file."
+    assert (status, said["error"]) == (400, sentence)
+    (file,) = (folder / "answers").iterdir()
+    assert file.read_bytes() == before
+
+
 def test_a_name_cannot_break_the_file(server: StudyServer, folder: Path, key: Key):
     body = json.dumps({**answer(key, 0, first_shown), "name": "A\n\ud800\u202e😀"}).encode()
     assert ask(server, "POST", "/answers", body, JSON)[0] == 200

@@ -7,19 +7,15 @@ OUT/key.json             which picture is of which method, which trial is a chec
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 import random
 import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from zoo import files
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell
 from zoo.bench.rows import latest, read_rows, utc_now
@@ -101,23 +97,12 @@ def make_study(run: Path, out: Path, options: StudyOptions | None = None) -> Mad
     )
     names = tuple(question.name for question in asked)
     key = _key(source, design, names, options.choices, seed)
-    building = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        # Half a study of a process that was killed stays until the next one is made.
-        for stale in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
-            process = stale.name.rsplit(".", 2)[1]
-            if process.isdecimal() and (stale == building or not psutil.pid_exists(int(process))):
-                shutil.rmtree(stale, ignore_errors=True)
+    with files.new_folder(out, StudyError) as building:
         (building / "send" / "pictures").mkdir(parents=True)
         for identity, path in sorted(source.files(key).items()):
             _write_picture(path, building / "send" / "pictures" / f"{identity}.webp", options.lossless)
         (building / "send" / "index.html").write_text(page(key), encoding="utf-8")
         (building / "key.json").write_text(json.dumps(key, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(building, out)
-    except OSError as error:
-        raise StudyError(f"The study {out} cannot be written: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     longest = max(sum(len(key["trials"][one["trial"]]["questions"]) for one in form) for form in key["forms"])
     target = out / "send" / "index.html"
     return Made(target, out / "key.json", len(design.forms), design.round_length, longest, tuple(source.said))

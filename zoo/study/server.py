@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from zoo.errors import StudyError
+from zoo import files
+from zoo.errors import ConfigError, StudyError
 from zoo.study.answers import Answers, Key, parse_answers, read_answers
 
 # A form of a hundred judgements with three questions is about 100 kB.
@@ -117,10 +118,17 @@ class Desk:
             if earlier is None and len(self._answers) >= MOST_JUDGES:
                 raise StudyError(f"The study has the {MOST_JUDGES} judges that it takes.")
             path = self.folder / found.filename
-            if earlier is None and path.exists():
-                # Answers that do not fit, or contradict others: whoever scores the study may still mend them.
-                os.replace(path, path.with_name(f"{path.name}.refused"))
-            _write(path, _text(found, self.key))
+            try:
+                if earlier is None and path.exists():
+                    # Answers that do not fit, or contradict others: whoever scores the study may still mend them.
+                    os.replace(path, path.with_name(f"{path.name}.refused"))
+                with files.replacing(path) as work:
+                    work.write_bytes(_text(found, self.key))
+            except (OSError, ConfigError) as error:
+                # Without the path, which is not the business of whoever reaches the address.
+                cause = error if isinstance(error, OSError) else error.__cause__
+                why = files.reason(cause) if isinstance(cause, OSError) else "?"
+                raise StudyError(f"The answers cannot be written ({why}): save them as a file.") from error
             if earlier is None and self._begun[found.form]:
                 self._begun[found.form].pop(0)
             self._answers[found.judge] = found
@@ -132,20 +140,6 @@ def _text(found: Answers, key: Key) -> bytes:
     answers = [{**vars(one), "order": list(one.order)} for one in found.answers]
     data = {"schema": 1, "study": key.study, **vars(found), "answers": answers}
     return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _write(path: Path, text: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StudyError(f"The answers cannot be written ({error.strerror}): save them as a file.") from error
 
 
 def make_server(folder: Path, host: str = "127.0.0.1", port: int = 0, names: Iterable[str] = ()) -> StudyServer:
