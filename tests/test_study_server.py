@@ -215,7 +215,10 @@ def test_a_request_must_name_this_machine(folder: Path, key: Key, host: str):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         body = json.dumps(answer(key, 0, first_shown)).encode()
-        found = [ask(server, "GET", "/", None, {"Host": host})[0], ask(server, "POST", "/form", None, {"Host": host})[0]]
+        found = [
+            ask(server, "GET", "/", None, {"Host": host})[0],
+            ask(server, "POST", "/form", None, {"Host": host})[0],
+        ]
         found.append(ask(server, "POST", "/answers", body, {**JSON, "Host": host})[0])
         server.shutdown()
         thread.join()

@@ -64,6 +64,7 @@ def _unfound(ledger: Ledger, plan: MethodPlan, retry: bool) -> list[Cell]:
 
 
 def _count(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: Sequence[Cell]) -> None:
+    again: set[Cell] = set()
     while cells:
         ledger.tell(str(cells[0]))
         current, busy, precision = 0, False, None
@@ -90,6 +91,10 @@ def _count(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: Sequence[C
                             _lack(ledger, plan, cell, STATUS[kind], event["reason"], precision)
             return
         except WorkerError as error:
+            if error.outside and not error.limit and cells[current] not in again:
+                again.add(cells[current])
+                cells = cells[current:]
+                continue
             if not busy:  # while loading or between two cells: the next worker would end there too
                 for cell in cells[current:]:
                     _lack(ledger, plan, cell, "failed", str(error), precision)

@@ -1,7 +1,8 @@
 """``zoo bench`` without its terminal: plan, measure what is missing, score what is missing, make the tables.
 
-Only this process writes rows. A run that is killed, or stopped with Ctrl-C, continues when started again: cells that
-have rows are not measured again. Failed and skipped cells stay as they are unless ``retry_failed`` is set.
+Only this process writes rows. A run that is killed, or stopped with Ctrl-C (or SIGTERM, or SIGHUP of a terminal that
+closes), continues when started again: cells that have rows are not measured again. Failed and skipped cells stay as
+they are unless ``retry_failed`` is set.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from zoo.bench.ledger import Event, Ledger
 from zoo.bench.plan import LACKING, Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.bench.supervise import terminable
 from zoo.bench.taken import take
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
@@ -143,7 +145,7 @@ def run(
             beside = beside or (find_largest and bool(largest.pending(ledger, plans, retry_failed)))
             if work.missing or work.unscored() or work.unreported() or beside:
                 # run.json first: from then on the folder, prepared inputs included, is this protocol's.
-                with _noted(folder, run_file, run_id, chosen, plans, galleries) as timed:
+                with terminable(), _noted(folder, run_file, run_id, chosen, plans, galleries) as timed:
                     _prepare_inputs(folder, resolved)
                     for gallery in galleries:
                         outside.take(gallery, folder, ledger, work.pair_metrics)
@@ -318,18 +320,23 @@ def _noted(
     def timed(cells: int) -> None:
         entry.update(timed=cells, other_cores=neighbours.cores())
 
+    def complete() -> None:
+        if entry["timed"] is None:  # broken off while timing
+            entry["other_cores"] = neighbours.cores()
+        entry["ended"] = utc_now()
+        entry["load_after"] = environment.load_average()
+        entry["seconds"] = round(time.monotonic() - begun, 3)
+        entry["busy"] = bool(remarks.busy(entry))
+        folder.write_run(run_file)
+
     try:
         yield timed
     finally:
-        if entry["timed"] is None:  # broken off while timing
-            entry["other_cores"] = neighbours.cores()
-        entry |= {
-            "ended": utc_now(),
-            "load_after": environment.load_average(),
-            "seconds": round(time.monotonic() - begun, 3),
-        }
-        entry["busy"] = bool(remarks.busy(entry))
-        folder.write_run(run_file)
+        try:
+            complete()
+        except KeyboardInterrupt:  # a signal while it was being written
+            complete()
+            raise
 
 
 def _prepare_inputs(folder: Folder, protocol: ResolvedProtocol) -> None:

@@ -31,7 +31,9 @@ _Entry = Callable[[Ledger], None]
 def score(setting: Setting, ledger: Ledger, pending: Sequence[Piece], jobs: int = 1) -> None:
     """Score what is pending, metric by metric, in up to ``jobs`` processes; a crash costs the picture that caused it.
 
-    A set that lacks pictures is skipped: over fewer pairs its value would be another.
+    What a process was at when it ended is tried once more in a new one, unless it met a limit of its own: whoever
+    killed it may have meant another, and the machine's memory may have been taken by another. A set that lacks pictures
+    is skipped: over fewer pairs its value would be another.
     """
     ledger.begin("score", len(pending))
     for number, cell in pending:
@@ -141,6 +143,7 @@ def _at_once(parts: Sequence[tuple[Setting, Sequence[MetricUse], Sequence[Piece]
 
 
 def _score(setting: Setting, metrics: Sequence[MetricUse], pending: Sequence[Piece], crew: _Crew) -> Generator[_Entry]:
+    again: set[Piece] = set()
     while pending and not crew.ended:
         busy: Piece | None = None
         loading: int | None = None
@@ -172,6 +175,9 @@ def _score(setting: Setting, metrics: Sequence[MetricUse], pending: Sequence[Pie
             # Between two pictures it was loading a metric and would die there again; before the first, always.
             lost = [busy] if busy else [one for one in rest if loading in (None, one[0])]
             for number, cell in lost:
+                if (number, cell) not in again and (error.outside or not error.limit):
+                    again.add((number, cell))
+                    continue
                 yield _scored(cell, number, None, status="failed", reason=str(error))
                 del rest[number, cell]
             # Without a loss it had done all of a metric and died on its own: what is left can be done by another.

@@ -68,7 +68,11 @@ def measure(setting: Setting, ledger: Ledger, missing: Sequence[tuple[MethodPlan
 
 
 def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: list[Cell]) -> str:
-    """Measure cells of one size; returns the reason why larger ones need not be tried, if there is one."""
+    """Measure cells of one size; returns the reason why larger ones need not be tried, if there is one.
+
+    What a person killed, no limit and no crash, is tried once more.
+    """
+    again: set[Cell | None] = set()
     while cells:
         now = _Progress()
         ledger.tell(str(cells[0]))
@@ -84,12 +88,18 @@ def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: lis
                     _note(ledger, cells, event, now)
             return ""
         except WorkerError as error:
+            # None: it was still loading.
+            at = None if now.cell is None else cells[now.cell]
+            retry = error.outside and not error.limit and at not in again
+            again.add(at)
             if now.cell is None:
+                if retry:
+                    continue
                 for cell in cells:
                     ledger.refuse(cell, "failed", f"while loading: {error}", now.precision)
                 return f"not tried, because loading {error}" if error.limit else ""
-            lost, cells = cells[now.cell], cells[now.cell + 1 :]
-            if now.busy:
+            lost, cells = cells[now.cell], cells[now.cell + (0 if now.busy and retry else 1) :]
+            if now.busy and not retry:
                 need = _projected(ledger, lost) if error.limit else ""
                 ledger.refuse(lost, "failed", f"{error}{need}", now.precision)
             if error.limit:

@@ -42,11 +42,47 @@ def kernel_kills() -> int | None:
 
 
 class WorkerError(Exception):
-    """The worker ended before its job did; ``str`` is the reason. ``limit``: of time or memory, the machine's too."""
+    """The worker ended before its job did; ``str`` is the reason. ``limit``: of time or memory, the machine's too.
+    ``outside``: a signal of somebody else's ended it, the kernel out of memory or a person."""
 
-    def __init__(self, reason: str, *, limit: bool = False) -> None:
+    def __init__(self, reason: str, *, limit: bool = False, outside: bool = False) -> None:
         super().__init__(reason)
-        self.limit = limit
+        self.limit, self.outside = limit, outside
+
+
+class Terminated(KeyboardInterrupt):
+    """This process was asked to end, by the signal ``number``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raise Terminated in the block where SIGTERM, or SIGHUP of a terminal that closes, would end the process on the
+    spot: what stands in ``finally`` is then done. A handler that is set already stays (of submitit, say; nohup's too).
+    """
+    numbers = [n for n in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if n and _untouched(n)]
+
+    def end(number: int, frame: object) -> None:
+        # Once is enough: a second one must not break off what the first began.
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
+        raise Terminated(number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _untouched(number: int) -> bool:
+    # Only the main thread may set handlers, and only it runs them.
+    return threading.current_thread() is threading.main_thread() and signal.getsignal(number) == signal.SIG_DFL
 
 
 class Worker:
@@ -174,6 +210,8 @@ class Worker:
         said = next((line for line in reversed(self._stderr) if line.strip()), "")
         if code == -signal.SIGKILL:
             return self._killed()
+        if -code in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+            return WorkerError(f"the process was ended from outside ({signal.Signals(-code).name})", outside=True)
         if code < 0:
             how = f"the process crashed ({signal.Signals(-code).name})"
         else:
@@ -185,11 +223,11 @@ class Worker:
         now = kernel_kills()
         if self._kills is None or now is None:
             reason = "the process was killed from outside; the machine may have run out of memory"
-            return WorkerError(reason, limit=True)
+            return WorkerError(reason, limit=True, outside=True)
         if now == self._kills:
-            return WorkerError("the process was killed from outside")
+            return WorkerError("the process was killed from outside", outside=True)
         seen = f", which had {self._used / 2**20:.0f} MiB resident when last seen" if self._used else ""
-        return WorkerError(f"out of memory: the kernel ended the process{seen}", limit=True)
+        return WorkerError(f"out of memory: the kernel ended the process{seen}", limit=True, outside=True)
 
     def kill(self) -> None:
         """End the worker and everything it started, and wait for it. Does nothing when it has ended."""

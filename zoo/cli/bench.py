@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,7 +99,7 @@ def bench(
     has several: astronaut__swirls__512.png. Each must have the size of its content; a missing one is reported.
     'zoo data export PROTOCOL DIR' writes their contents and styles, and the list of their names.
 
-    Exit code 1 if any method failed (the table says why), 130 after Ctrl-C.
+    Exit code 1 if any method failed (the table says why), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     from zoo.bench.run import run
     from zoo.errors import ConfigError
@@ -140,10 +141,11 @@ def bench(
                     on_event=display.show,
                     **options,
                 )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if not quiet:
-            console.say("Stopped. What was measured is kept: the same command goes on from there.")
-        raise typer.Exit(130) from None
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                console.say("Stopped. What was measured is kept: the same command goes on from there.")
+        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     if not quiet:
         _print_result(result)
     if not result.ok:
@@ -217,7 +219,8 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
-            self.bar.stop()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                self.bar.stop()
 
     def show(self, event: Event) -> None:
         """Take an event of the run."""
