@@ -17,9 +17,10 @@ import pytest
 from grid_runs import METHODS, METRICS, rows, run_file, write_run
 
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
+from zoo.references import references
 from zoo.registry import load_registry
 from zoo.report import layout
-from zoo.report.bibliography import bibliography, image_sets, references
+from zoo.report.bibliography import bibliography, image_sets
 from zoo.report.files import FORMATS, write_tables
 from zoo.report.forms import Entry, Form, Group, Heading, to_html, to_latex, to_markdown
 from zoo.report.layout import Layout
@@ -294,7 +295,7 @@ def test_the_bibliography_has_exactly_what_was_used(written):
 
 
 def test_every_metric_and_bundled_encoder_has_its_reference():
-    known = {keyword for reference in references() for keyword in reference.of}
+    known = {keyword for reference in references().values() for keyword in reference.of}
     registry = load_registry()
     for name, metric in registry.metrics.items():
         assert f"metric:{name}" in known, name
@@ -391,7 +392,7 @@ def test_a_figure_is_comparable_where_nothing_differs():
     registry = load_registry()
     entry = registry.methods["adain"]
     kept = entry.checkpoints["zoo"]
-    published = kept.model_copy(update={"provenance": kept.provenance.model_copy(update={"kind": "published"})})
+    published = kept.model_copy(update={"given_provenance": kept.provenance.model_copy(update={"kind": "published"})})
     registry = dataclasses.replace(
         registry,
         methods={**registry.methods, "adain": entry.model_copy(update={"checkpoints": {"zoo": published}})},

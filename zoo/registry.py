@@ -27,6 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from zoo.config import OptionSpec, class_attribute, describe_source
 from zoo.errors import RegistryError, UnknownNameError, ZooError
 from zoo.names import on_disk
+from zoo.provenance import read_header
+from zoo.references import references
 
 if TYPE_CHECKING:
     from zoo.stylizer import Stylizer
@@ -56,10 +58,9 @@ class Preset(_Entry):
 
 
 class Provenance(_Entry):
-    """Where weights come from. ``trained`` by us, ``published`` by the authors.
+    """Where weights come from: ``trained`` by us, as the file's own metadata says, or ``published`` by the authors.
 
-    ``steps`` and ``hours`` are of the last run, as the file itself says; ``hours_in_all`` counts the runs that it goes
-    on from, those of other checkpoints left out.
+    ``steps`` and ``hours`` are of the last run; ``hours_in_all`` adds the runs this one resumed.
     """
 
     kind: Literal["trained", "published"]
@@ -76,32 +77,70 @@ class Provenance(_Entry):
 
 
 class Checkpoint(_Entry):
-    """One set of trained weights: a bundled ``file`` (relative to the package) or a ``url``; checked by sha256."""
+    """One set of trained weights: a bundled ``file`` (relative to the package) or a ``url``; checked by sha256.
+
+    What a bundled file tells of itself is not repeated: its size, parameters and provenance are read from it. A ``url``
+    needs them, and a licence, in its entry. ``hours_in_all`` adds the runs that the file's own resumed.
+    """
 
     summary: str
     file: str | None = None
     url: str | None = None
     sha256: str
-    bytes: int
-    parameters: int
-    licence: str
-    provenance: Provenance
+    given_bytes: int | None = Field(default=None, alias="bytes")
+    given_parameters: int | None = Field(default=None, alias="parameters")
+    given_provenance: Provenance | None = Field(default=None, alias="provenance")
+    licence: str = ""
+    hours_in_all: float | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_place(self) -> Checkpoint:
         if (self.file is None) == (self.url is None):
             raise ValueError("give either 'file' or 'url'")
+        lacking = [
+            name
+            for name, value in (
+                ("bytes", self.given_bytes),
+                ("parameters", self.given_parameters),
+                ("provenance", self.given_provenance),
+                ("licence", self.licence),
+            )
+            if self.url is not None and not value
+        ]
+        if lacking:
+            raise ValueError(f"weights behind a 'url' also need {', '.join(map(repr, lacking))}")
         return self
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.given_bytes if self.given_bytes is not None else (PACKAGE / str(self.file)).stat().st_size
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the file holds."""
+        if self.given_parameters is not None:
+            return self.given_parameters
+        return read_header(PACKAGE / str(self.file)).parameters
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the weights come from."""
+        if self.given_provenance is not None:
+            return self.given_provenance
+        return Provenance(**read_header(PACKAGE / str(self.file)).provenance, hours_in_all=self.hours_in_all)
 
 
 class MethodEntry(_Entry):
     """One method: its class as ``module:Class``, its paper, its place in the taxonomy, its presets and checkpoints.
 
-    ``training`` is the :class:`~zoo.training.task.TrainingTask` of a method that is trained, as ``module:Class``.
+    Title, authors, year and BibTeX are those of the entry ``cite`` in references.bib; a plugin, which has no entry
+    there, gives ``title``, ``authors``, ``year`` and ``bibtex`` itself. ``training`` is the :class:`~zoo.training.task.TrainingTask` of a method that is trained, as ``module:Class``.
     """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
+    cite: str = ""
     title: str
     authors: str
     year: int
@@ -198,6 +237,7 @@ class RegistryFile(_Entry):
     """The schema of registry.yaml."""
 
     version: Literal[1] = Field(alias="schema")
+    trained_licence: str = ""
     methods: dict[str, MethodEntry]
     encoders: dict[str, EncoderEntry]
     metrics: dict[str, MetricEntry]
@@ -349,8 +389,10 @@ def registry_path() -> Path:
 
 def parse_registry(path: Path) -> RegistryFile:
     """registry.yaml checked against its schema; every bundled checkpoint must be there."""
+    content = read_yaml(path)
+    _complete(content)
     try:
-        parsed = RegistryFile.model_validate(read_yaml(path))
+        parsed = RegistryFile.model_validate(content)
     except ValidationError as error:
         raise RegistryError(explain(error, path.name)) from error
     for name, entry in parsed.methods.items():
@@ -362,6 +404,23 @@ def parse_registry(path: Path) -> RegistryFile:
         if entry.encoder is not None and entry.encoder not in parsed.encoders:
             raise RegistryError(f"{path.name}: methods.{name}: unknown encoder {entry.encoder!r}.")
     return parsed
+
+
+def _complete(content: Any) -> None:
+    """Fill in what the file leaves to references.bib and to its own ``trained_licence``."""
+    methods = content.get("methods") if isinstance(content, dict) else None
+    for name, entry in (methods if isinstance(methods, dict) else {}).items():
+        if not isinstance(entry, dict):
+            continue
+        if "cite" in entry:
+            found = references().get(entry["cite"])
+            if found is None:
+                raise RegistryError(f"methods.{name}: references.bib has no entry {entry['cite']!r}: add it there.")
+            entry |= {key: entry.get(key, value) for key, value in found.facts().items()}
+        checkpoints = entry.get("checkpoints")
+        for checkpoint in (checkpoints if isinstance(checkpoints, dict) else {}).values():
+            if isinstance(checkpoint, dict) and "file" in checkpoint and content.get("trained_licence"):
+                checkpoint.setdefault("licence", content["trained_licence"])
 
 
 _NAME_RULE = "a method's name is letters, digits, '_' and '-', and is not 'all'."

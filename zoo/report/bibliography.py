@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row
+from zoo.references import references
 from zoo.registry import Registry
 from zoo.report.tables import method_entry
-
-_FILE = Path(__file__).with_name("references.bib")
-_ENTRY = re.compile(r"^@\w+\{([^,\s]+),.*?^\}", re.MULTILINE | re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An entry: its key, what it is the reference of (``metric:ssim``), and its text without those keywords."""
-
-    key: str
-    of: frozenset[str]
-    text: str
-
-
-@functools.cache
-def references() -> tuple[Reference, ...]:
-    """What ships beside the methods' own entries."""
-    found = []
-    for match in _ENTRY.finditer(_FILE.read_text(encoding="utf-8")):
-        keywords = re.search(r",\n *keywords *= \{([^}]*)\}", match[0])
-        of = frozenset(keywords[1].split(", ")) if keywords else frozenset()
-        text = match[0].replace(keywords[0], "") if keywords else match[0]
-        found.append(Reference(match[1], of, text))
-    return tuple(found)
 
 
 def bibliography(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry, extra: Iterable[str] = ()) -> str:
@@ -57,7 +31,8 @@ def bibliography(rows: Iterable[Row], run_file: dict[str, Any], registry: Regist
         metric = registry.metric(name)
         wanted |= {f"metric:{name}", f"encoder:{metric.encoder}", f"package:{metric.package}"}
     wanted |= {f"set:{name}" for name in image_sets(run_file)}
-    texts = [reference.text for reference in references() if reference.of & wanted and reference.key not in methods]
+    used = [one for one in references().values() if one.of & wanted and one.key not in methods]
+    texts = [one.text for one in used]
     return "\n\n".join([*methods.values(), *texts]) + "\n"
 
 

@@ -30,9 +30,10 @@ from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.remarks import of_run
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
+from zoo.references import references
 from zoo.registry import Registry, load_registry
 from zoo.report import summary
-from zoo.report.bibliography import bibliography, image_sets, references
+from zoo.report.bibliography import bibliography, image_sets
 from zoo.report.figures import FigureOptions, Figures, draw_figures
 from zoo.report.figures.canvas import short_names
 from zoo.report.figures.data import CONTENT_METRICS, STYLE_METRICS, pareto, tradeoff, tradeoff_metrics
@@ -320,7 +321,7 @@ class _Source:
 
     def _cite(self, keywords: Iterable[str]) -> str:
         wanted = set(keywords)
-        keys = [reference.key for reference in references() if reference.of & wanted]
+        keys = [reference.key for reference in references().values() if reference.of & wanted]
         return rf"~\cite{{{','.join(keys)}}}" if keys else ""
 
     def _libraries(self) -> str:

@@ -1,0 +1,90 @@
+"""What a safetensors file says of itself: how many numbers it holds, and the run that made them. Read without torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import WeightsError
+
+_LARGEST = 100_000_000  # bytes of a header: the format's own limit
+
+
+@dataclass(frozen=True)
+class Header:
+    """``parameters`` of all tensors; ``provenance``: command, data, teacher, steps, hours, hardware, as far as told."""
+
+    parameters: int
+    provenance: Mapping[str, Any]
+
+
+@functools.cache
+def read_header(path: Path) -> Header:
+    """Return what is known of a file that ``zoo train`` exported; raises WeightsError where it is no safetensors."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LARGEST:
+                raise ValueError("its header is too long")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        count = sum(math.prod(tensor["shape"]) for tensor in header.values())
+        return Header(count, _provenance(metadata, path))
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise WeightsError(
+            f"{path} cannot be read as a safetensors file ({error}): fetch or train it again."
+        ) from error
+
+
+def _provenance(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    # Several runs joined in one file: each tells of itself, and the card of all.
+    parts = [*json.loads(metadata["parts"]).values()] if "parts" in metadata else [_read(metadata)]
+    first = parts[0]
+    card = f"in the card (zoo/checkpoints/{path.stem}.md)"
+    machine = first.get("machine", {})
+    kinds = sorted({m["precision"] for part in parts if (m := part.get("machine"))})
+    hours = [float(part["hours"]) for part in parts if "hours" in part]
+    steps = [int(part["step"]) for part in parts if "step" in part]
+    return {
+        "kind": "trained",
+        "command": f"one run per part, {card}" if len(parts) > 1 else card,
+        "data": _data(parts),
+        "teacher": ", ".join(dict.fromkeys(part.get("teacher", "").partition(";")[0] for part in parts)),
+        "steps": sum(steps) if steps else None,
+        "hours": round(sum(hours), 4) if hours else None,
+        "hardware": f"{machine['name']}, {machine['device'].upper()}, {', '.join(kinds)}" if machine else "",
+    }
+
+
+def _read(metadata: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in metadata.items():
+        try:
+            found[key] = json.loads(value) if value[:1] in "{[" else value
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _data(parts: list[dict[str, Any]]) -> str:
+    """``2,173 content and 1,691 style images from 23 collections``."""
+    counts: dict[str, int] = {}
+    folders: set[str] = set()
+    for part in parts:
+        for name, facts in part.get("data", {}).items():
+            counts[name] = max(counts.get(name, 0), int(facts["images"]))
+            folders |= {folder.rpartition("/")[2] for folder in facts.get("folders", {})}
+    if not counts:
+        return ""
+    told = " and ".join(f"{count:,} {name}" for name, count in counts.items())
+    where = f" from {len(folders)} collections" if len(folders) > 1 else ""
+    return f"{told} images{where}"
+
+
+__all__ = ["Header", "read_header"]
