@@ -48,16 +48,15 @@ class Control(Stylizer):
         return type(self)(self.model.with_config(**options), **self.settings)
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
-        return self._kept(style, content_size)
+        return {"inner": self.model.encode_style(style, content_size).data}
 
-    def _kept(self, style: Style, content_size: tuple[int, int] | None) -> dict[str, Any]:
-        """The method's own code of a style, as the plain data that a code may hold."""
-        code = self.model.encode_style(style, content_size)
-        return {"code": {field.name: getattr(code, field.name) for field in dataclasses.fields(code)}}
+    def _inner_code(self, code: StyleCode) -> StyleCode:
+        """The method's own code behind one of this control's."""
+        return StyleCode(self.model.name, self.model._made_with, code.source, code.data["inner"])
 
     def _inner(self, style: Mix) -> Mix:
         """The mix of the method's own codes behind a mix of this control's."""
-        return Mix([(StyleCode(**code.data["code"]), weight) for code, weight in style])
+        return Mix([(self._inner_code(code), weight) for code, weight in style])
 
     def _call(
         self, content: Tensor, style: Mix, call: Call, show: Callable[[Tensor], Tensor] = lambda image: image

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.color import grey, luminance, recolor_style, with_luminance
 from zoo.controls.base import Control
 from zoo.errors import ConfigError, UnsupportedError
-from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
 Keep = Literal["luminance", "coral"]
 
@@ -49,18 +49,17 @@ class Color(Control):
                 raise UnsupportedError(
                     f"The colors of a trained style are in its weights: use luminance, not coral, with {self.name}."
                 )
-            return self._kept(style, content_size)
-        return {name: value for name, value in vars(style).items() if value is not None}
+            return super()._encode_style(style, content_size)
+        return {"image": style.image}  # encoded anew for each content
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         size = (content.shape[-2], content.shape[-1])
         parts = []
         for code, weight in style:
-            if "code" in code.data:
-                parts.append((StyleCode(**code.data["code"]), weight))
+            if "image" not in code.data:
+                parts.append((self._inner_code(code), weight))
                 continue
-            own = Style(**code.data)
-            own = dataclasses.replace(own, image=recolor_style(code.data["image"], content, self.keep))
+            own = dataclasses.replace(code.source, image=recolor_style(code.data["image"], content, self.keep))
             parts.append((self.model.encode_style(own, size), weight))
         if self.keep == "coral":
             return self._call(content, Mix(parts), call)
