@@ -1,17 +1,24 @@
 """Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [grid] [sheets] ...``.
 
 ``docs/images/styles.webp`` shows the built-in styles; ``docs/images/grid.webp`` shows every method on the same pairs of
-built-in photographs and styles; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every
-method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained styles;
-``docs/images/textures.webp`` shows textures from several seeds. A few minutes on two CPU cores.
+built-in photographs and styles, and (``beside``) ``beside-any-style.webp`` and ``beside-trained-styles.webp`` show the
+networks of a family larger, beside Gatys; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for
+every method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained
+styles; ``docs/images/textures.webp`` shows textures from several seeds.
+
+Networks take a few minutes on two CPU cores, at 512 pixels as everything here. Gatys and CNNMRF take hours: each
+picture of theirs is kept in ``build/figures`` once it is there, so that a run broken off goes on, and networks trained
+anew cost nothing but themselves. Delete that folder after a change of those methods.
 
 ``docs/images/results`` holds charts of the runs in ``results/``, as ``zoo report RUN --figures`` draws them.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,10 +40,12 @@ METHODS = {
     "wct": {},
     "style-swap": {},
 }
-SIZE = "320"
+SIZE = "512"
+KEPT = IMAGES.parent.parent / "build" / "figures"
 SHEETS = ("adain", "wct", "style-swap")
 SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
 TRAINED = ("johnson", "texture-nets", "cin")
+FAMILIES = {"any-style": SHEETS, "trained-styles": TRAINED}
 # Runs in results/ and which of their figures.
 CHARTS = {"speed": ("speed", "memory"), "styleid-sample": ("tradeoff",), "tradeoff": ("tradeoff",)}
 SHEET_STYLES = ("swirls", "stained-glass", "pointillism", "woodblock", "cubism", "marbling")
@@ -50,23 +59,53 @@ def styles() -> None:
     zoo.write(IMAGES / "styles.webp", images.contact_sheet(rows, captions=captions, cell=320), quality=85)
 
 
+@functools.cache
+def model(method: str) -> zoo.Stylizer:
+    """A method with the options of the figures."""
+    return zoo.load(method, **METHODS[method])
+
+
+def result(method: str, content: str, style: str) -> torch.Tensor:
+    """What ``method`` makes of a pair; of one that optimises the picture it is read again where it is kept."""
+    photo, painting = (zoo.read(f"builtin:{name}", size=SIZE).pixels for name in (content, style))
+    steps = METHODS[method].get("num_steps")
+    path = KEPT / f"{method}-{steps}-{content}-{style}-{SIZE}.png"
+    if steps is None or not path.exists():
+        print(f"{method}: {content} in {style}", flush=True)
+        picture = model(method)(photo, painting)
+        if steps is None:
+            return picture
+        KEPT.mkdir(parents=True, exist_ok=True)
+        zoo.write(path, picture)
+    return zoo.read(path).pixels
+
+
+def compare(methods: Sequence[str], name: str, cell: int) -> None:
+    """A sheet with a row per pair: content, style, and each method's result."""
+    rows = [
+        [*(zoo.read(f"builtin:{x}", size=SIZE).pixels for x in pair), *(result(method, *pair) for method in methods)]
+        for pair in PAIRS
+    ]
+    steps = {method: f", {options['num_steps']} steps" for method, options in METHODS.items() if options}
+    labels = ["content", "style", *(method + steps.get(method, "") for method in methods)]
+    zoo.write(IMAGES / name, images.contact_sheet(rows, column_labels=labels, cell=cell), quality=85)
+
+
 def grid() -> None:
-    """A row per pair: content, style, and each method's result."""
-    models = {name: zoo.load(name, **options) for name, options in METHODS.items()}
-    rows = []
-    for content, style in PAIRS:
-        photo, painting = (zoo.read(f"builtin:{name}", size=SIZE).pixels for name in (content, style))
-        rows.append([photo, painting, *(model(photo, painting) for model in models.values())])
-        print(f"{content} in {style}", flush=True)
-    steps = {name: f", {options['num_steps']} steps" for name, options in METHODS.items() if options}
-    labels = ["content", "style", *(name + steps.get(name, "") for name in METHODS)]
-    zoo.write(IMAGES / "grid.webp", images.contact_sheet(rows, column_labels=labels, cell=320), quality=85)
+    """Every method."""
+    compare(list(METHODS), "grid.webp", 320)
+
+
+def beside() -> None:
+    """The networks of each family beside Gatys, large enough to see the strokes."""
+    for family, methods in FAMILIES.items():
+        compare(["gatys", *methods], f"beside-{family}.webp", 448)
 
 
 def sheets() -> None:
     """For every feed-forward method, a row per photograph and a column per style, at the photographs' 512 pixels."""
-    photos = [zoo.read(f"builtin:{name}", size="512").pixels for name in SHEET_CONTENTS]
-    paintings = [zoo.read(f"builtin:{name}", size="512").pixels for name in SHEET_STYLES]
+    photos = [zoo.read(f"builtin:{name}", size=SIZE).pixels for name in SHEET_CONTENTS]
+    paintings = [zoo.read(f"builtin:{name}", size=SIZE).pixels for name in SHEET_STYLES]
     for method in SHEETS:
         model = zoo.load(method)
         codes = [model.encode_style(painting) for painting in paintings]
@@ -79,7 +118,7 @@ def sheets() -> None:
 
 def trained() -> None:
     """For every method of trained styles, a row per style and a column per photograph, at 512 pixels."""
-    photos = [zoo.read(f"builtin:{name}", size="512").pixels for name in SHEET_CONTENTS[:4]]
+    photos = [zoo.read(f"builtin:{name}", size=SIZE).pixels for name in SHEET_CONTENTS[:4]]
     known = images.builtin_styles()
     for method in TRAINED:
         model = zoo.load(method)
@@ -88,7 +127,7 @@ def trained() -> None:
         names += [name for name in model.style_names if name not in known]
         for name in names:
             # A painting's picture is not part of the project.
-            painting = zoo.read(f"builtin:{name}", size="512").pixels if name in known else None
+            painting = zoo.read(f"builtin:{name}", size=SIZE).pixels if name in known else None
             rows.append([painting, *(model(photo, name) for photo in photos)])
         zoo.write(IMAGES / f"{method}.webp", images.contact_sheet(rows, row_labels=["", *names], cell=256), quality=80)
         print(method, flush=True)
@@ -128,6 +167,7 @@ def charts() -> None:
 DRAWN = {
     "styles": styles,
     "grid": grid,
+    "beside": beside,
     "sheets": sheets,
     "trained": trained,
     "textures": textures,

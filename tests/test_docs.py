@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,29 @@ def test_the_readme_example_runs(tmp_path, monkeypatch):
         {},
     )
     assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_the_sheet_of_a_family_is_made_anew_and_what_takes_hours_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specification = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+    assert specification is not None
+    assert specification.loader is not None
+    figures = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(figures)
+    assert {name for family in figures.FAMILIES.values() for name in family} | {"gatys", "cnnmrf"} == set(
+        figures.METHODS
+    )
+    monkeypatch.setattr(figures, "METHODS", {"gatys": {"num_steps": 1}, "johnson": {}})
+    monkeypatch.setattr(figures, "FAMILIES", {"some": ("johnson",)})
+    for name, value in {"PAIRS": (("astronaut", "swirls"),), "SIZE": "32", "IMAGES": tmp_path}.items():
+        monkeypatch.setattr(figures, name, value)
+    monkeypatch.setattr(figures, "KEPT", tmp_path / "kept")
+    figures.beside()
+    assert capsys.readouterr().out.split("\n")[:2] == ["gatys: astronaut in swirls", "johnson: astronaut in swirls"]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["gatys-1-astronaut-swirls-32.png"]
+    first = (tmp_path / "beside-some.webp").read_bytes()
+    (tmp_path / "beside-some.webp").unlink()
+    figures.beside()
+    assert capsys.readouterr().out == "johnson: astronaut in swirls\n"
+    assert (tmp_path / "beside-some.webp").read_bytes() == first
