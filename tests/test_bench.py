@@ -22,13 +22,14 @@ from PIL import Image
 
 from zoo import images
 from zoo.bench.ledger import Event
-from zoo.bench.memory import MIB, machine_memory
+from zoo.bench.memory import MIB
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
 from zoo.bench.supervise import Terminated
 from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
+from zoo.memory import machine_memory
 from zoo.metrics import load_metric
 
 PROTOCOL: dict[str, Any] = {

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from zoo import images
+from zoo import memory as limits
 from zoo.bench import environment, largest, memory, rates, scoring, stages, supervise, timing
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Event, Ledger
@@ -230,7 +231,7 @@ def test_a_peak_before_the_block_is_not_counted():
 
 
 def test_machine_memory_is_at_most_the_machines():
-    assert 0 < memory.machine_memory() <= psutil.virtual_memory().total
+    assert 0 < limits.machine_memory() <= psutil.virtual_memory().total
 
 
 @pytest.mark.parametrize(
@@ -259,9 +260,9 @@ def test_the_lowest_limit_of_the_control_groups_above_holds(groups, files, limit
         path.write_text(f"{text}\n")
     if groups is not None:
         (tmp_path / "cgroup").write_text(groups)
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "_MOUNT", tmp_path / "fs")
-    assert memory.machine_memory() == (psutil.virtual_memory().total if limit is None else limit)
+    monkeypatch.setattr(limits, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(limits, "_MOUNT", tmp_path / "fs")
+    assert limits.machine_memory() == (psutil.virtual_memory().total if limit is None else limit)
 
 
 # -- environment and reasons -----------------------------------------------------------------------------------------

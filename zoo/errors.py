@@ -12,6 +12,7 @@
     ├── DataError                 a set of benchmark images is not here, incomplete or another one
     ├── ProtocolError             a benchmark protocol or its results folder is malformed or in use
     ├── StudyError                a blind study, its key or a judge's answers do not fit
+    ├── MemoryLimitError          a picture too large for the memory that is free
     └── NumericalError            a method produced NaN or infinity
 
 All are raised before anything is written, so a failed call leaves no half-made file.
@@ -20,6 +21,7 @@ All are raised before anything is written, so a failed call leaves no half-made 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -84,6 +86,10 @@ class StudyError(ZooError):
     """A blind study cannot be made or scored: pictures are missing, or a key or answers do not fit it."""
 
 
+class MemoryLimitError(ZooError):
+    """Raised before the work when a picture cannot fit into the memory that is free."""
+
+
 class NumericalError(ZooError):
     """A method produced a value that is not finite."""
 
@@ -92,3 +98,26 @@ def reason(error: BaseException) -> str:
     """Return an error's own words, short enough to stand in a sentence."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.strip().rstrip(".").splitlines()[0][:120]
+
+
+# What the libraries say whose own exceptions tell no more than that something failed: torch on a CPU (Linux, Windows),
+# on CUDA and on MPS, cuBLAS and cuDNN, oneDNN, ONNX Runtime, C++, the system and its loader of libraries.
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can'?t allocate|cannot allocate(?! memory in static TLS)|unable to allocate"
+    r"|failed to allocate|alloc_failed|bad.?alloc|could not create a memory|failed to map segment"
+    r"|storage size calculation overflowed",
+    re.IGNORECASE,
+)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return one sentence where an error, of whatever library, is a failed allocation, else None."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's own
+    if not (named or _NO_MEMORY.search(str(error))):
+        return None
+    asked = re.search(r"allocate (\d+) bytes", str(error))
+    amount = f", another {int(asked[1]) / 1e9:.2f} GB were asked for" if asked else ""
+    return (
+        f"There is not enough memory{amount}: take smaller pictures, batches or crops, close other programs, or raise "
+        "the limit (ulimit -v)."
+    )

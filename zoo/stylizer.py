@@ -63,6 +63,8 @@ class Traits:
     texture:        has :meth:`Stylizer.synthesize`
     context:        the fields of :class:`Context` it accepts
     min_size:       smallest side of content and style, in pixels
+    pixel_bytes:    bytes that one more pixel of the content takes at the peak of a call, in bfloat16 with the default
+                    options, rounded down (results/speed); larger pictures than fit are refused before the work
     multiple_of:    content is padded (reflection) to a multiple of this and cropped back; 1 means never padded
     cpu_precision:  what ``auto`` means on a CPU with bfloat16 arithmetic; set to bf16 only with a measured deviation
     cuda_precision: the same on CUDA
@@ -78,6 +80,7 @@ class Traits:
     texture: bool = False
     context: frozenset[str] = frozenset()
     min_size: int = 16
+    pixel_bytes: int = 0
     multiple_of: int = 1
     cpu_precision: devices.Precision = "fp32"
     cuda_precision: devices.Precision = "fp32"

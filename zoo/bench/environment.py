@@ -18,7 +18,8 @@ import psutil
 import torch
 
 import zoo
-from zoo.bench.memory import MIB, machine_memory
+from zoo.bench.memory import MIB
+from zoo.memory import machine_memory
 from zoo.registry import PACKAGE, registry_path
 from zoo.words import counted
 

@@ -14,16 +14,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
 import torch
 
 MIB = 2**20
 _SAMPLE_SECONDS = 0.005
-# Where Linux tells the control groups of a process, and where their files are.
-_GROUPS = Path("/proc/self/cgroup")
-_MOUNT = Path("/sys/fs/cgroup")
 
 
 @dataclass
@@ -105,36 +102,3 @@ class _Sampler:
         self._done.set()
         self._thread.join()
         return self._largest
-
-
-def machine_memory() -> int:
-    """Bytes of memory this process may use: the machine's, or the lowest limit of its control groups.
-
-    A limit may stand at any level above the process (its container, its job on a cluster, a slice of systemd), and
-    holds for all that is below.
-    """
-    return min([psutil.virtual_memory().total, *_group_limits()])
-
-
-def _group_limits() -> list[int]:
-    """The memory limits of this process's control groups and of every group above them."""
-    try:
-        lines = _GROUPS.read_text().splitlines()
-    except OSError:  # not Linux
-        return []
-    limits = []
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
-        if not controllers:  # version 2, which may be mounted beside version 1
-            files = [(_MOUNT, "memory.max"), (_MOUNT / "unified", "memory.max")]
-        elif "memory" in controllers.split(","):
-            files = [(_MOUNT / "memory", "memory.limit_in_bytes")]
-        else:
-            continue
-        group = PurePosixPath(place.lstrip("/"))
-        # In a container the path may be one that only its host knows; then the mount's root is the container's group.
-        for one in (group, *group.parents):
-            for mount, name in files:
-                with contextlib.suppress(OSError, ValueError):  # no such group here; "max"
-                    limits.append(int((mount / one / name).read_text()))
-    return limits

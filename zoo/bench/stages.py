@@ -14,12 +14,12 @@ from zoo.bench import growth
 from zoo.bench.folder import Folder
 from zoo.bench.ledger import Ledger
 from zoo.bench.measures import PRIMARY
-from zoo.bench.memory import machine_memory
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
 from zoo.bench.protocol import Limits
 from zoo.bench.rows import Status
 from zoo.bench.supervise import Worker, WorkerError
 from zoo.errors import ProtocolError
+from zoo.memory import machine_memory
 
 # How reasons begin that speak of memory, the supervisor's and the worker's.
 OUT_OF_MEMORY = "out of memory"

@@ -37,7 +37,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
-from zoo.errors import DownloadRequiredError, ImageError, UnsupportedError
+from zoo.errors import DownloadRequiredError, ImageError, UnsupportedError, out_of_memory
 
 if TYPE_CHECKING:
     from zoo.stylizer import Progress, StyleCode, Stylized, Stylizer
@@ -134,11 +134,8 @@ def measurement(
 
 def explain(error: BaseException) -> str:
     """An exception as the reason of a row: one line; out of memory is said in those words."""
-    import torch
-
     text = " ".join(str(error).split()) or type(error).__name__
-    allocator = any(words in text for words in ("not enough memory", "can't allocate memory"))  # torch's, on the CPU
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or allocator:
+    if out_of_memory(error):
         return f"out of memory: {text}"[:500]
     return f"{type(error).__name__}: {text}"[:500]
 

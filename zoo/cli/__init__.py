@@ -27,7 +27,7 @@ from zoo.cli.texture import texture
 from zoo.cli.train import train
 from zoo.cli.video import video
 from zoo.cli.weights import weights
-from zoo.errors import ZooError
+from zoo.errors import ZooError, out_of_memory
 
 app = typer.Typer(
     name="zoo",
@@ -124,9 +124,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         streams.silence(sys.stdout)
         raise SystemExit(1) from None
-    except OSError as error:
+    except Exception as error:
+        told = out_of_memory(error) or (_told(error) if isinstance(error, OSError) else None)
+        if told is None:
+            raise
         streams.silence(sys.stdout)
-        streams.complain(_told(error))
+        streams.complain(told)
         raise SystemExit(2) from None
     raise SystemExit(code or 0)
 

@@ -189,10 +189,13 @@ def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:
     return images.read(opened, size=policy, max_pixels=max_pixels or images.MAX_PIXELS)
 
 
-def expand(sources: Sequence[str], role: str, names: Sequence[str] = ()) -> list[str]:
+def expand(
+    sources: Sequence[str], role: str, names: Sequence[str] = (), told: Callable[[str], None] | None = None
+) -> list[str]:
     """Files, folders, ``builtin:NAME``, ``-`` and ``names`` (of trained styles) as a list of single images.
 
-    Folders are listed in sorted order. A name goes before a file that is called the same.
+    Folders are listed in sorted order; ``told`` is given a sentence on what of one is left out. A name goes before a
+    file that is called the same.
     """
     from zoo import images
 
@@ -205,7 +208,7 @@ def expand(sources: Sequence[str], role: str, names: Sequence[str] = ()) -> list
         elif names and not on_disk(source).exists():
             raise ImageError(f"{source!r} is neither a file nor a trained style: {', '.join(names)}.")
         else:
-            found += [str(path) for path in images.list_images([source])]
+            found += [str(path) for path in images.list_images([source], told=told)]
     if not found:
         raise InputError(f"No {role} image was given.")
     return found

@@ -99,15 +99,18 @@ def _reconstruct(
     method: str,
     **options: Any,
 ) -> None:
-    from zoo import images
+    from zoo import images, memory
     from zoo.methods.gatys import Gatys
     from zoo.registry import load
 
     images.check_writable(output)
     pixels = read_image(image, size).pixels
+    height, width = pixels.shape[-2:]
+    images.check_writable(output, (height, width))
     model = load(method, **options)
     if not isinstance(model, Gatys):
         raise UnsupportedError(f"{method} does not rebuild images from layers: use gatys or one of its presets.")
+    memory.require(model, height, width)
     bar, stop = progress_bar(quiet), StopRequest()
     with stop.listening(), bar or contextlib.nullcontext():
         report = Reporter(bar, stop)

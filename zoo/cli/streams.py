@@ -65,9 +65,11 @@ def prepare() -> None:
 
 
 def binary_input() -> BinaryIO:
-    """Standard input as bytes; InputError where it is closed."""
+    """Standard input as bytes; InputError where it is closed or typed by hand."""
     if "stdin" in _closed:
         raise InputError("Standard input is closed: give a file in place of '-'.")
+    if sys.stdin.isatty():
+        raise InputError("Standard input is the terminal: pipe a picture into it, or give a file in place of '-'.")
     return sys.stdin.buffer
 
 

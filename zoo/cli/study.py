@@ -21,7 +21,6 @@ from zoo.cli.common import (
     split_pairs,
     whole,
 )
-from zoo.config import SEEDS
 from zoo.words import counted
 
 study = typer.Typer(help="Make, serve and score a blind study of a run's pictures.", no_args_is_help=True)

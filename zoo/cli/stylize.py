@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
-import json
+import functools
+import itertools
+import os
+import re
 import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo import files
+from zoo.cli.batch import Batch
 from zoo.cli.common import (
     PIXELS,
     SEED,
@@ -33,7 +36,7 @@ from zoo.cli.common import (
 )
 from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
-from zoo.errors import ConfigError, InputError
+from zoo.errors import ConfigError, ImageError, InputError, reason
 from zoo.words import counted
 
 if TYPE_CHECKING:
@@ -117,72 +120,123 @@ def stylize(
         raise ConfigError(f"--backend is torch or onnxruntime, not {backend!r}.")
     if backend == "onnxruntime":
         device, precision = _for_onnxruntime(device, precision)
-    stylizer = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    options |= {"device": device, "precision": precision, "checkpoint": checkpoint}
+    stylizer = load_first(method, **options)
     names = stylizer.style_names if stylizer else ()
     if names and keep == "coral":
         raise ConfigError("Trained styles have their own colours: keep the content's with --preserve-color luminance.")
-    contents = expand([*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT], "content")
-    styles = expand([*(style or []), *([style_dir] if style_dir else [])] or [default_style(names)], "style", names)
-    if (contents + styles).count("-") > 1:
-        raise InputError("Standard input can be the content or the style, not both: give the other as a file.")
+    given = [*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT]
+    wanted = [*(style or []), *([style_dir] if style_dir else [])] or [default_style(names)]
+    told = None if quiet else console.say
+    contents, styles = expand(given, "content", told=told), expand(wanted, "style", names, told)
     blend = parse_weights(weights, len(styles))
-    if mask and blend:
-        raise ConfigError(
-            "Masks give every style a region of its own, weights give all styles one share everywhere: "
-            "leave --mask or --style-interpolation-weights out."
-        )
-    if mask and len(mask) != len(styles):
-        raise InputError(
-            f"Give one --mask per style, not {counted(len(mask), 'mask')} for {counted(len(styles), 'style')}."
-        )
-    jobs = _plan(contents, styles, method, output, joined=bool(blend or mask))
+    _check_inputs(contents, styles, mask or [], blend)
+    folders = any(Path(source).is_dir() for source in [*given, *wanted] if source not in names)
+    jobs = _plan(contents, styles, method, output, joined=bool(blend or mask), folders=folders)
     if output == "-" and (as_json or len(jobs) > 1):
         raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
     if output == "-":
         binary_output()
-    _check_targets([job.output for job in jobs], sheet, losses)
+    _check_targets(jobs, losses, save_every)
 
-    stop = StopRequest()
-    summaries: list[dict[str, Any]] = []
-    rows: list[list[Tensor | None]] = []
-    loss_rows: list[dict[str, Any]] = []
-    pictures = {s: None if s in names else read_image(s, style_size, max_pixels) for s in styles}
-    stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    batch = Batch(len(jobs), method, len(jobs[0].styles), sheet, losses)
+    inputs = _Inputs(content_size, style_size, max_pixels, mask or [])
+    if batch.count == 1:  # what can be known of a single picture is known before its method is loaded
+        inputs.content(jobs[0])
+    pictures = inputs.styles(styles, names, batch, len(contents))
+    jobs = [job for job in jobs if all(source in pictures for source in job.styles)]
+    if not jobs:
+        raise InputError("None of the styles can be read: give others.")
+    stylizer = stylizer or load(method, **options)
+    if losses and stylizer.traits.kind != "optimisation":
+        raise InputError("This method reports no losses: leave --losses out.")
     if backend == "onnxruntime":
         from zoo.export import with_onnxruntime
 
         stylizer = with_onnxruntime(stylizer)
     session = _Session(stylizer, pictures, strength, seed, blend, keep)
-    bar = progress_bar(quiet)
-    with stop.listening(), bar or contextlib.nullcontext():
-        for job in jobs:
-            photo = read_image(job.content, content_size, max_pixels)
-            masks = _read_masks(mask, photo)
-            reporter = Reporter(bar, stop, save_every, job.save_frame)
-            reporter.begin(f"{job.label}")
-            started = time.perf_counter()
+    bar, stop = progress_bar(quiet), StopRequest()
+    try:
+        with stop.listening(), bar or contextlib.nullcontext():
+            for _, group in itertools.groupby(jobs, key=lambda job: job.content):
+                _make(list(group), batch, inputs, session, backend, functools.partial(Reporter, bar, stop, save_every))
+                if stop.asked:
+                    break
+    finally:
+        batch.close(as_json=as_json, quiet=quiet)
+    if stop.asked or batch.left_out:
+        raise typer.Exit(stop.code if stop.asked else 1)
+
+
+def _make(
+    jobs: list[_Job],
+    batch: Batch,
+    inputs: _Inputs,
+    session: _Session,
+    backend: str,
+    report: Callable[[_Film], Reporter],
+) -> None:
+    """Make the pictures of one content; what is wrong with it, or with it and one of the styles, is named."""
+    from zoo import memory
+
+    read: tuple[Image, Tensor | None] | None = None
+    with batch.sparing(jobs[0].content, len(jobs)):
+        read = inputs.content(jobs[0])
+        memory.require(session.stylizer, *read[0].size)
+    if read is None:
+        return
+    photo, masks = read
+    for job in jobs:
+        film, result, started = _Film(job.frames), None, time.perf_counter()
+        reporter = report(film)
+        reporter.begin(job.label)
+        with batch.sparing(job.label):
             result = session.run(photo, job, masks, reporter)
+        if result is not None:
             seconds = time.perf_counter() - started
             _write(job, result.image, photo)
-            if sheet:
-                rows.append([photo.pixels, *session.pictures(job), result.image])
-            if losses:
-                loss_rows += [{"output": str(job.output), **row} for row in result.losses]
-            summaries.append(_summary(job, stylizer, result, seconds, strength, seed, backend))
-            if stop.asked:
-                break
-    if sheet:
-        _write_sheet(sheet, rows, method)
-    if losses:
-        _write_losses(Path(losses), loss_rows)
-    if as_json:
-        typer.echo(json.dumps(summaries, indent=2))
-    elif not quiet:
-        for s in summaries:
-            state = ", stopped early" if s["stopped"] else ""
-            console.say(f"{s['output']}  {s['width']}x{s['height']}  {s['seconds']:.2f} s{state}")
-    if stop.asked:
-        raise typer.Exit(stop.code)
+            if reporter.save_every and not film.begun and film.folder.is_dir():
+                film.clear()  # fewer steps than one frame takes
+            batch.add(_summary(job, session, result, seconds, backend), result, [photo.pixels, *session.pictures(job)])
+        if reporter.stop.asked:
+            return
+
+
+class _Inputs:
+    """The pictures of a call, each read once: standard input can be read no second time."""
+
+    def __init__(self, content_size: str, style_size: str, max_pixels: int | None, masks: list[str]) -> None:
+        """Read the masks. Raises ImageError or InputError where one is no mask."""
+        from zoo import images
+
+        self.policy = images.SizePolicy.parse(content_size)
+        self.style_size, self.max_pixels = style_size, max_pixels
+        self.masks = [(source, images.selection(read_image(source, "0", max_pixels), source)) for source in masks]
+        self._last: tuple[str, Image] | None = None
+
+    def content(self, job: _Job) -> tuple[Image, Tensor | None]:
+        """The content of a job, and the masks at its size; ImageError where the job's file could not hold it."""
+        import torch
+
+        from zoo import images
+
+        if self._last is None or self._last[0] != job.content:
+            self._last = job.content, read_image(job.content, str(self.policy), self.max_pixels)
+        photo = self._last[1]
+        if job.output != "-":
+            images.check_writable(job.output, photo.size)
+        masks = [images.fitted(mask, source, photo, self.policy) for source, mask in self.masks]
+        return photo, torch.cat(masks) if masks else None
+
+    def styles(self, sources: list[str], names: Sequence[str], batch: Batch, contents: int) -> dict[str, Image | None]:
+        """The style images by their source, None where it is a trained style's name; unless all styles go into one
+        picture, those that cannot be read are left out."""
+        found: dict[str, Image | None] = {}
+        for source in dict.fromkeys(sources):
+            alone = batch.inner > 1 or len(sources) == 1
+            with contextlib.nullcontext() if alone else batch.sparing(source, contents):
+                found[source] = None if source in names else read_image(source, self.style_size, self.max_pixels)
+        return found
 
 
 @dataclass(frozen=True)
@@ -194,54 +248,119 @@ class _Job:
     output: str
     label: str
 
-    def save_frame(self, step: int, image: Tensor) -> None:
-        """The film of the optimisation: ``OUT_frames/00050.png`` beside the output."""
+    @property
+    def frames(self) -> Path:
+        """Where the film of the optimisation goes: ``OUT_frames`` beside the output."""
+        target = Path(self.output if self.output != "-" else "stylized.png")
+        return target.with_name(f"{target.stem}_frames")
+
+
+class _Film:
+    """Saves the frames of one run, ``OUT_frames/00050.png``, in place of those of an earlier one, which may be more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.begun = folder, False
+
+    def __call__(self, step: int, image: Tensor) -> None:
+        """Save a frame."""
         from zoo import images
 
-        target = Path(self.output if self.output != "-" else "stylized.png")
-        folder = target.with_name(f"{target.stem}_frames")
-        folder.mkdir(exist_ok=True)
-        images.write(folder / f"{step:05d}.png", image)
+        if not self.begun:
+            self.clear()
+            self.begun = True
+        images.write(self.folder / f"{step:05d}.png", image)
+
+    def clear(self) -> None:
+        """Make the folder, and remove frames from it; ImageError where that cannot be done."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            for old in self.folder.iterdir():
+                if re.fullmatch(r"[0-9]{5,}\.png", old.name):
+                    old.unlink()
+        except OSError as error:
+            raise ImageError(f"The frames of --save-every cannot go into {self.folder}: {reason(error)}.") from error
 
 
-def _stem(source: str) -> str:
-    return "stdin" if source == "-" else Path(source.removeprefix("builtin:")).stem
+def _names(sources: Iterable[str]) -> dict[str, str]:
+    """What each source is called in the names of results: its stem, or as much more as tells it from the others."""
+    sources = list(dict.fromkeys(sources))
+    paths = [Path("stdin" if source == "-" else source.removeprefix("builtin:")) for source in sources]
+    names = [path.stem for path in paths]
+    for longer in (lambda path: path.name, lambda path: f"{path.absolute().parent.name}_{path.name}"):
+        taken = Counter(names)
+        if len(taken) == len(names):
+            break
+        names = [longer(path) if taken[name] > 1 else name for path, name in zip(paths, names, strict=True)]
+    return dict(zip(sources, names, strict=True))
 
 
-def _plan(contents: list[str], styles: list[str], method: str, output: str | None, *, joined: bool) -> list[_Job]:
-    """Every content with every style, or with all styles together where they are mixed."""
+def _plan(
+    contents: list[str], styles: list[str], method: str, output: str | None, *, joined: bool, folders: bool
+) -> list[_Job]:
+    """Every content with every style, or with all styles together where they are mixed.
+
+    One picture goes into a file, several, and what comes of ``folders``, into a folder, however many they are today.
+    """
+    from zoo.images import WRITE_FORMATS
+
+    of_content, of_style = _names(contents), _names(styles)
     groups = [tuple(styles)] if joined else [(s,) for s in styles]
     pairs = [(c, group) for c in contents for group in groups]
-    labels = [f"{_stem(c)}__{'+'.join(map(_stem, group))}__{method}" for c, group in pairs]
-    clash = {label for label in labels if labels.count(label) > 1}
-    if clash and len(pairs) > 1:
-        raise InputError(f"Several pictures would be called {sorted(clash)[0]}.png: rename the files.")
-    single = len(pairs) == 1 and not (output and (Path(output).is_dir() or output.endswith("/")))
-    if single:
-        return [_Job(*pairs[0], output or "stylized.png", labels[0])]
-    folder = Path(output or "stylized")
-    if output == "-":
-        return [_Job(c, group, "-", label) for (c, group), label in zip(pairs, labels, strict=True)]
-    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"):
-        raise InputError(f"{len(pairs)} pictures cannot go into the one file {folder}: give -o a folder.")
+    labels = [f"{of_content[c]}__{'+'.join(of_style[s] for s in group)}__{method}" for c, group in pairs]
+    clash = [label for label, count in Counter(labels).items() if count > 1]
+    if clash:
+        raise InputError(f"Several pictures would be called {min(clash)}.png: rename the files.")
+    target = Path(output or "stylized")
+    a_folder = output is not None and (output.endswith("/") or target.is_dir())
+    a_file = not a_folder and target.suffix.lower() in WRITE_FORMATS
+    if output == "-" or (len(pairs) == 1 and not a_folder and (a_file or not folders)):
+        single = output or "stylized.png"
+        return [_Job(c, group, single, label) for (c, group), label in zip(pairs, labels, strict=True)]
+    if a_file:
+        raise InputError(f"{len(pairs)} pictures cannot go into the one file {target}: give -o a folder.")
     return [
-        _Job(c, group, str(folder / f"{label}.png"), label) for (c, group), label in zip(pairs, labels, strict=True)
+        _Job(c, group, str(target / f"{label}.png"), label) for (c, group), label in zip(pairs, labels, strict=True)
     ]
 
 
-def _check_targets(outputs: list[str], sheet: str | None, losses: str | None) -> None:
-    """Refuse before the work begins what could not be written after it."""
+def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blend: list[float] | None) -> None:
+    """Refuse what does not go together."""
+    if [*contents, *styles, *masks].count("-") > 1:
+        raise InputError("Standard input can be the content, the style or a mask, not both: give the others as files.")
+    if masks and blend:
+        raise ConfigError(
+            "Masks give every style a region of its own, weights give all styles one share everywhere: "
+            "leave --mask or --style-interpolation-weights out."
+        )
+    if masks and len(masks) != len(styles):
+        raise InputError(
+            f"Give one --mask per style, not {counted(len(masks), 'mask')} for {counted(len(styles), 'style')}."
+        )
+
+
+def _check_targets(jobs: list[_Job], losses: str | None, save_every: int) -> None:
+    """Refuse before the work begins what could not be written after it.
+
+    All pictures of a call lie in one folder, so that one of them, the longest name and whatever has the name of a
+    folder stand for the thousands that there may be.
+    """
     from zoo import images
 
-    targets = [Path(o) for o in outputs if o != "-"] + ([Path(sheet)] if sheet else [])
-    if len(outputs) > 1 or (outputs[0] != "-" and not Path(outputs[0]).parent.exists()):
-        folder = Path(outputs[0]).parent
+    targets = [Path(job.output) for job in jobs if job.output != "-"]
+    if targets:
+        folder, taken = targets[0].parent, set[str]()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
-    for target in targets:
-        images.check_writable(target)
+        except (OSError, ValueError) as error:
+            raise InputError(f"The folder {folder} cannot be made: {reason(error)}.") from None
+        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+            taken = {entry.name for entry in entries if entry.is_dir()}
+        longest = max(targets, key=lambda target: len(os.fsencode(target.name)))
+        for target in {targets[0], longest, *(target for target in targets if target.name in taken)}:
+            images.check_writable(target)
+    for frames in {job.frames for job in jobs} if save_every else ():
+        if frames.exists() and not frames.is_dir():
+            raise InputError(f"{frames} is a file, and the frames of --save-every go into a folder of that name.")
     if losses and not Path(losses).resolve().parent.is_dir():
         raise InputError(f"The folder of {losses} does not exist.")
 
@@ -264,16 +383,6 @@ def _preserved_color(wanted: str, method: str, options: dict[str, Any]) -> str:
             options["preserve_color"] = wanted
         return "none"
     return wanted
-
-
-def _read_masks(sources: list[str] | None, photo: Image) -> Tensor | None:
-    if not sources:
-        return None
-    import torch
-
-    height, width = photo.pixels.shape[-2:]
-    masks = [read_image(source, f"exact:{width}x{height}").pixels.mean(dim=1) for source in sources]
-    return torch.cat(masks)
 
 
 class _Session:
@@ -347,52 +456,36 @@ class _Session:
 def _write(job: _Job, image: Tensor, photo: Image) -> None:
     from zoo import images
 
-    if job.output == "-":
-        stream = binary_output()
-        stream.write(images.encode(image, "png", alpha=photo.alpha))
-        stream.flush()
-    else:
+    if job.output != "-":
         images.write(job.output, image, alpha=photo.alpha)
+        return
+    data, out = images.encode(image, "png", alpha=photo.alpha), binary_output()
+    try:
+        out.write(data)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ImageError(f"Standard output cannot be written ({reason(error)}): give -o a file.") from error
 
 
-def _summary(
-    job: _Job, stylizer: Stylizer, result: Stylized, seconds: float, strength: float, seed: int, backend: str
-) -> dict[str, Any]:
+def _summary(job: _Job, session: _Session, result: Stylized, seconds: float, backend: str) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
     return {
         "output": job.output,
         "content": job.content,
         "styles": list(job.styles),
-        "method": stylizer.name,
+        "method": session.stylizer.name,
         "width": width,
         "height": height,
         "seconds": round(seconds, 3),
         "steps": result.steps,
         "stopped": result.stopped,
         "losses": dict(result.losses[-1]) if result.losses else {},
-        "strength": strength,
-        "seed": seed,
-        "device": str(stylizer.device),
-        "precision": stylizer.precision,
+        "strength": session.strength,
+        "seed": session.seed,
+        "device": str(session.stylizer.device),
+        "precision": session.stylizer.precision,
         "backend": backend,
-        "options": stylizer.config.to_dict(),
+        "options": session.stylizer.config.to_dict(),
     }
-
-
-def _write_sheet(path: str, rows: list[list[Tensor | None]], method: str) -> None:
-    from zoo import images
-
-    inner = max(len(row) for row in rows) - 2
-    styles = ["style"] if inner == 1 else [f"style {i + 1}" for i in range(inner)]
-    images.write(path, images.contact_sheet(rows, column_labels=["content", *styles, method]))
-
-
-def _write_losses(path: Path, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        raise InputError("This method reports no losses: leave --losses out.")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write(path, text.getvalue(), InputError)

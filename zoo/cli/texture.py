@@ -41,12 +41,12 @@ def texture(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
 ) -> None:
     """Synthesise a texture from a style image. Method options are listed by 'zoo info METHOD'."""
-    from zoo import images
+    from zoo import images, memory
     from zoo.registry import load
 
     options = method_options(context.args, method)
     height, width = parse_size(size)
-    images.check_writable(output)
+    images.check_writable(output, (height, width))
     stylizer = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
     names = stylizer.style_names if stylizer else ()
     sources = expand([style or default_style(names)], "style", names)
@@ -54,6 +54,7 @@ def texture(
         raise ConfigError(f"A texture has one style: give a file, not the folder {style}.")
     picture = sources[0] if sources[0] in names else read_image(sources[0], style_size).pixels
     stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+    memory.require(stylizer, height, width)
     code = stylizer.encode_style(picture, (height, width))
     bar, stop = progress_bar(quiet), StopRequest()
     with stop.listening(), bar or contextlib.nullcontext():
@@ -69,10 +70,13 @@ def texture(
 
 def parse_size(text: str) -> tuple[int, int]:
     """``384x256`` (width x height, as on a screen) or ``256`` as (height, width); ConfigError for anything else."""
-    from zoo.images import MAX_SIDE
+    from zoo.images import MAX_PIXELS, MAX_SIDE
 
     parts = text.lower().split("x")
     # A name of a number in another script is a digit to Python, and no size.
     if len(parts) > 2 or not all(re.fullmatch("[0-9]{1,9}", p) and 0 < int(p) <= MAX_SIDE for p in parts):
         raise ConfigError(f"A size is WIDTHxHEIGHT or one number, sides from 1 to {MAX_SIDE}, not {shown(text)}.")
-    return int(parts[-1]), int(parts[0])
+    height, width = int(parts[-1]), int(parts[0])
+    if height * width > MAX_PIXELS:
+        raise ConfigError(f"A texture has at most {MAX_PIXELS:,} pixels, and {text} are {height * width:,}.")
+    return height, width

@@ -24,8 +24,9 @@ Sizes are (height, width), except where people write them: ``"exact:640x480"`` i
 
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin, builtin_contents, builtin_styles
 from zoo.images.folders import READ_EXTENSIONS, list_images, walk
+from zoo.images.masks import fitted, selection
 from zoo.images.read import Image, read
-from zoo.images.sheet import contact_sheet
+from zoo.images.sheet import contact_sheet, sheet_cell
 from zoo.images.sizes import MAX_PIXELS, MAX_SIDE, SizePolicy, resize
 from zoo.images.write import WRITE_FORMATS, check_writable, encode, write
 
@@ -44,9 +45,12 @@ __all__ = [
     "check_writable",
     "contact_sheet",
     "encode",
+    "fitted",
     "list_images",
     "read",
     "resize",
+    "selection",
+    "sheet_cell",
     "walk",
     "write",
 ]

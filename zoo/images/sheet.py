@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +13,31 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
-from zoo.errors import InputError
-from zoo.images.sizes import SizePolicy, resize
+from zoo.errors import ImageError, InputError
+from zoo.images.sizes import MAX_PIXELS, SizePolicy, resize
+from zoo.images.write import check_writable, largest_side
+
+# Of a sheet, which is put together in float32: half a gigabyte.
+_MOST_PIXELS = MAX_PIXELS // 4
+_LEAST_CELL = 32
+
+
+def sheet_cell(path: str | os.PathLike[str], rows: int, columns: int, cell: int = 256) -> int:
+    """Return the largest cell, up to ``cell`` pixels, with which a sheet of any images fits the format of ``path``.
+
+    Raises :class:`ImageError`, before the work, where ``path`` cannot be written or a cell of 32 pixels is too large.
+    """
+    limit = largest_side(check_writable(path))
+    for side in range(cell, _LEAST_CELL - 1, -1):
+        # The gutters, and two lines of text above, as contact_sheet() draws them.
+        gap = max(2, side // 32)
+        height, width = rows * (side + gap) + 3 * gap + 40, columns * (side + gap) + gap
+        if max(height, width) <= limit and height * width <= _MOST_PIXELS:
+            return side
+    raise ImageError(
+        f"A contact sheet of {rows} rows does not fit '{path}': "
+        + ("write it as PNG." if rows * _LEAST_CELL > limit else "make it of fewer pictures.")
+    )
 
 
 def contact_sheet(

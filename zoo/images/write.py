@@ -14,7 +14,6 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from zoo.errors import ImageError, InputError, reason
-from zoo.images.sizes import MAX_PIXELS
 
 WRITE_FORMATS = {
     ".bmp": "BMP",
@@ -28,6 +27,7 @@ WRITE_FORMATS = {
 
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
 _LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # limits of the formats' encoders
+_COUNTED = ("BMP", "TIFF")  # whose lengths have 32 bits
 
 
 def encode(image: Tensor, format: str = "png", *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
@@ -54,11 +54,7 @@ def encode(image: Tensor, format: str = "png", *, alpha: Tensor | None = None, q
             )
         if kind in _ALPHA_FORMATS:
             pixels = np.concatenate([pixels, mask], -1)
-    if max(pixels.shape[:2]) > _LARGEST_SIDE.get(kind, MAX_PIXELS):
-        raise ImageError(
-            f"{kind} holds at most {_LARGEST_SIDE[kind]} pixels per side and the image is {pixels.shape[1]} x "
-            f"{pixels.shape[0]}: write PNG or TIFF."
-        )
+    _check_size(kind, *pixels.shape[:2])
     options: dict[str, Any] = {
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality, "lossless": quality == 100, "exact": quality == 100},
@@ -94,13 +90,16 @@ def write(path: str | os.PathLike[str], image: Tensor, *, alpha: Tensor | None =
     return path
 
 
-def check_writable(path: str | os.PathLike[str]) -> Path:
+def check_writable(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Path:
     """Fail now, and not after minutes of optimisation, where :func:`write` could not write there. Returns the path.
 
     Raises :class:`ImageError` on an unknown extension, a folder in place of a file, or a folder that does not exist or
-    in which no file can be created (tried, since permissions do not tell of read-only and full file systems).
+    in which no file can be created (tried, since permissions do not tell of read-only and full file systems); also
+    where the format holds no image of ``size`` (height, width), if that is known.
     """
     path = _check_place(path)
+    if size is not None:
+        _check_size(_format_of(path.suffix.lower(), f"'{path}'"), *size)
     probe = _temporary_for(Path(os.path.realpath(path)))
     try:
         try:
@@ -135,6 +134,21 @@ def _format_of(extension: str, label: str) -> str:
     if extension not in WRITE_FORMATS:
         raise ImageError(f"{label} is not a format that the zoo writes: use {', '.join(WRITE_FORMATS)}.")
     return WRITE_FORMATS[extension]
+
+
+def largest_side(path: Path) -> int:
+    """Return how many pixels a side of an image may have in the format of ``path``, one that the zoo writes."""
+    return _LARGEST_SIDE.get(WRITE_FORMATS[path.suffix.lower()], 2**31 - 1)
+
+
+def _check_size(kind: str, height: int, width: int) -> None:
+    side = _LARGEST_SIDE.get(kind, 2**31 - 1)
+    if max(height, width) > side:
+        raise ImageError(
+            f"{kind} holds at most {side} pixels per side and the image is {width} x {height}: write PNG or TIFF."
+        )
+    if kind in _COUNTED and 4 * height * width >= 2**32:
+        raise ImageError(f"{kind} holds at most 4 GiB and the image is {width} x {height} pixels: write PNG.")
 
 
 def _temporary_for(target: Path) -> Path:

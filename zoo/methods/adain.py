@@ -103,6 +103,7 @@ zoo/checkpoints/adain.md has the figures of its run |
         min_size=16,
         multiple_of=8,
         cpu_precision="bf16",
+        pixel_bytes=280,
     )
     Config = AdaINConfig
 

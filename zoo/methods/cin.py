@@ -124,6 +124,7 @@ class CIN(Stylizer):
         mixes=True,
         min_size=16,
         cpu_precision="bf16",
+        pixel_bytes=260,
     )
     Config = CINConfig
     config: CINConfig

@@ -143,6 +143,7 @@ times; with 1 the result is the style image |
         context=frozenset({"init"}),
         min_size=_MIN_SIDE,
         cpu_precision="bf16",
+        pixel_bytes=1300,
     )
     Config = CNNMRFConfig
     config: CNNMRFConfig

@@ -175,6 +175,7 @@ class Gatys(Stylizer):
         context=frozenset({"init"}),
         min_size=_MIN_SIDE,
         cpu_precision="bf16",
+        pixel_bytes=1400,
     )
     Config = GatysConfig
     config: GatysConfig

@@ -124,6 +124,7 @@ code, paper) | the same objective, whatever the batch |
         min_size=16,
         cpu_precision="bf16",
         cuda_precision="fp32",
+        pixel_bytes=150,
     )
     Config = JohnsonConfig
     config: JohnsonConfig

@@ -87,6 +87,7 @@ SMALL |
         min_size=32,
         multiple_of=16,
         cpu_precision="bf16",
+        pixel_bytes=450,
     )
     Config = WCTConfig
     config: WCTConfig

@@ -1,0 +1,105 @@
+"""Memory: how much of it this process may have, what a picture will take, and what a failed allocation looks like."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import psutil
+
+from zoo.errors import MemoryLimitError
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.stylizer import Stylizer
+
+# Where Linux tells the control groups of a process, and where their files are.
+_GROUPS = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+def require(model: Stylizer, height: int, width: int) -> None:
+    """Raise :class:`MemoryLimitError` where a picture of this size cannot fit into what is free, before any work.
+
+    What a pixel takes at the peak is a trait of every method, measured in bfloat16. Other layers may take less, so half
+    of it is asked for, and all of it in float32: whatever is refused would have failed.
+    """
+    share = 1.0 if model.precision == "fp32" else 0.5
+    needed = int(share * model.traits.pixel_bytes * height * width)
+    free = free_memory(model.device)
+    if needed > free:
+        side = max(height, width) * (max(0, free) / needed / 2) ** 0.5
+        raise MemoryLimitError(
+            f"{model.name} takes at least {_shown(needed)} for {width} x {height} pixels and {_shown(free)} of memory "
+            f"are free: choose a smaller size, such as {max(64, int(side) // 32 * 32)} pixels on the longer side."
+        )
+
+
+def _shown(count: int) -> str:
+    return f"{max(0, count) / 1e9:.1f} GB"
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes this process may still take on ``device``: what the machine, its control group and the
+    limits of the shell (``ulimit -v``) leave."""
+    import torch
+
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    own = psutil.Process().memory_info()
+    with warnings.catch_warnings(action="ignore"):  # in a container that hides how much is swapped
+        swap = psutil.swap_memory().free
+    return min(
+        psutil.virtual_memory().available + swap,
+        machine_memory() + swap - own.rss,
+        *(limit - own.vms for limit in _address_limits()),
+    )
+
+
+def _address_limits() -> list[int]:
+    """Return the limits of this process's address space, if there are any."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return []
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return [] if soft == resource.RLIM_INFINITY else [soft]
+
+
+def machine_memory() -> int:
+    """Return how many bytes of memory this process may use: the machine's, or the lowest limit of its control groups.
+
+    A limit may stand at any level above the process (its container, its job on a cluster, a slice of systemd), and
+    holds for all that is below.
+    """
+    return min([psutil.virtual_memory().total, *_group_limits()])
+
+
+def _group_limits() -> list[int]:
+    """Return the memory limits of this process's control groups and of every group above them."""
+    try:
+        lines = _GROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return []
+    limits = []
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if not controllers:  # version 2, which may be mounted beside version 1
+            files = [(_MOUNT, "memory.max"), (_MOUNT / "unified", "memory.max")]
+        elif "memory" in controllers.split(","):
+            files = [(_MOUNT / "memory", "memory.limit_in_bytes")]
+        else:
+            continue
+        group = PurePosixPath(place.lstrip("/"))
+        # In a container the path may be one that only its host knows; then the mount's root is the container's group.
+        for one in (group, *group.parents):
+            for mount, name in files:
+                with contextlib.suppress(OSError, ValueError):  # no such group here; "max"
+                    limits.append(int((mount / one / name).read_text()))
+    return limits
