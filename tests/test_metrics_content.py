@@ -194,6 +194,14 @@ def test_stlpips_has_the_values_that_an_independent_reader_found() -> None:
     assert round(found(photo(data.chelsea())), 2) == 0.69
 
 
+def test_stlpips_grows_with_a_shift_and_hardly_with_its_first_pixel(style: Tensor) -> None:
+    metric, photo = load_metric("stlpips"), images.read("builtin:astronaut", size="exact:112x96").pixels
+    shifted = [photo[..., k : k + 80, k : k + 64].contiguous() for k in (0, 1, 2, 4, 8, 16)]
+    values = [metric(output, shifted[0], style) for output in shifted]
+    require_growing(values, "lower")
+    assert values[1] < values[-1] / 20
+
+
 def test_stlpips_halves_by_a_binomial_blur_with_a_reflected_border() -> None:
     x = torch.randn(1, 2, 9, 12, generator=torch.Generator().manual_seed(0))
     kernel = torch.tensor([1.0, 2.0, 1.0]).outer(torch.tensor([1.0, 2.0, 1.0])) / 16
