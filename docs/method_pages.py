@@ -24,6 +24,7 @@ SPEED = DOCS.parent / "results" / "speed"
 STANDARD = SPEED.with_name("standard")
 SIZE = 512
 FOLDER = DOCS / "methods"
+FRONT = DOCS.parent / "results" / "methods.md"
 INTRODUCTION = """\
 # Methods
 
@@ -50,42 +51,62 @@ def pages() -> dict[Path, str]:
     ]
     index = INTRODUCTION + "\n" + table(["method", "paper", "optimises", "styles", "statistics"], rows) + "\n"
     index += "\n## Which one?\n\n" + choice(entries) + "\n"
-    return {FOLDER / "index.md": index} | {FOLDER / f"{name}.md": page(name, entry) for name, entry in entries.items()}
+    return {FRONT: front(entries), FOLDER / "index.md": index} | {FOLDER / f"{name}.md": page(name, entry) for name, entry in entries.items()}
+
+
+def front(entries: Mapping[str, MethodEntry]) -> str:
+    """The narrow table of the README: what each method is good for, and what a picture costs."""
+    found, caption = costs(entries)
+    rows = []
+    for name, entry in entries.items():
+        paper = f"[{entry.authors.split(', ')[0]} {entry.year}]({entry.paper})"
+        rows.append((f"[`{name}`](docs/methods/{name}.md)", paper, entry.good_for, *found[name]))
+    said = f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels; {caption}."
+    return table(["method", "paper", "good for", "seconds", "MiB"], rows) + "\n\n" + said + "\n"
 
 
 def choice(entries: Mapping[str, MethodEntry]) -> str:
-    """What each can do, as its class promises, and what the same picture costs, as protocol speed measured; of methods
-    that optimise as protocol standard did, whose steps are enough to have some of every kind (CNNMRF's first are
-    coarse) and most of what L-BFGS keeps in memory."""
+    """What each can do, as its class promises, and what the same picture costs."""
+    found, caption = costs(entries)
+    rows = []
+    for name, entry in entries.items():
+        traits: Traits = import_object(entry.implementation).traits
+        new = "training" if entry.taxonomy.styles != "any" else "nothing"
+        promises = (traits.mixes, "content_masks" in traits.context, traits.texture)
+        rows.append((f"[`{name}`]({name}.md)", new, *("yes" if one else "no" for one in promises), *found[name]))
+    headings = ["method", "a new style needs", "blends styles", "a style per region", "texture alone"]
+    said = (
+        f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels, the style encoded before, by "
+        f"[protocol speed](../results.md#protocol-speed): {caption}. Of methods that "
+        "optimise the picture both are of the same picture in [protocol standard](../results.md#protocol-standard)."
+    )
+    return table([*headings, "seconds", "MiB"], rows) + "\n\n" + said
+
+
+def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]], str]:
+    """Seconds and MiB of the same picture by method, and under which conditions, as protocol speed measured.
+
+    Of methods that optimise as protocol standard did, whose steps are enough to have some of every kind (CNNMRF's first
+    are coarse) and most of what L-BFGS keeps in memory.
+    """
     measured = read_table(SPEED)
-    costs = {line.method.partition("[")[0]: line.values for line in measured.lines if line.size == SIZE}
+    short = {line.method.partition("[")[0]: line.values for line in measured.lines if line.size == SIZE}
     content, style = (Folder(SPEED).read_run() or {})["protocol"]["resolved"]["pairs"][0]
     long: dict[str, dict[str, Row]] = {}
     for row in latest(read_rows(Folder(STANDARD).rows)):
         if (row.size, row.content, row.style) == (SIZE, content, style) and row.value is not None:
             long.setdefault(row.method.partition("[")[0], {})[row.metric] = row
-    rows = []
+    found = {}
     for name, entry in entries.items():
-        traits: Traits = import_object(entry.implementation).traits
-        cost = costs[f"{name}.{entry.default}"]
-        seconds = f"{cost['seconds.stylize']:.2g}"
+        cost, steps = short[f"{name}.{entry.default}"], ""
         if entry.taxonomy.optimises == "image":
-            steps = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
-            found = long[f"{name}.{entry.default}"]
-            cost = {metric: row.value for metric, row in found.items()}
-            done = found["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
-            seconds = f"{cost['seconds.stylize']:.2g} for {done} of {steps} steps"
-        new = "training" if entry.taxonomy.styles != "any" else "nothing"
-        promises = (traits.mixes, "content_masks" in traits.context, traits.texture)
-        memory = f"{cost['memory.resident']:.0f}"
-        rows.append((f"[`{name}`]({name}.md)", new, *("yes" if one else "no" for one in promises), seconds, memory))
-    headings = ["method", "a new style needs", "blends styles", "a style per region", "texture alone"]
-    said = (
-        f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels, the style encoded before, by "
-        f"[protocol speed](../results.md#protocol-speed): {measured.caption.partition('; ')[2]}. Of methods that "
-        "optimise the picture both are of the same picture in [protocol standard](../results.md#protocol-standard)."
-    )
-    return table([*headings, "seconds", "MiB"], rows) + "\n\n" + said
+            rows = long[f"{name}.{entry.default}"]
+            cost = {metric: row.value for metric, row in rows.items()}
+            done = rows["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
+            every = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
+            steps = f" for {done} of {every} steps"
+        found[name] = (f"{cost['seconds.stylize']:.2g}{steps}", f"{cost['memory.resident']:.0f}")
+    return found, measured.caption.partition("; ")[2]
 
 
 def page(name: str, entry: MethodEntry) -> str:

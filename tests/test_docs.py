@@ -49,7 +49,7 @@ def test_the_readme_example_runs(tmp_path, monkeypatch):
     code = text.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     exec(
-        compile(code.replace("num_steps=100", "num_steps=2").replace('size="256"', 'size="64"'), "README.md", "exec"),
+        compile(code.replace("num_steps=100", "num_steps=2").replace('size="256"', 'size="64"').replace("size=256", "size=64"), "README.md", "exec"),
         {},
     )
     assert (tmp_path / "out.png").stat().st_size > 1000

@@ -136,11 +136,13 @@ class MethodEntry(_Entry):
     """One method: its class as ``module:Class``, its paper, its place in the taxonomy, its presets and checkpoints.
 
     Title, authors, year and BibTeX are those of the entry ``cite`` in references.bib; a plugin, which has no entry
-    there, gives ``title``, ``authors``, ``year`` and ``bibtex`` itself. ``training`` is the
+    there, gives ``title``, ``authors``, ``year`` and ``bibtex`` itself. ``good_for``
+    is what to take the method for, in a few words. ``training`` is the
     :class:`~zoo.training.task.TrainingTask` of a method that is trained, as ``module:Class``.
     """
 
     implementation: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
+    good_for: str = ""
     cite: str = ""
     title: str
     authors: str
