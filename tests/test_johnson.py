@@ -22,12 +22,12 @@ from zoo.errors import ConfigError, UnknownNameError, UnsupportedError, WeightsE
 from zoo.methods.johnson import Johnson, JohnsonNet, JohnsonTask, JohnsonTaskConfig, import_state
 from zoo.nn.gram import gram
 from zoo.nn.losses import total_variation
-from zoo.nn.perceptual import PerceptualLoss
 from zoo.nn.transformer import TransformBody, instance_norm
 from zoo.styles import TrainedStyle, find_styles, load_style, perceptual_hash, recognise, split_styles
 from zoo.stylizer import Style
 from zoo.training import ImageSet
 from zoo.training.join import join_checkpoints
+from zoo.training.perceptual import PerceptualLoss
 from zoo.weights import read_state
 
 # -- the published architecture, as straightforwardly as it can be written --------------------------------------------

@@ -24,7 +24,7 @@ from PIL import Image
 from zoo.bench.memory import MIB
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError
 from zoo.images import encode, read
-from zoo.registry import load
+from zoo.loading import load
 from zoo.serve import words
 from zoo.serve.limits import Limits
 from zoo.serve.server import address_of, is_local, listen, private_folder

@@ -21,12 +21,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from zoo.front import stylize
     from zoo.images import read, write
-    from zoo.registry import load, load_registry
+    from zoo.loading import load
+    from zoo.registry import load_registry
     from zoo.report.frame import results
     from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer, Traits
 
 _HOMES = {
-    "load": "zoo.registry",
+    "load": "zoo.loading",
     "load_registry": "zoo.registry",
     "read": "zoo.images",
     "results": "zoo.report.frame",

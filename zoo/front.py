@@ -66,7 +66,8 @@ def _model(
     method: str, device: str, precision: str, preserve_color: str, options: tuple[tuple[str, Any], ...]
 ) -> Stylizer:
     from zoo.controls import Color
-    from zoo.registry import load, load_registry
+    from zoo.loading import load
+    from zoo.registry import load_registry
 
     chosen = dict(options)
     if preserve_color != "none" and any(spec.name == "preserve_color" for spec in load_registry().options(method)):

@@ -1,8 +1,8 @@
 """registry.yaml and plugins' entry points, read into frozen entries without importing torch or any method.
 
 ``load_registry()`` gives the whole; ``registry.resolve("gatys.paper")`` gives what is needed to build one method;
-``zoo.load`` builds it. An unknown key, a duplicate name or a missing file is a :class:`RegistryError` that names the
-place. Plugins are classes announced under the entry point group ``zoo.methods``; a class attribute ``ENTRY`` (a
+``zoo.load`` (zoo/loading.py) builds it. An unknown key, a duplicate name or a missing file is a :class:`RegistryError`
+that names the place. Plugins are classes announced under the entry point group ``zoo.methods``; a class attribute ``ENTRY`` (a
 literal dictionary with the keys of :class:`MethodEntry`) describes them and is read from the file's syntax tree.
 """
 
@@ -19,19 +19,15 @@ import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.config import OptionSpec, class_attribute, describe_source
 from zoo.errors import RegistryError, UnknownNameError, ZooError
-from zoo.names import on_disk
 from zoo.provenance import read_header
 from zoo.references import references
-
-if TYPE_CHECKING:
-    from zoo.stylizer import Stylizer
 
 PACKAGE = Path(__file__).resolve().parent
 ENTRY_POINT_GROUP = "zoo.methods"
@@ -509,28 +505,3 @@ def import_object(reference: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise RegistryError(f"{reference} cannot be imported: {error}.") from error
-
-
-def load(
-    name: str,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    checkpoint: str | Path | None = None,
-    **options: Any,
-) -> Stylizer:
-    """Build a method by name: ``zoo.load("gatys", num_steps=300)``.
-
-    ``name`` is ``method`` or ``method.tag``; ``options`` are the fields of its Config (``zoo info NAME`` lists them).
-    ``checkpoint`` is a safetensors file of your own instead of the registered one.
-    Raises UnknownNameError, ConfigError, WeightsError.
-    """
-    resolved = load_registry().resolve(name)
-    cls: type[Stylizer] = import_object(resolved.entry.implementation)
-    config = cls.Config.make({**resolved.options, **options})
-    weights: Path | None = on_disk(checkpoint) if checkpoint is not None else None
-    if weights is None and resolved.checkpoint is not None:
-        from zoo.weights import resolve_checkpoint
-
-        weights = resolve_checkpoint(resolved.label, resolved.checkpoint)
-    return cls(config, device=device, precision=precision, checkpoint=weights, name=resolved.label)

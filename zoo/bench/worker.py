@@ -81,7 +81,7 @@ def main() -> None:
 
 def build(channel: Channel) -> Stylizer | None:
     """The method of the job; None where it refused or failed, which is then said of all its cells."""
-    from zoo.registry import load
+    from zoo.loading import load
 
     job = channel.job
     try:

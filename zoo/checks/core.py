@@ -19,7 +19,8 @@ from zoo.checks import process
 from zoo.config import Config
 from zoo.device import Precision
 from zoo.errors import UnknownNameError, ZooError
-from zoo.registry import import_object, load, load_registry
+from zoo.loading import load
+from zoo.registry import import_object, load_registry
 from zoo.stylizer import Mix, StyleCode, Stylized, Stylizer, Traits
 
 T = TypeVar("T")

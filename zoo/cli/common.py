@@ -129,7 +129,8 @@ def parse_flags(extra: Sequence[str], specs: Sequence[OptionSpec], hint: str) ->
 
 def load_first(method: str, **arguments: Any) -> Stylizer | None:
     """The method, loaded, where its styles have names that only its weights know; None where it takes any image."""
-    from zoo.registry import load, load_registry
+    from zoo.loading import load
+    from zoo.registry import load_registry
 
     if load_registry().resolve(method).entry.taxonomy.styles == "any":
         return None

@@ -48,7 +48,7 @@ def export(
     """
     from zoo.export import export as write
     from zoo.export import require
-    from zoo.registry import load
+    from zoo.loading import load
     from zoo.stylizer import Mix
 
     options = method_options(context.args, method)

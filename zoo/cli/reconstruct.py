@@ -100,8 +100,8 @@ def _reconstruct(
     **options: Any,
 ) -> None:
     from zoo import images, memory
+    from zoo.loading import load
     from zoo.methods.gatys import Gatys
-    from zoo.registry import load
 
     images.check_writable(output)
     pixels = read_image(image, size).pixels

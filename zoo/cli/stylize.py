@@ -112,7 +112,7 @@ def stylize(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
 ) -> None:
     """Stylise photographs. Method options (--num-steps, --style-weight, ...) are listed by 'zoo info METHOD'."""
-    from zoo.registry import load
+    from zoo.loading import load
 
     options = method_options(context.args, method)
     keep = _preserved_color(preserve_color, method, options)

@@ -42,7 +42,7 @@ def texture(
 ) -> None:
     """Synthesise a texture from a style image. Method options are listed by 'zoo info METHOD'."""
     from zoo import images, memory
-    from zoo.registry import load
+    from zoo.loading import load
 
     options = method_options(context.args, method)
     height, width = parse_size(size)

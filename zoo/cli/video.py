@@ -61,7 +61,7 @@ def video(
     """Stylize a film with its frames kept together. Ctrl-C leaves a film that plays to where it came."""
     from zoo.controls import Color
     from zoo.controls.video import Video
-    from zoo.registry import load
+    from zoo.loading import load
     from zoo.video.ahead import ahead
     from zoo.video.clips import Clip, ClipOptions
     from zoo.video.film import Film

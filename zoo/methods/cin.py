@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from zoo.config import Config, option
 from zoo.errors import ConfigError, WeightsError
 from zoo.images import builtin_styles
-from zoo.nn.perceptual import PerceptualLoss, objective
 from zoo.nn.transformer import TransformBody, initialise, instance_norm
 from zoo.registry import load_registry
 from zoo.styles import TrainedStyle, find_styles, load_style, read_metadata, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.optimisers import make_optimiser
+from zoo.training.perceptual import PerceptualLoss, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state, resolve_checkpoint
 

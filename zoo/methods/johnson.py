@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from zoo.config import Config, option
 from zoo.errors import WeightsError
-from zoo.nn.perceptual import PerceptualLoss, evaluating, objective
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise, instance_norm
 from zoo.styles import find_styles, load_style, one_of, read_metadata, split_styles, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.perceptual import PerceptualLoss, evaluating, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state
 

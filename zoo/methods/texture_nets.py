@@ -27,10 +27,10 @@ from torch.nn import functional as F
 
 from zoo.config import Config, option
 from zoo.errors import ConfigError, UnsupportedError, WeightsError
-from zoo.nn.perceptual import PerceptualLoss, evaluating, objective
 from zoo.nn.transformer import instance_norm
 from zoo.styles import TEXTURE, find_styles, load_style, one_of, read_metadata, split_styles, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.training.perceptual import PerceptualLoss, evaluating, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state
 

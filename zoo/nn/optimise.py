@@ -12,13 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, NumericalError
-from zoo.stylizer import Call
+
+if TYPE_CHECKING:
+    from zoo.stylizer import Call
 
 PIXEL_SCALE = 255.0
 

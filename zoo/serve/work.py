@@ -30,7 +30,8 @@ from zoo import device as devices
 from zoo.bench import memory
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError, UnsupportedError, ZooError
 from zoo.images import Image
-from zoo.registry import Registry, import_object, load, load_registry
+from zoo.loading import load
+from zoo.registry import Registry, import_object, load_registry
 from zoo.serve.limits import Limits
 from zoo.stylizer import Context, Progress, Stylizer, Traits
 
