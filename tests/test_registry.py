@@ -457,7 +457,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any
     """``zoo.load`` with a registry of one plugin."""
     monkeypatch.syspath_prepend(str(PLUGINS / "good"))
     registry = build_registry(_file(tmp_path, _registry()), [_point("drift", "zoo_tint.drift:Drift")])
-    monkeypatch.setattr("zoo.registry.load_registry", lambda: registry)
+    monkeypatch.setattr("zoo.loading.load_registry", lambda: registry)
     return zoo.load
 
 

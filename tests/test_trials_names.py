@@ -66,8 +66,8 @@ def model() -> Stylizer:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Stylizer) -> Path:
     """A current folder of its own with a style image; AdaIN is loaded once for all."""
     monkeypatch.chdir(tmp_path)
-    load = zoo.registry.load
-    monkeypatch.setattr("zoo.registry.load", lambda name, **rest: model if name == "adain" else load(name, **rest))
+    load = zoo.load
+    monkeypatch.setattr("zoo.loading.load", lambda name, **rest: model if name == "adain" else load(name, **rest))
     picture(STYLE, seed=1)
     return tmp_path
 

@@ -2,8 +2,9 @@
 
 ``load_registry()`` gives the whole; ``registry.resolve("gatys.paper")`` gives what is needed to build one method;
 ``zoo.load`` (zoo/loading.py) builds it. An unknown key, a duplicate name or a missing file is a :class:`RegistryError`
-that names the place. Plugins are classes announced under the entry point group ``zoo.methods``; a class attribute ``ENTRY`` (a
-literal dictionary with the keys of :class:`MethodEntry`) describes them and is read from the file's syntax tree.
+that names the place. Plugins are classes announced under the entry point group ``zoo.methods``; a class attribute
+``ENTRY`` (a literal dictionary with the keys of :class:`MethodEntry`) describes them and is read from the file's syntax
+tree.
 """
 
 from __future__ import annotations
