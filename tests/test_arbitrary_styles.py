@@ -15,7 +15,8 @@ from torch import Tensor
 import zoo
 from zoo import images
 from zoo.cli.common import Reporter, StopRequest
-from zoo.cli.stylize import _Job, _Session
+from zoo.cli.jobs import Job
+from zoo.cli.stylize import _Session
 from zoo.color import luminance
 from zoo.encoders import load_encoder
 from zoo.images import Image
@@ -163,7 +164,7 @@ def test_codes_of_contents_gone_by_are_dropped(keep: str, widths: tuple[int, ...
     for number, width in enumerate(widths):
         photo = _picture(width)
         for style in pictures:
-            session.run(photo, _Job(f"{number}.png", (style,), "out.png", ""), None, Reporter(None, StopRequest()))
+            session.run(photo, Job(f"{number}.png", (style,), "out.png", ""), None, Reporter(None, StopRequest()))
             most = max(most, encoder.held)
     assert (len(encoder.codes), most) == (encoded, held)
 

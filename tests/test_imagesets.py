@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,17 @@ def test_offline_contacts_nobody(server, tiny, monkeypatch, tmp_path):
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_links_and_two_that_fetch_at_once(tiny, tmp_path):
+    write_files(tmp_path / "elsewhere")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "mine")
+    with ThreadPoolExecutor(2) as pool:
+        fetched = list(pool.map(lambda _: fetch_set(tiny, tmp_path / "mine"), range(2)))
+    assert sorted(fetched) == [0, 3]
+    assert {state(tiny, image) for image in tiny.images} == {"whole"}
 
 
 def test_a_folder_may_keep_the_images_anywhere(tiny, tmp_path):

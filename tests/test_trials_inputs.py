@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from zoo import images, registry
-from zoo.cli.stylize import _check_targets, _plan
+from zoo.cli.jobs import check_targets, plan
 from zoo.errors import ImageError
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
@@ -185,8 +185,8 @@ def test_pictures_of_one_name_are_told_apart(here: Path) -> None:
 def test_thousands_of_pictures_are_planned_in_a_second(tmp_path: Path) -> None:
     contents = [f"{tmp_path}/photos/frame{index}.png" for index in range(10_000)]
     began = time.process_time()
-    jobs = _plan(contents, ["s.png"], "gatys", str(tmp_path / "out"), joined=False, folders=True)
-    _check_targets(jobs, None, 0)
+    jobs = plan(contents, ["s.png"], "gatys", str(tmp_path / "out"), joined=False, folders=True)
+    check_targets(jobs, None, 0)
     assert time.process_time() - began < 1
     assert jobs[-1].output == str(tmp_path / "out" / "frame9999__s__gatys.png")
 

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.download import download, file_sha256, home, make_folder, offline
-from zoo.errors import DataError, RegistryError, UnknownNameError
+from zoo.errors import DataError, RegistryError, UnknownNameError, reason
 from zoo.registry import PACKAGE, explain, read_yaml
 
 Role = Literal["contents", "styles"]
@@ -221,16 +221,31 @@ def _find(manifest: Manifest, wanted: list[SetImage], source: Path) -> list[tupl
         raise DataError(f"{source} is not a folder: name the one that holds the images of {manifest.name}.")
     sizes = {image.bytes for image in wanted}
     by_hash: dict[str, Path] = {}
-    for path in sorted(source.rglob("*")):
+    for path in sorted(_files(source)):
         # Only a file of the right length can be one of the images, so no other is read.
-        if path.is_file() and path.stat().st_size in sizes:
-            by_hash.setdefault(file_sha256(path), path)
+        try:
+            if path.is_file() and path.stat().st_size in sizes:
+                by_hash.setdefault(file_sha256(path), path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({reason(error)}): check its permissions.") from error
     lacking = [image for image in wanted if image.sha256 not in by_hash]
     if lacking:
         other = [image.file for image in lacking if (source / image.file).is_file()]
         why = f"{other[0]} there is another picture" if other else f"such as {lacking[0].file}"
         raise DataError(f"{source} lacks {len(lacking)} of the images of {manifest.name}: {why}.")
     return [(image, by_hash[image.sha256]) for image in wanted]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, those behind links too; no folder is entered twice, so that links in a circle end."""
+    entered: set[str] = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            inner.clear()
+            continue
+        entered.add(real)
+        yield from (Path(place, name) for name in names)
 
 
 def _copy(source: Path, target: Path) -> None:

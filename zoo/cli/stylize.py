@@ -6,12 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
-import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +30,7 @@ from zoo.cli.common import (
     real,
     whole,
 )
+from zoo.cli.jobs import Film, Job, check_targets, plan
 from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, ImageError, InputError, reason
@@ -132,12 +129,12 @@ def stylize(
     blend = parse_weights(weights, len(styles))
     _check_inputs(contents, styles, mask or [], blend)
     folders = any(Path(source).is_dir() for source in [*given, *wanted] if source not in names)
-    jobs = _plan(contents, styles, method, output, joined=bool(blend or mask), folders=folders)
+    jobs = plan(contents, styles, method, output, joined=bool(blend or mask), folders=folders)
     if output == "-" and (as_json or len(jobs) > 1):
         raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
     if output == "-":
         binary_output()
-    _check_targets(jobs, losses, save_every)
+    check_targets(jobs, losses, save_every)
 
     batch = Batch(len(jobs), method, len(jobs[0].styles), sheet, losses)
     inputs = _Inputs(content_size, style_size, max_pixels, mask or [])
@@ -169,12 +166,12 @@ def stylize(
 
 
 def _make(
-    jobs: list[_Job],
+    jobs: list[Job],
     batch: Batch,
     inputs: _Inputs,
     session: _Session,
     backend: str,
-    report: Callable[[_Film], Reporter],
+    report: Callable[[Film], Reporter],
 ) -> None:
     """Make the pictures of one content; what is wrong with it, or with it and one of the styles, is named."""
     from zoo import memory
@@ -187,17 +184,17 @@ def _make(
         return
     photo, masks = read
     for job in jobs:
-        film, result, started = _Film(job.frames), None, time.perf_counter()
-        reporter = report(film)
-        reporter.begin(job.label)
-        with batch.sparing(job.label):
-            result = session.run(photo, job, masks, reporter)
-        if result is not None:
-            seconds = time.perf_counter() - started
-            _write(job, result.image, photo)
-            if reporter.save_every and not film.begun and film.folder.is_dir():
-                film.clear()  # fewer steps than one frame takes
-            batch.add(_summary(job, session, result, seconds, backend), result, [photo.pixels, *session.pictures(job)])
+        with contextlib.closing(Film(job.frames)) as film:
+            reporter, result, started = report(film), None, time.perf_counter()
+            reporter.begin(job.label)
+            with batch.sparing(job.label):
+                result = session.run(photo, job, masks, reporter)
+            if result is not None:
+                summary = _summary(job, session, result, time.perf_counter() - started, backend)
+                _write(job, result.image, photo)
+                if reporter.save_every and not film.begun and film.folder.is_dir():
+                    film.clear()  # fewer steps than one frame takes
+                batch.add(summary, result, [photo.pixels, *session.pictures(job)])
         if reporter.stop.asked:
             return
 
@@ -214,7 +211,7 @@ class _Inputs:
         self.masks = [(source, images.selection(read_image(source, "0", max_pixels), source)) for source in masks]
         self._last: tuple[str, Image] | None = None
 
-    def content(self, job: _Job) -> tuple[Image, Tensor | None]:
+    def content(self, job: Job) -> tuple[Image, Tensor | None]:
         """The content of a job, and the masks at its size; ImageError where the job's file could not hold it."""
         import torch
 
@@ -239,90 +236,6 @@ class _Inputs:
         return found
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One picture to make: its content, the styles that go into it, and where it is written."""
-
-    content: str
-    styles: tuple[str, ...]
-    output: str
-    label: str
-
-    @property
-    def frames(self) -> Path:
-        """Where the film of the optimisation goes: ``OUT_frames`` beside the output."""
-        target = Path(self.output if self.output != "-" else "stylized.png")
-        return target.with_name(f"{target.stem}_frames")
-
-
-class _Film:
-    """Saves the frames of one run, ``OUT_frames/00050.png``, in place of those of an earlier one, which may be more."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.begun = folder, False
-
-    def __call__(self, step: int, image: Tensor) -> None:
-        """Save a frame."""
-        from zoo import images
-
-        if not self.begun:
-            self.clear()
-            self.begun = True
-        images.write(self.folder / f"{step:05d}.png", image)
-
-    def clear(self) -> None:
-        """Make the folder, and remove frames from it; ImageError where that cannot be done."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-            for old in self.folder.iterdir():
-                if re.fullmatch(r"[0-9]{5,}\.png", old.name):
-                    old.unlink()
-        except OSError as error:
-            raise ImageError(f"The frames of --save-every cannot go into {self.folder}: {reason(error)}.") from error
-
-
-def _names(sources: Iterable[str]) -> dict[str, str]:
-    """What each source is called in the names of results: its stem, or as much more as tells it from the others."""
-    sources = list(dict.fromkeys(sources))
-    paths = [Path("stdin" if source == "-" else source.removeprefix("builtin:")) for source in sources]
-    names = [path.stem for path in paths]
-    for longer in (lambda path: path.name, lambda path: f"{path.absolute().parent.name}_{path.name}"):
-        taken = Counter(names)
-        if len(taken) == len(names):
-            break
-        names = [longer(path) if taken[name] > 1 else name for path, name in zip(paths, names, strict=True)]
-    return dict(zip(sources, names, strict=True))
-
-
-def _plan(
-    contents: list[str], styles: list[str], method: str, output: str | None, *, joined: bool, folders: bool
-) -> list[_Job]:
-    """Every content with every style, or with all styles together where they are mixed.
-
-    One picture goes into a file, several, and what comes of ``folders``, into a folder, however many they are today.
-    """
-    from zoo.images import WRITE_FORMATS
-
-    of_content, of_style = _names(contents), _names(styles)
-    groups = [tuple(styles)] if joined else [(s,) for s in styles]
-    pairs = [(c, group) for c in contents for group in groups]
-    labels = [f"{of_content[c]}__{'+'.join(of_style[s] for s in group)}__{method}" for c, group in pairs]
-    clash = [label for label, count in Counter(labels).items() if count > 1]
-    if clash:
-        raise InputError(f"Several pictures would be called {min(clash)}.png: rename the files.")
-    target = Path(output or "stylized")
-    a_folder = output is not None and (output.endswith("/") or target.is_dir())
-    a_file = not a_folder and target.suffix.lower() in WRITE_FORMATS
-    if output == "-" or (len(pairs) == 1 and not a_folder and (a_file or not folders)):
-        single = output or "stylized.png"
-        return [_Job(c, group, single, label) for (c, group), label in zip(pairs, labels, strict=True)]
-    if a_file:
-        raise InputError(f"{len(pairs)} pictures cannot go into the one file {target}: give -o a folder.")
-    return [
-        _Job(c, group, str(target / f"{label}.png"), label) for (c, group), label in zip(pairs, labels, strict=True)
-    ]
-
-
 def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blend: list[float] | None) -> None:
     """Refuse what does not go together."""
     if [*contents, *styles, *masks].count("-") > 1:
@@ -336,33 +249,6 @@ def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blen
         raise InputError(
             f"Give one --mask per style, not {counted(len(masks), 'mask')} for {counted(len(styles), 'style')}."
         )
-
-
-def _check_targets(jobs: list[_Job], losses: str | None, save_every: int) -> None:
-    """Refuse before the work begins what could not be written after it.
-
-    All pictures of a call lie in one folder, so that one of them, the longest name and whatever has the name of a
-    folder stand for the thousands that there may be.
-    """
-    from zoo import images
-
-    targets = [Path(job.output) for job in jobs if job.output != "-"]
-    if targets:
-        folder, taken = targets[0].parent, set[str]()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise InputError(f"The folder {folder} cannot be made: {reason(error)}.") from None
-        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
-            taken = {entry.name for entry in entries if entry.is_dir()}
-        longest = max(targets, key=lambda target: len(os.fsencode(target.name)))
-        for target in {targets[0], longest, *(target for target in targets if target.name in taken)}:
-            images.check_writable(target)
-    for frames in {job.frames for job in jobs} if save_every else ():
-        if frames.exists() and not frames.is_dir():
-            raise InputError(f"{frames} is a file, and the frames of --save-every go into a folder of that name.")
-    if losses and not Path(losses).resolve().parent.is_dir():
-        raise InputError(f"The folder of {losses} does not exist.")
 
 
 def _for_onnxruntime(device: str, precision: str) -> tuple[str, str]:
@@ -409,12 +295,12 @@ class _Session:
         # By what a code depends on besides the style, the content's size and colours; the last one used comes last.
         self.codes: dict[tuple[tuple[int, int], str], dict[str, StyleCode]] = {}
 
-    def pictures(self, job: _Job) -> list[Tensor | None]:
+    def pictures(self, job: Job) -> list[Tensor | None]:
         """The style images of a job, as far as there are any."""
         found = [self.images[source] for source in job.styles]
         return [None if image is None else image.pixels for image in found]
 
-    def _code(self, source: str, photo: Image, job: _Job) -> StyleCode:
+    def _code(self, source: str, photo: Image, job: Job) -> StyleCode:
         from zoo import color
 
         size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
@@ -429,7 +315,7 @@ class _Session:
             codes[source] = self.stylizer.encode_style(style, size)
         return codes[source]
 
-    def run(self, photo: Image, job: _Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
+    def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
         from zoo import color
         from zoo.stylizer import Context, Mix
@@ -453,7 +339,7 @@ class _Session:
         return dataclasses.replace(result, image=kept)
 
 
-def _write(job: _Job, image: Tensor, photo: Image) -> None:
+def _write(job: Job, image: Tensor, photo: Image) -> None:
     from zoo import images
 
     if job.output != "-":
@@ -469,7 +355,7 @@ def _write(job: _Job, image: Tensor, photo: Image) -> None:
         raise ImageError(f"Standard output cannot be written ({reason(error)}): give -o a file.") from error
 
 
-def _summary(job: _Job, session: _Session, result: Stylized, seconds: float, backend: str) -> dict[str, Any]:
+def _summary(job: Job, session: _Session, result: Stylized, seconds: float, backend: str) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
     return {
         "output": job.output,

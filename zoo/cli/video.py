@@ -59,6 +59,7 @@ def video(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
 ) -> None:
     """Stylize a film with its frames kept together. Ctrl-C leaves a film that plays to where it came."""
+    from zoo import memory
     from zoo.controls import Color
     from zoo.controls.video import Video
     from zoo.loading import load
@@ -78,6 +79,7 @@ def video(
     model = model or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
     if preserve_color != "none":
         model = Color(model, preserve_color)  # type: ignore[arg-type]  # it checks
+    memory.require(model, *clip.size)
     stream = Video(model, keep, blend=blend, estimator=motion)  # type: ignore[arg-type]  # it checks
     made_by = {
         "method": method, "style": sources[0], "content": content, "keep": keep, "blend": blend, "motion": motion,
