@@ -267,7 +267,7 @@ def test_nothing_is_taken_from_a_folder_that_lacks_an_image(tiny, tmp_path):
 def test_a_place_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
     write_files(tmp_path / "mine")
     (tmp_path / "home").write_text("a file where the folder should be")
-    with pytest.raises(DataError, match="cannot be kept in"):
+    with pytest.raises(DataError, match="set ZOO_HOME to one that can"):
         fetch_set(tiny, tmp_path / "mine")
 
 
