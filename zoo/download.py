@@ -24,6 +24,7 @@ from zoo.errors import DownloadRequiredError, ZooError
 
 Progress = Callable[[int, int], None]
 
+_NAME = "style-transfer-zoo"
 _CHUNK = 1 << 18
 _ATTEMPTS = 4  # of which each must bring something, or it is the last
 _TIMEOUT = 30.0  # seconds without a byte
@@ -31,7 +32,10 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 def home() -> Path:
     """Folder for what the zoo keeps on this machine: ``ZOO_HOME``, else the user's cache folder."""
-    return Path(os.path.expanduser(os.environ.get("ZOO_HOME") or platformdirs.user_cache_dir("style-transfer-zoo")))
+    try:
+        return Path(os.path.expanduser(os.environ.get("ZOO_HOME") or platformdirs.user_cache_dir(_NAME)))
+    except RuntimeError:  # a user without a home folder: nothing is kept, and make_folder says so
+        return Path("~", ".cache", _NAME)
 
 
 def torch_home() -> Path:

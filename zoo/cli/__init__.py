@@ -104,6 +104,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # every layer, and page by page that costs as much as a sixth of a forward pass. Read at torch's first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     streams.prepare()
+    try:
+        os.getcwd()
+    except OSError:  # removed meanwhile: paths lead nowhere, and torch cannot be loaded
+        streams.complain("The current folder is no longer there: change to another.")
+        raise SystemExit(2) from None
     # Not list(): importing zoo.cli.list has bound that name to the module here.
     arguments = _repeat_lists([_expand_home(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:

@@ -23,7 +23,7 @@ from zoo.words import visible
 
 # A pipe has no width of its own; 80 columns would break names in two. A terminal may be told a smaller one (COLUMNS).
 PIPE_WIDTH = 140
-_NARROWEST = 60
+_NARROWEST = 80
 _ERRORS = "zoo.plain"
 _PLAIN = dict(zip("↑↓→←–—−×±…·≥≤≈‘’“”µμßøØłŁ", "^v><---x~..><~''\"\"uusoOlL", strict=True))
 _closed: set[str] = set()
@@ -49,6 +49,9 @@ def prepare() -> None:
 
     A closed descriptor would be given to the next file that is opened, and what libraries print would go into it.
     """
+    for name in ("COLUMNS", "LINES"):  # what no terminal has breaks whoever believes it
+        if not 0 < len(os.environ.get(name, "").strip()) < 6:
+            os.environ.pop(name, None)
     for number in (0, 1, 2):
         try:
             os.fstat(number)
