@@ -139,8 +139,8 @@ def test_trained_styles_are_named_and_others_refused(workshop: Workshop):
 
 
 def test_a_mask_keeps_the_black_part_and_methods_without_masks_say_so(workshop: Workshop):
-    half = np.zeros((48, 64), np.uint8)
-    half[:, 32:] = 255
+    half = np.zeros((48, 60), np.uint8)
+    half[:, 30:] = 255
     buffer = io.BytesIO()
     Image.fromarray(half).save(buffer, "PNG")
     mask = Picture(buffer.getvalue(), "mask.png")
@@ -156,6 +156,25 @@ def test_a_mask_keeps_the_black_part_and_methods_without_masks_say_so(workshop: 
     assert (masked - kept)[..., left].abs().mean() < (whole - kept)[..., left].abs().mean() / 2
     assert (masked - whole)[..., right].abs().mean() < (whole - kept)[..., right].abs().mean() / 2
     assert "content masks" in only(workshop, "tint", mask=mask).said
+
+
+def test_a_mask_of_another_shape_is_refused_and_one_of_alpha_counts(workshop: Workshop):
+    shape = read(PHOTO.source, size="long:64").size
+
+    def png(pixels: np.ndarray) -> Picture:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return Picture(buffer.getvalue(), "mask.png")
+
+    with pytest.raises(InputError, match=r"'mask.png' is 7 x 90 pixels and the content"):
+        list(workshop.run(order("adain", mask=png(np.full((90, 7), 255, np.uint8)))))
+    half = np.zeros(shape, np.uint8)
+    half[:, 32:] = 255
+    alpha = np.dstack([np.full((*shape, 3), 255, np.uint8), half])
+    by_grey, by_alpha = (only(workshop, "adain", size=64, mask=png(pixels)).image for pixels in (half, alpha))
+    assert by_grey is not None
+    assert by_alpha is not None
+    assert torch.equal(by_grey, by_alpha)
 
 
 @pytest.mark.parametrize(

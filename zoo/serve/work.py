@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import logging
 import threading
 import time
@@ -215,7 +216,7 @@ class Workshop:
 
         ``progress`` is asked for a method's progress callback by its name. ``stopped`` ends an optimisation at its next
         step, with the picture so far, and leaves out what has not begun. Raises InputError for an order outside the
-        limits and ImageError for a picture that cannot be read, before any work.
+        limits or a mask of another shape, and ImageError for a picture that cannot be read, before any work.
         """
         self._check(order)
         size = f"long:{order.size}"
@@ -223,8 +224,9 @@ class Workshop:
         style = order.style.read(size, self.limits)
         mask = None
         if order.mask is not None:
-            height, width = content.size
-            mask = order.mask.read(f"exact:{width}x{height}", self.limits).pixels.mean(dim=1)
+            selected = images.selection(order.mask.read("0", self.limits), order.mask.name)
+            named = dataclasses.replace(content, name=order.content.name)
+            mask = images.fitted(selected, order.mask.name, named, images.SizePolicy.parse(size))
         for method in order.methods:
             if stopped():
                 yield Result(method, said="Stopped before it began.")
