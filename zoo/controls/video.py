@@ -87,7 +87,7 @@ class Video:
             trusted = flow.reliability(forward, backward)
             cut = flow.is_cut(trusted)
             if not cut:
-                carried = flow.warp(before["image"], backward).clamp(0, 1)
+                carried = flow.warp(before["image"], backward, sharp=True).clamp(0, 1)
         if carried is None or trusted is None:
             image = self.model.stylize(content, style, **options).image
             trusted = None

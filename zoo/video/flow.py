@@ -79,10 +79,11 @@ def read_flo(path: str | Path) -> Tensor:
     return torch.from_numpy(flow.copy()).permute(2, 0, 1)[None]
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
+def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
     """Return ``image`` (B, C, H, W) seen from where ``flow`` (1 or B, 2, H, W) points: result(p) = image(p + flow(p)).
 
-    Bilinear; beyond the border the nearest pixel. With the backward flow, this carries the previous frame to this one.
+    Bilinear, or bicubic where ``sharp``: a picture carried over many frames blurs with every bilinear step. Beyond the
+    border the nearest pixel. With the backward flow, this carries the previous frame to this one.
     """
     height, width = image.shape[-2:]
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -91,8 +92,11 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     x = (place[:, 0].clamp(0, width - 1) + 0.5) * (2 / width) - 1
     y = (place[:, 1].clamp(0, height - 1) + 0.5) * (2 / height) - 1
     grid = torch.stack([x, y], -1).to(image).expand(image.shape[0], -1, -1, -1)
-    # Half a pixel outside the centers of the border's pixels, zeros would enter; there are no such places now.
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    mode = "bicubic" if sharp else "bilinear"
+    # Two pixels more on every side, so that neither kernel reaches the zeros outside.
+    padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
+    scale = grid.new_tensor([width / (width + 4), height / (height + 4)])
+    return F.grid_sample(padded, grid * scale, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def reliability(forward: Tensor, backward: Tensor) -> Tensor:
