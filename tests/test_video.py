@@ -302,7 +302,7 @@ def test_the_motion_of_a_moving_picture_is_found_and_trusted() -> None:
     assert (forward[0, 0][inside[1:]].median() - 2).abs() < 0.3
     trusted = flow.reliability(forward, backward)
     assert trusted[inside].mean() > 0.9
-    assert not flow.is_cut(trusted)
+    assert not flow.is_cut(first, second, backward, trusted)
     error = (flow.warp(first, backward) - second).abs()
     assert float((error * trusted).mean()) < float((first - second).abs().mean()) / 3
 
@@ -322,9 +322,11 @@ def test_what_was_hidden_or_outside_is_not_trusted() -> None:
 
 
 def test_another_shot_is_a_cut() -> None:
-    first, second = moving(1, (64, 96))[0], torch.rand(1, 3, 64, 96)
-    trusted = flow.reliability(flow.estimate(first, second), flow.estimate(second, first))
-    assert flow.is_cut(trusted)
+    first, noise = moving(1, (64, 96))[0], torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    for second in (noise, 1 - first, torch.zeros_like(first)):
+        backward = flow.estimate(second, first)
+        trusted = flow.reliability(flow.estimate(first, second), backward)
+        assert flow.is_cut(first, second, backward, trusted)
 
 
 def test_error_on_a_stereo_pair_with_ground_truth() -> None:

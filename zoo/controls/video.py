@@ -83,9 +83,9 @@ class Video:
         carried = trusted = None
         cut = False
         if before and before["content"].shape == content.shape:
-            forward, backward = self._motion(before["content"], content)
+            forward, backward = self._motion(before["content"], content.cpu())
             trusted = flow.reliability(forward, backward)
-            cut = flow.is_cut(trusted)
+            cut = flow.is_cut(before["content"], content.cpu(), backward, trusted)
             if not cut:
                 carried = flow.warp(before["image"], backward, sharp=True).clamp(0, 1)
         if carried is None or trusted is None:
