@@ -27,8 +27,7 @@ from zoo.images import encode, read
 from zoo.loading import load
 from zoo.serve import words
 from zoo.serve.limits import Limits
-from zoo.serve.server import address_of, is_local, listen, private_folder
-from zoo.serve.visits import Visits
+from zoo.serve.server import address_of, listen, private_folder
 from zoo.serve.work import Models, Order, Picture, Result, Workshop, hand_back
 
 SIZE = 48
@@ -185,6 +184,10 @@ def test_a_mask_of_another_shape_is_refused_and_one_of_alpha_counts(workshop: Wo
         ({"size": 8}, "from 16 to 128"),
         ({"steps": 51}, "from 1 to 50"),
         ({"preserve_color": "all"}, "none, coral, luminance"),
+        ({"methods": ("tint", "stepper", "tint")}, "picked twice"),
+        ({"strength": float("nan")}, "from 0 to 1, got nan"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"seed": 2**64}, "seed must be from 0"),
     ],
 )
 def test_orders_outside_the_limits_are_refused_before_any_work(
@@ -278,108 +281,6 @@ def test_memory_has_a_reason_where_freed_memory_stays(workshop: Workshop, monkey
     assert "freed memory" in result.memory_said
 
 
-# -- visits -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def visits(tmp_path: Path) -> Visits:
-    root = tmp_path / "root"
-    root.mkdir()
-    return Visits(root, Limits(waiting=2, visitors=2, bytes=5_000_000))
-
-
-def test_an_upload_is_read_and_its_file_deleted_also_when_it_is_refused(visits: Visits):
-    file = visits.root / "abcdef" / "photo.png"
-    file.parent.mkdir()
-    file.write_bytes(png())
-    picture = visits.take(str(file))
-    assert (picture.name, picture.source) == ("photo.png", png())
-    assert not file.parent.exists()
-    file.parent.mkdir()
-    file.write_bytes(bytes(6_000_000))
-    with pytest.raises(ImageError, match=r"'photo.png' has 6.0 MB, above the limit of 5 MB"):
-        visits.take(str(file))
-    assert not file.parent.exists()
-
-
-def test_only_uploads_are_taken(visits: Visits, tmp_path: Path):
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(png())
-    link = visits.root / "link.png"
-    link.symlink_to(secret)
-    for path in (secret, visits.root / ".." / "secret.png", link, visits.root / "absent.png"):
-        with pytest.raises(ImageError, match="not among the uploads"):
-            visits.take(str(path))
-    assert secret.exists()
-
-
-def test_uploads_that_nobody_reads_are_swept(visits: Visits):
-    visits.get("a")
-    for name, age in (("old", 700), ("new", 0)):
-        (visits.root / name).mkdir()
-        (visits.root / name / "photo.png").write_bytes(png())
-        os.utime(visits.root / name, (time.time() - age,) * 2)
-    os.utime(visits.root / "visits", (0, 0))
-    visits.sweep()
-    assert sorted(entry.name for entry in visits.root.iterdir()) == ["new", "visits"]
-
-
-def test_results_last_until_the_next_order_and_the_visit(visits: Visits):
-    visit = visits.get("a")
-    assert stat.S_IMODE(visit.folder.stat().st_mode) == 0o700
-    image = torch.rand(1, 3, 8, 8)
-    first = visit.keep_result(visit.begin_results(), Result("adain", image, style="a/b.jpg"), "my photo.png")
-    assert first.name == "my_photo__b__adain.png"
-    assert torch.equal(read(first).pixels, read(encode(image)).pixels)
-    folder = visit.begin_results()
-    assert not first.exists()
-    second = visit.keep_result(folder, Result("wct", image), "photo")
-    visits.drop("a")
-    assert not second.exists()
-    assert visit.stop.is_set()
-
-
-def test_a_preview_replaces_the_last_one_under_a_new_name(visits: Visits, workshop: Workshop):
-    visit = visits.get("a")
-    first, second = (visit.keep_preview("content", workshop.preview(p, 16)) for p in (PHOTO, PAINTING))
-    visit.keep_preview("style", workshop.preview(PAINTING, 16))
-    assert first != second
-    assert not first.exists()
-    assert second.exists()
-
-
-def test_the_longest_idle_visit_makes_room_but_never_one_in_the_line(visits: Visits):
-    first, second = visits.get("a"), visits.get("b")
-    visits.enqueue("a")
-    visits.get("c")
-    assert first.folder.exists()
-    assert not second.folder.exists()
-
-
-def test_the_line_has_an_end_and_one_place_for_each(visits: Visits):
-    assert visits.enqueue("a") == 0
-    assert visits.enqueue("b") == 1
-    with pytest.raises(InputError, match="still in work"):
-        visits.enqueue("b")
-    with pytest.raises(InputError, match="2 orders are in work or waiting"):
-        visits.enqueue("c")
-    visits.done("a")
-    assert not visits.waits("a")
-    visits.get("a").stop.set()
-    assert visits.enqueue("a") == 1
-    assert not visits.get("a").stop.is_set()
-    visits.drop("b")
-    assert visits.enqueue("c") == 1
-
-
-def test_closing_stops_all_and_leaves_nothing(visits: Visits):
-    visit = visits.get("a")
-    visits.stop_all()
-    assert visit.stop.is_set()
-    visits.close()
-    assert not visits.root.exists()
-
-
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
@@ -407,17 +308,6 @@ def test_captions_and_tables_tell_time_memory_and_reasons():
 
 
 # -- the server -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [
-        *((host, True) for host in ("127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]")),
-        *((host, False) for host in ("0.0.0.0", "192.168.1.2", "example.org", "::")),
-    ],
-)
-def test_what_counts_as_this_machine_alone(host: str, local: bool):
-    assert is_local(host) == local
 
 
 def test_a_free_port_is_found_and_one_in_use_is_told():
@@ -480,21 +370,3 @@ def test_the_command_warns_of_addresses_that_others_reach(
     assert given[0]["limits"] == Limits(bytes=2_500_000, waiting=3)
     assert (given[0]["host"], given[0]["open_browser"]) == ("127.0.0.1", False)
     assert given[1]["open_browser"] is True
-
-
-def test_the_line_holds_under_many_hands(visits: Visits):
-    admitted: list[str] = []
-
-    def come(key: str) -> None:
-        try:
-            visits.enqueue(key)
-        except InputError:
-            return
-        admitted.append(key)
-
-    threads = [threading.Thread(target=come, args=(str(number),)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(admitted) == 2

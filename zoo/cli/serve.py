@@ -12,6 +12,10 @@ from zoo.cli.common import COUNT, PIXELS, PORT, console, real, split_list, whole
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", **PORT)] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="Another name visitors reach it by, such as a proxy's. Repeatable."),
+    ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the browser.")] = False,
     methods: Annotated[
         str, typer.Option(help="Methods to offer: names, comma-separated, or wildcards, as 'zoo bench' takes them.")
@@ -22,7 +26,8 @@ def serve(
     max_steps: Annotated[int, typer.Option(help="Most steps of an optimisation.", **COUNT)] = 1000,
     queue: Annotated[
         int, typer.Option(help="Orders in work and waiting; one is worked on at a time.", **whole(1, 10_000))
-    ] = 4,
+    ] = 64,
+    pages: Annotated[int, typer.Option(help="Pages open at once.", **whole(1, 10_000))] = 64,
     keep_models: Annotated[int, typer.Option(help="Methods held in memory.", **whole(1, 1000))] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -33,8 +38,8 @@ def serve(
     Uploads and results are deleted when they are replaced, when the page is closed, and at the end; nothing is sent
     anywhere. Needs the extra serve.
     """
+    from zoo.addresses import is_local
     from zoo.serve.limits import Limits
-    from zoo.serve.server import is_local
     from zoo.serve.server import serve as run
 
     limits = Limits(
@@ -43,6 +48,7 @@ def serve(
         bytes=int(max_megabytes * 1e6),
         steps=max_steps,
         waiting=queue,
+        visitors=pages,
         models=keep_models,
     )
 
@@ -60,6 +66,7 @@ def serve(
         methods=tuple(split_list(methods)),
         device=device,
         precision=precision,
+        names=allow_host or (),
         open_browser=not no_open,
         ready=ready,
     )

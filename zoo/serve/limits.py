@@ -14,18 +14,20 @@ class Limits:
     side:     longest side of a result, in pixels
     pixels:   most pixels of a file, told by its header before it is decoded
     bytes:    size of a file
+    held:     size of all uploads that are kept, in bytes
     steps:    most steps of an optimisation
     waiting:  orders in work and waiting
-    visitors: pages whose pictures are kept; the one that was idle longest is forgotten first
+    visitors: pages open at once
     models:   methods held in memory; the one used longest ago goes first
     """
 
     side: int = 1024
     pixels: int = 25_000_000
     bytes: int = 20_000_000
+    held: int = 500_000_000
     steps: int = 1000
-    waiting: int = 4
-    visitors: int = 16
+    waiting: int = 64
+    visitors: int = 64
     models: int = 4
 
     def __post_init__(self) -> None:

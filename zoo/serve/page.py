@@ -1,14 +1,15 @@
 """The page: widgets, and what happens when they are used. All work is done in :mod:`zoo.serve.work`.
 
-A click first takes a place in the line (``enqueue``, answered at once) and then waits for the one worker (``work``).
-Mistakes come back as sentences in the page; nothing here raises for them, so the browser logs no errors.
+Gradio draws the widgets; the functions behind them are called by :mod:`zoo.serve.application` with what the browser
+sent, as it came, so every value is checked here (:mod:`zoo.serve.values`). A click on *Stylise* puts an order into the
+line, and a clock in the page then asks how it goes. Mistakes come back as sentences in the page; nothing here raises
+for them, so the browser logs no errors.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -17,13 +18,15 @@ from gradio import themes
 from zoo import images
 from zoo.errors import ImageError, ZooError
 from zoo.serve import words
+from zoo.serve.values import SKIP, file, number, text, texts, token_of, update, whole
 from zoo.serve.visits import Visit, Visits
-from zoo.serve.work import PRESERVE_COLOR, Choice, Order, Picture, Result, Workshop
+from zoo.serve.work import PRESERVE_COLOR, Choice, Order, Picture, Workshop
 
 UPLOAD = "upload:"
 ROLES = ("content", "style")
 DEFAULTS = {"content": "astronaut", "style": "swirls"}
 DEFAULT_METHODS = ("adain",)
+_INTERVAL_SECONDS = 0.5
 
 CSS = """
 #results .grid-wrap {max-height: none; min-height: 0}
@@ -42,25 +45,6 @@ FONTS = ("system-ui", "sans-serif")
 MONOSPACE = ("ui-monospace", "monospace")
 
 
-def drop_zone(label: str, name: str) -> gr.File:
-    """A file input that takes what was uploaded here and nothing else: never an address for the server to fetch."""
-    zone = gr.File(label=label, height=150, elem_id=name)
-    cache = Path(zone.GRADIO_CACHE).resolve()
-
-    async def uploaded(url_or_file_path: str | Path | None) -> str | None:
-        if url_or_file_path is None:
-            return None
-        path = Path(url_or_file_path).resolve()
-        if not path.is_relative_to(cache) or not path.is_file():
-            message = "The file was not uploaded here."
-            raise gr.Error(message)
-        return str(path)
-
-    # On the instance, because Gradio writes a stub file beside the source of a subclass.
-    zone.async_move_resource_to_block_cache = uploaded
-    return zone
-
-
 def theme() -> themes.Base:
     """Gradio's default colours with the system's fonts."""
     return themes.Default(font=FONTS, font_mono=MONOSPACE)
@@ -72,94 +56,97 @@ class Page:
     def __init__(self, workshop: Workshop, visits: Visits) -> None:
         self.workshop, self.visits, self.limits = workshop, visits, workshop.limits
 
-    def picture(self, visit: Visit, role: str, chosen: str | None) -> Picture:
+    def picture(self, visit: Visit, role: str, chosen: object) -> Picture:
         """The picture that a role's list shows as chosen; ImageError where the upload is gone."""
-        if chosen and chosen.startswith(UPLOAD):
+        name = text(chosen, role.capitalize()) or DEFAULTS[role]
+        if name.startswith(UPLOAD):
             if role not in visit.uploads:
                 raise ImageError(f"The {role} that was dropped here is no longer kept: drop it again.")
             return visit.uploads[role]
-        return Picture.builtin(chosen or DEFAULTS[role])
+        return Picture.builtin(images.builtin(name).name)
 
-    def show(self, key: str, role: str, chosen: str | None) -> tuple[str | None, str]:
+    def show(self, key: str, role: str, chosen: object) -> tuple[Any, str]:
         """Preview and message for a choice from the list."""
-        visit = self.visits.get(key)
         try:
-            preview = self.workshop.preview(self.picture(visit, role, chosen))
-            return str(visit.keep_preview(role, preview)), ""
+            visit = self.visits.get(key)
+            return file(visit.keep_preview(role, self.workshop.preview(self.picture(visit, role, chosen)))), ""
         except ZooError as error:
             return None, words.fault(str(error))
 
-    def accept(self, key: str, role: str, path: str) -> tuple[str | None, str]:
-        """Take an uploaded file as this role's picture: preview, or None and the sentence that says why not."""
-        visit = self.visits.get(key)
+    def accept(self, key: str, role: str, dropped: object) -> tuple[str, Any, str]:
+        """Take an uploaded file as this role's picture: name and preview, or empty and the sentence that says why not;
+        all empty where none was dropped."""
+        if dropped is None:
+            return "", None, ""
         try:
-            picture = self.visits.take(path)
+            visit = self.visits.get(key)
+            picture = self.visits.take(token_of(dropped))
             preview = self.workshop.preview(picture)
-            shown = str(visit.keep_preview(role, preview))
+            shown = file(visit.keep_preview(role, preview))
         except ZooError as error:
-            return None, words.fault(str(error))
+            return "", None, words.fault(str(error))
         visit.uploads[role] = picture
         height, width = preview.source_size
-        return shown, words.note(f"{picture.name}: {width} x {height} pixels.")
+        return picture.name, shown, words.note(f"{picture.name}: {width} x {height} pixels.")
 
-    def trained(self, picked: list[str] | None, style: str | None, before: str | None) -> tuple[list[str], str | None]:
+    def trained(self, picked: object, style: object, before: object) -> tuple[list[str], str | None]:
         """Trained styles of the picked methods, and which is chosen: as before, or as the style image, or the first."""
-        names = self.workshop.trained_styles(tuple(picked or ()))
+        names = self.workshop.trained_styles(tuple(texts(picked, "Methods")))
         chosen = next((name for name in (before, style) if name in names), names[0] if names else None)
-        return names, chosen
+        return names, chosen  # pyright: ignore[reportReturnType]
 
-    def order(self, key: str, given: Mapping[str, Any]) -> Order:
-        """The widgets' values as an order."""
+    def order(self, key: str, given: Mapping[str, Any]) -> int:
+        """Put the widgets' values into the line as an order, and say how many are before it. Raises InputError,
+        ImageError and UnknownNameError for what cannot be done."""
         visit = self.visits.get(key)
-        steps = int(given["steps"] or 0)
-        return Order(
+        order = Order(
             self.picture(visit, "content", given["content"]),
             self.picture(visit, "style", given["style"]),
-            tuple(given["methods"] or ()),
-            size=int(given["size"]),
-            strength=float(given["strength"]),
-            seed=int(given["seed"] or 0),
-            steps=steps or None,
-            preserve_color=given["preserve_color"],
-            trained_style=given["trained"] or None,
+            tuple(texts(given["methods"], "Methods")),
+            size=whole(given["size"], "Size"),
+            strength=number(given["strength"], "Strength"),
+            seed=whole(given["seed"], "Seed"),
+            steps=whole(given["steps"], "Steps") or None,
+            preserve_color=text(given["preserve_color"], "Preserve colour"),
+            trained_style=text(given["trained"], "Trained style") or None,
             mask=visit.uploads.get("mask"),
         )
+        self.workshop.check(order)
+        return self.visits.order(key, order)
 
-    def work(self, key: str, given: Mapping[str, Any], progress: Any) -> Iterator[tuple[list[Any], str, str]]:
-        """Carry out the order at the head of the line: pictures with captions, table and message, method by method."""
-        if not self.visits.waits(key):
-            return
-        visit = self.visits.get(key)
-        gallery: list[tuple[str, str]] = []
-        results: list[Result] = []
-        try:
-            if visit.stop.is_set():
-                yield [], "", words.note("Stopped before it began.")
-                return
-            order = self.order(key, given)
-            folder = visit.begin_results()
+    def busy(self, key: str) -> bool:
+        """Whether this page's order is in work or waiting."""
+        job = self.visits.get(key).job
+        return job is not None and not job.done
 
-            def report(method: str) -> Any:
-                progress(0, desc=method)
+    def look(self, key: str) -> tuple[Any, Any, str, bool]:
+        """How this page's order goes: pictures and table where there are new ones, the message, and whether it is
+        done."""
+        job = self.visits.get(key).job
+        if job is None:
+            return SKIP, SKIP, words.fault("This page was away too long, and its order was dropped: begin again."), True
+        visit, done, results = self.visits.get(key), job.done, list(job.results)
+        if done and job.fault:
+            said = words.note(job.fault) if job.stop.is_set() else words.fault(job.fault)
+        elif done:
+            said = words.done(results)
+        elif before := self.visits.line.before(job):
+            said = words.note(f"{before} {'order is' if before == 1 else 'orders are'} before yours.")
+        else:
+            said = words.working(*job.progress)
+        if len(results) == visit.told and not done:
+            return SKIP, SKIP, said, False
+        visit.told = len(results)
+        pictures = [{"image": file(address), "caption": caption} for address, caption in job.pictures]
+        return pictures, words.table(results), said, done
 
-                def tell(step: int, total: int, losses: Mapping[str, float], image: Any, /) -> None:
-                    progress((step, total), desc=method, unit="steps")
-
-                return tell
-
-            yield [], "", words.note("Working ...")
-            for result in self.workshop.run(order, report, visit.stop.is_set):
-                results.append(result)
-                if result.image is not None:
-                    path = visit.keep_result(folder, result, order.content.name)
-                    gallery.append((str(path), words.caption(result)))
-                last = len(results) == len(order.methods)
-                said = words.done(results) if last else f"{len(results)} of {len(order.methods)} methods done ..."
-                yield list(gallery), words.table(results), words.note(said)
-        except ZooError as error:
-            yield gallery, words.table(results), words.fault(str(error))
-        finally:
-            self.visits.done(key)
+    def stop(self, key: str) -> str:
+        """Ask this page's order to stop."""
+        job = self.visits.get(key).job
+        if job is None or job.done:
+            return words.note("Nothing is in work.")
+        self.visits.line.stop(job)
+        return words.note("Asked to stop at the next step.")
 
 
 def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
@@ -192,7 +179,11 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
                     list(PRESERVE_COLOR), value="none", label="Preserve colour", info="keep those of the content"
                 )
                 with gr.Accordion("Mask, steps, seed", open=False):
-                    mask = drop_zone(f"Mask: white takes the style ({_names(choices, 'masks')})", "mask-drop")
+                    mask = gr.File(
+                        label=f"Mask: white takes the style ({_names(choices, 'masks')})",
+                        height=150,
+                        elem_id="mask-drop",
+                    )
                     mask_preview = gr.Image(
                         label="Mask", height=140, interactive=False, visible=False, buttons=[], elem_id="mask-preview"
                     )
@@ -227,26 +218,22 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
         with gr.Accordion("What the pictures are", open=False):
             gr.HTML(_sources())
         content_list, style_list = lists
+        # Looks how the order goes, while there is one.
+        clock = gr.Timer(_INTERVAL_SECONDS, active=False)
 
-        # Answered at once, beside the worker; nothing is offered to programs as an interface.
+        # Answered at once; nothing is offered to programs as an interface.
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-        def key_of(request: gr.Request) -> str:
-            return request.session_hash or "none"
-
         def wire(role: str, shown: gr.Dropdown, drop: gr.File, preview: gr.Image) -> None:
-            def choose(chosen: str | None, request: gr.Request) -> tuple[str | None, str]:
+            def choose(chosen: Any, request: gr.Request) -> tuple[Any, str]:
                 return page.show(key_of(request), role, chosen)
 
-            def accept(path: str | None, request: gr.Request) -> tuple[Any, Any, Any, str]:
-                if path is None:
-                    return gr.skip(), None, gr.skip(), ""
-                image, said = page.accept(key_of(request), role, path)
-                if image is None:
-                    return gr.skip(), None, gr.skip(), said
-                name = page.visits.get(key_of(request)).uploads[role].name
+            def accept(dropped: Any, request: gr.Request) -> tuple[Any, Any, Any, str]:
+                name, image, said = page.accept(key_of(request), role, dropped)
+                if not name:
+                    return SKIP, None, SKIP, said
                 listed = [*_builtin(role), (f"your own: {name}", UPLOAD + name)]
-                return gr.update(choices=listed, value=UPLOAD + name), None, image, said
+                return update(choices=listed, value=UPLOAD + name), None, image, said
 
             shown.input(choose, [shown], [preview, message], **quick)
             drop.upload(accept, [drop], [shown, drop, preview, message], **quick)
@@ -254,27 +241,26 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
         for wiring in zip(ROLES, lists, drops, previews, strict=True):
             wire(*wiring)
 
-        def begin(request: gr.Request) -> list[str | None]:
-            return [page.show(key_of(request), role, DEFAULTS[role])[0] for role in ROLES]
+        def begin(request: gr.Request) -> list[Any]:
+            shown = [page.show(key_of(request), role, DEFAULTS[role]) for role in ROLES]
+            return [*(preview for preview, _ in shown), next((said for _, said in shown if said), "")]
 
-        def styles(picked: list[str], style: str, before: str | None) -> Any:
+        def styles(picked: Any, style: Any, before: Any, request: gr.Request) -> Any:
             names, chosen = page.trained(picked, style, before)
-            return gr.update(choices=names, value=chosen, visible=bool(names))
+            return update(choices=[(name, name) for name in names], value=chosen, visible=bool(names))
 
-        def follow(picked: list[str], style: str) -> Any:
-            return styles(picked, style, None)
+        def follow(picked: Any, style: Any, request: gr.Request) -> Any:
+            return styles(picked, style, None, request)
 
-        def accept_mask(path: str | None, request: gr.Request) -> tuple[Any, Any, Any, str]:
-            if path is None:
-                return None, gr.skip(), gr.skip(), ""
-            image, said = page.accept(key_of(request), "mask", path)
-            if image is None:
-                return None, gr.skip(), gr.skip(), said
-            return None, gr.update(value=image, visible=True), gr.update(visible=True), said
+        def accept_mask(dropped: Any, request: gr.Request) -> tuple[Any, Any, Any, str]:
+            name, image, said = page.accept(key_of(request), "mask", dropped)
+            if not name:
+                return None, SKIP, SKIP, said
+            return None, update(value=image, visible=True), update(visible=True), said
 
         def drop_mask(request: gr.Request) -> tuple[Any, Any]:
             page.visits.get(key_of(request)).uploads.pop("mask", None)
-            return gr.update(value=None, visible=False), gr.update(visible=False)
+            return update(value=None, visible=False), update(visible=False)
 
         inputs = {
             "content": content_list,
@@ -288,46 +274,40 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
             "seed": seed,
         }
 
-        def enqueue(request: gr.Request) -> str:
+        # Those that only look something up are coroutines, which zoo.serve.application calls without a thread.
+        async def order(*values: Any) -> tuple[Any, Any, str, str, Any]:
+            *given, request = values
             try:
-                before = page.visits.enqueue(key_of(request))
+                page.order(key_of(request), dict(zip(inputs, given, strict=True)))
             except ZooError as error:
-                return words.fault(str(error))
-            return words.note(f"{before} {'order is' if before == 1 else 'orders are'} before yours." if before else "")
+                said = words.fault(str(error))
+                # The clock overwrites the message while an order is in work.
+                return (SKIP, SKIP, SKIP, said, SKIP) if page.busy(key_of(request)) else (SKIP, SKIP, said, "", SKIP)
+            return [], "", words.note("Working ..."), "", update(active=True)
 
-        # Gradio knows its own parameters by the annotation of one and the default of the other.
-        def work(values: dict[Any, Any], request: gr.Request, progress: Any = gr.Progress()) -> Iterator[Any]:  # noqa: B008
-            given = {name: values[component] for name, component in inputs.items()}
-            yield from page.work(key_of(request), given, progress)
+        async def look(request: gr.Request) -> tuple[Any, Any, Any, Any]:
+            pictures, table, said, done = page.look(key_of(request))
+            return pictures, table, said, update(active=False) if done else SKIP
 
-        def ask_to_stop(request: gr.Request) -> str:
-            key = key_of(request)
-            page.visits.get(key).stop.set()
-            return words.note("Asked to stop at the next step." if page.visits.waits(key) else "Nothing is in work.")
-
-        def leave(request: gr.Request) -> None:
-            page.visits.drop(key_of(request))
+        async def ask_to_stop(request: gr.Request) -> str:
+            return page.stop(key_of(request))
 
         mask.upload(accept_mask, [mask], [mask, mask_preview, no_mask, message], **quick)
         no_mask.click(drop_mask, [], [mask_preview, no_mask], **quick)
         methods.change(styles, [methods, style_list, trained], [trained], **quick)
         style_list.input(follow, [methods, style_list], [trained], **quick)
-        start.click(enqueue, [], [message], **quick).then(
-            work,
-            set(inputs.values()),
-            [gallery, figures, message],
-            concurrency_limit=1,
-            show_progress="minimal",
-            show_progress_on=[message],
-            api_visibility="private",
-        )
+        start.click(order, list(inputs.values()), [gallery, figures, message, stopping, clock], **quick)
+        clock.tick(look, [], [gallery, figures, message, clock], **quick)
         stop.click(ask_to_stop, [], [stopping], **quick)
-        start.click(lambda: "", [], [stopping], **quick)
-        blocks.load(begin, [], list(previews), **quick)
-        blocks.unload(leave)
-    # Places in the line are given above; this only bounds what a program could push past it.
-    blocks.queue(max_size=4 * limits.waiting, default_concurrency_limit=1)
+        blocks.load(begin, [], [*previews, message], **quick)
+        # Makes the browser hold a connection open that tells whether the page is still there.
+        blocks.unload(lambda: None)
     return blocks
+
+
+def key_of(request: gr.Request) -> str:
+    """The page that asks."""
+    return request.session_hash or ""
 
 
 def _chooser(role: str) -> tuple[gr.Dropdown, gr.File, gr.Image]:
@@ -341,7 +321,7 @@ def _chooser(role: str) -> tuple[gr.Dropdown, gr.File, gr.Image]:
             buttons=[],
             elem_id=f"{role}-preview",
         )
-        drop = drop_zone(f"Your own {role}", f"{role}-drop")
+        drop = gr.File(label=f"Your own {role}", height=150, elem_id=f"{role}-drop")
     return shown, drop, preview
 
 

@@ -1,8 +1,6 @@
 """Address, port and lifetime of the page: one process, a private folder, and nothing left behind.
 
-The socket is bound before anything is loaded, so that a port in use is told at once. The page may fetch from its own
-address alone (Content-Security-Policy), and on a loopback address it answers only to local names, so that no other
-site open in the same browser can talk to it under a name of its own.
+The socket is bound before anything is loaded, so that a port in use is told at once.
 """
 
 from __future__ import annotations
@@ -15,25 +13,25 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
+import time
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.addresses import Names
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.serve.limits import Limits
 
 DEFAULT_PORT = 7860
-# Gradio's scripts are partly inline and compile templates in the browser.
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'; "
-    "base-uri 'self'"
-)
+_PREFIX = "zoo-serve-"
+_BEGINNING_SECONDS = 60.0
 # Of pages that stay open: their streams do not end by themselves.
 _GRACE_SECONDS = 2
 
@@ -43,14 +41,6 @@ def require() -> None:
     # Not imported yet: that makes folders, which belong into the private one.
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("The page needs the package gradio: run \"pip install 'style-transfer-zoo[serve]'\".")
-
-
-def is_local(host: str) -> bool:
-    """Whether an address is reached from this machine alone; a name other than localhost is taken as public."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -77,9 +67,12 @@ def address_of(listening: socket.socket) -> str:
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder that only this user reads, for uploads and results, deleted at the end; Gradio is told of it, and to
-    report to nobody."""
-    folder = Path(tempfile.mkdtemp(prefix="zoo-serve-"))
+    """A folder that only this user reads, for results, deleted at the end; Gradio is told of it, and to report to
+    nobody. Deletes those of earlier servers that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _remove_left(left)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    held = _hold(folder)
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -87,10 +80,39 @@ def private_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
         if before is None:
             os.environ.pop("GRADIO_TEMP_DIR", None)
         else:
             os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder until this process has ended, in whatever way; None where another holds it, or locks are unknown."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_left(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        state = folder.lstat()
+        # A server that begins just now holds its folder a moment after it was made.
+        if not stat.S_ISDIR(state.st_mode) or time.time() - state.st_mtime < _BEGINNING_SECONDS:
+            return
+        held = _hold(folder)
+        if held is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
 def serve(
@@ -101,25 +123,31 @@ def serve(
     methods: tuple[str, ...] = ("all",),
     device: str = "auto",
     precision: str = "auto",
+    names: Iterable[str] = (),
     open_browser: bool = True,
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve the page until the process is interrupted (Ctrl-C, SIGTERM); ``ready`` is told its address.
+    """Serve the page until the process is interrupted (Ctrl-C, SIGTERM, SIGHUP); ``ready`` is told its address.
+
+    ``names``: further names under which others reach it (:class:`zoo.addresses.Names`).
 
     Raises ConfigError (extra missing, port in use, unknown device), UnknownNameError for ``methods``.
     """
     require()
     listening = listen(host, port)
-    with contextlib.closing(listening), _ending_on_sigterm(), private_folder() as folder:
+    with contextlib.closing(listening), _ending_on_signals(), private_folder() as folder, contextlib.ExitStack() as end:
         import uvicorn
 
+        from zoo.serve.application import application
         from zoo.serve.limits import Limits
+        from zoo.serve.line import Line
         from zoo.serve.visits import Visits
         from zoo.serve.work import Workshop
 
         limits = limits or Limits()
-        workshop = Workshop(limits, methods, device, precision)
-        visits = Visits(folder, limits)
+        line = Line(Workshop(limits, methods, device, precision))
+        end.callback(line.close)
+        visits = Visits(folder, limits, line)
         address = address_of(listening)
 
         def begun() -> None:
@@ -128,62 +156,16 @@ def serve(
                 webbrowser.open(address)
 
         config = uvicorn.Config(
-            application(workshop, visits, local=is_local(host)),
+            application(line.workshop, visits, Names(host, names)),
             log_level="warning",
             access_log=False,
+            server_header=False,
+            # A browser opens up to six for a page.
+            limit_concurrency=6 * limits.visitors + 16,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        try:
-            _server(config, begun, visits.stop_all).run(sockets=[listening])
-        except KeyboardInterrupt:
-            pass
-        finally:
-            visits.close()
-
-
-def application(workshop: Any, visits: Any, *, local: bool) -> Any:
-    """The page as an ASGI application."""
-    import gradio as gr
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    from zoo.serve import page
-
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_OwnAddressOnly)
-    if local:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
-    return gr.mount_gradio_app(
-        app,
-        page.build(workshop, visits),
-        path="/",
-        theme=page.theme(),
-        css=page.CSS,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=workshop.limits.bytes,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-    )
-
-
-class _OwnAddressOnly:
-    """Sends the policy that keeps the browser from fetching anything from elsewhere."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                added = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = {**message, "headers": [*message.get("headers", []), *added]}
-            await send(message)
-
-        await self.app(scope, receive, with_policy)
+        with contextlib.suppress(KeyboardInterrupt):
+            _server(config, begun, visits.close).run(sockets=[listening])
 
 
 def _server(config: Any, begun: Callable[[], None], ending: Callable[[], None]) -> Any:
@@ -204,8 +186,8 @@ def _server(config: Any, begun: Callable[[], None], ending: Callable[[], None]) 
 
 
 @contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Inside the block SIGTERM ends the process in the ordinary way, so that what must be cleaned up is."""
+def _ending_on_signals() -> Iterator[None]:
+    """Inside the block SIGTERM and SIGHUP end the process in the ordinary way, so that what must be cleaned up is."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -213,8 +195,15 @@ def _ending_on_sigterm() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         sys.exit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
+    def hang_up(number: int, frame: object) -> None:
+        # The server, while it runs, handles this one itself.
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers = {"SIGTERM": end, "SIGHUP": hang_up}
+    known = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
+    previous = {number: signal.signal(number, handler) for number, handler in known.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

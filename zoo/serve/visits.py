@@ -1,12 +1,12 @@
-"""What the page keeps for every visitor, and the line before the one worker.
+"""What the page keeps for every visitor: uploads in memory, pictures on disk, and the order that is in work.
 
-Uploads are read into memory and their files deleted at once. Results lie in a private folder until the visitor's next
-order, until the page is closed, or until there are too many visitors; the whole root goes when the server ends.
+A page is there as long as its browser holds a connection open for that purpose (:meth:`Visits.came`), and a while
+longer. Then its order is stopped and its files are deleted; the whole root goes when the server ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import secrets
 import shutil
 import threading
 import time
@@ -14,153 +14,202 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from zoo import images
 from zoo.errors import ImageError, InputError
 from zoo.images import Image
 from zoo.serve.limits import Limits
-from zoo.serve.work import Picture, Result
+from zoo.serve.line import Job, Line
+from zoo.serve.work import Order, Picture, Result
 
-# An upload whose page went away before it could be read; uploads are read within seconds.
-_STALE_SECONDS = 600.0
+# How long a page is kept after its last sign of life: a reload of its connection takes a moment.
+_GRACE_SECONDS = 10.0
+# How long an upload waits for its page to ask for it; pages wait themselves where many are busy.
+_UPLOAD_SECONDS = 120.0
 
 
 @dataclass(eq=False)
 class Visit:
-    """One open page: its uploads by their role (content, style, mask), its folder, and whether it asked to stop."""
+    """One open page: its uploads by their role (content, style, mask), its pictures in ``folder``, its last order.
 
+    Pictures are given out as addresses: ``/pictures/`` and the path below ``root``, whose first part nobody can guess.
+    """
+
+    root: Path
     folder: Path
     uploads: dict[str, Picture] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
+    job: Job | None = None
+    told: int = -1
+    connections: int = 0
+    seen: float = field(default_factory=time.monotonic)
+    gone: bool = False
 
-    def keep_preview(self, role: str, image: Image) -> Path:
-        """The file of a small picture, in place of the earlier one of this role."""
+    def keep_preview(self, role: str, image: Image) -> str:
+        """The address of a small picture, in place of the earlier one of this role."""
         for old in self.folder.glob(f"{role}-*.png"):
             old.unlink(missing_ok=True)
         # A new name, because browsers keep what they fetched.
-        return images.write(self.folder / f"{role}-{uuid.uuid4().hex[:8]}.png", image.pixels)
+        return self._keep(self.folder / f"{role}-{uuid.uuid4().hex[:8]}.png", image.pixels)
 
-    def begin_results(self) -> Path:
-        """An empty folder for the next order; the last order's results are deleted."""
-        for old in self.folder.glob("results-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        fresh = self.folder / f"results-{uuid.uuid4().hex[:8]}"
-        fresh.mkdir()
-        return fresh
-
-    def keep_result(self, folder: Path, result: Result, content: str) -> Path:
-        """Write a result as PNG, named after what it is; ImageError where the disk is full or the visitor left."""
-        assert result.image is not None
+    def keep_result(self, folder: Path, result: Result, content: str) -> str:
+        """The address of a result, written as PNG and named after what it is."""
         stem = "__".join(_plain(part) for part in (Path(content).stem, Path(result.style).stem, result.method))
-        return images.write(folder / f"{stem}.png", result.image)
+        return self._keep(folder / f"{stem}.png", result.image)
+
+    def _keep(self, path: Path, image: object) -> str:
+        """Write an image; ImageError where the disk is full or the visitor left."""
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"The picture cannot be kept ({error.strerror}).") from error
+        try:
+            images.write(path, image)  # pyright: ignore[reportArgumentType]
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(path), path.name)) from error
+        if self.gone:
+            # It left while this was written.
+            self.clear()
+        return "/pictures/" + quote(path.relative_to(self.root).as_posix())
+
+    def clear(self) -> None:
+        """Delete its files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Visits:
-    """All open pages under one private ``root``, by their key; every call is safe from several threads."""
+    """All open pages, by their key; every call is safe from several threads."""
 
-    def __init__(self, root: Path, limits: Limits) -> None:
-        self.root, self.limits = root, limits
+    def __init__(self, root: Path, limits: Limits, line: Line, grace: float = _GRACE_SECONDS) -> None:
+        self.pictures, self.limits, self.line, self.grace = root / "pictures", limits, line, grace
+        self.pictures.mkdir(mode=0o700)
         self._visits: OrderedDict[str, Visit] = OrderedDict()
-        self._line: OrderedDict[str, None] = OrderedDict()
+        self._received: dict[str, tuple[Picture, float]] = {}
         self._lock = threading.RLock()
 
+    def __len__(self) -> int:
+        return len(self._visits)
+
     def get(self, key: str) -> Visit:
-        """The visit of a page, begun if it is new."""
+        """The visit of a page, begun if it is new; InputError where too many pages are open."""
         with self._lock:
             if key not in self._visits:
                 self._make_room()
-                folder = self.root / "visits" / uuid.uuid4().hex
-                folder.mkdir(parents=True, mode=0o700)
-                self._visits[key] = Visit(folder)
+                folder = self.pictures / uuid.uuid4().hex
+                folder.mkdir(mode=0o700)
+                self._visits[key] = Visit(self.pictures, folder)
+            visit = self._visits[key]
+            visit.seen = time.monotonic()
             self._visits.move_to_end(key)
-            return self._visits[key]
+            return visit
 
     def _make_room(self) -> None:
-        idle = [key for key in self._visits if key not in self._line]
-        for key in idle[: max(0, len(self._visits) - self.limits.visitors + 1)]:
-            self.drop(key)
+        if len(self._visits) < self.limits.visitors:
+            return
+        # Whoever asks without an open page (a program, or a page that has just left) gives way.
+        for key, visit in self._visits.items():
+            if not visit.connections:
+                self.drop(key)
+                return
+        raise InputError(f"{len(self._visits)} pages are open, which is the limit: try again later.")
+
+    def came(self, key: str) -> Visit:
+        """A page's connection was opened; InputError where too many pages are open."""
+        with self._lock:
+            visit = self.get(key)
+            visit.connections += 1
+            return visit
+
+    def went(self, visit: Visit) -> None:
+        """A page's connection was closed."""
+        with self._lock:
+            visit.connections -= 1
+            visit.seen = time.monotonic()
+
+    def sweep(self) -> None:
+        """Drop the pages that were left, and uploads that nobody came for."""
+        with self._lock:
+            now = time.monotonic()
+            left = [k for k, visit in self._visits.items() if not visit.connections and now - visit.seen > self.grace]
+            for key in left:
+                self.drop(key)
+            fresh = {token: kept for token, kept in self._received.items() if now - kept[1] <= _UPLOAD_SECONDS}
+            self._received = fresh
 
     def drop(self, key: str) -> None:
-        """A page was closed: stop its work, leave the line, delete its files."""
+        """A page was left: stop its work, give its place up, delete its files."""
         with self._lock:
-            self._line.pop(key, None)
             visit = self._visits.pop(key, None)
         if visit is not None:
-            visit.stop.set()
-            shutil.rmtree(visit.folder, ignore_errors=True)
-
-    def stop_all(self) -> None:
-        """Ask whatever is in work to stop at its next step."""
-        with self._lock:
-            for visit in self._visits.values():
-                visit.stop.set()
+            visit.gone = True
+            if visit.job is not None:
+                self.line.stop(visit.job)
+            visit.clear()
 
     def close(self) -> None:
-        """End all visits and delete the root."""
+        """End all visits."""
         for key in list(self._visits):
             self.drop(key)
-        shutil.rmtree(self.root, ignore_errors=True)
 
-    # -- the line ---------------------------------------------------------------------------------------------------
+    # -- orders -----------------------------------------------------------------------------------------------------
 
-    def enqueue(self, key: str) -> int:
-        """A place in the line, and how many orders are before it; InputError where the line is full, or this page has
-        an order in it already."""
-        visit = self.get(key)
+    def order(self, key: str, order: Order) -> int:
+        """Put an order in the line, and say how many are before it; InputError where the line is full, this page's last
+        order is not done, or no page is open that could show what comes of it."""
         with self._lock:
-            if key in self._line:
+            visit = self.get(key)
+            if not visit.connections:
+                raise InputError("The page has lost its connection: reload it.")
+            if visit.job is not None and not visit.job.done:
                 raise InputError("This page's last order is still in work: wait for it, or stop it.")
-            if len(self._line) >= self.limits.waiting:
-                raise InputError(
-                    f"{len(self._line)} orders are in work or waiting already, which is the limit: try again in a "
-                    "minute."
-                )
-            visit.stop.clear()
-            self._line[key] = None
-            return len(self._line) - 1
-
-    def waits(self, key: str) -> bool:
-        """Whether this page has a place in the line."""
-        with self._lock:
-            return key in self._line
-
-    def done(self, key: str) -> None:
-        """Give the place up."""
-        with self._lock:
-            self._line.pop(key, None)
+            earlier = list(visit.folder.glob("results-*"))
+            folder = visit.folder / f"results-{uuid.uuid4().hex[:8]}"
+            job = Job(order, lambda result: visit.keep_result(folder, result, order.content.name))
+            self.line.join(job)
+            visit.job, visit.told = job, -1
+            for old in earlier:
+                shutil.rmtree(old, ignore_errors=True)
+            return self.line.before(job)
 
     # -- uploads ----------------------------------------------------------------------------------------------------
 
-    def take(self, path: str) -> Picture:
-        """An uploaded file as bytes in memory; the file and its folder are deleted whatever comes of it.
+    def receive(self, name: str, data: bytes) -> str:
+        """Keep a file that was uploaded for a moment, and return the token by which its page asks for it.
 
-        ImageError for a file that was not uploaded here, cannot be read, or is too large.
+        ImageError where it is too large, or where too much is kept already.
         """
-        file = Path(path).resolve()
-        if not file.is_relative_to(self.root.resolve()) or not file.is_file():
-            raise ImageError(f"'{Path(path).name}' is not among the uploads: drop it again.")
-        try:
-            size = file.stat().st_size
-            if size > self.limits.bytes:
-                raise ImageError(
-                    f"'{file.name}' has {size / 1e6:.1f} MB, above the limit of {self.limits.bytes / 1e6:g} MB: save "
-                    "it smaller."
-                )
-            return Picture(file.read_bytes(), file.name)
-        except OSError as error:
-            raise ImageError(f"'{file.name}' cannot be read ({error.strerror}): drop it again.") from error
-        finally:
-            file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                file.parent.rmdir()
+        name = _shown(name)
+        if len(data) > self.limits.bytes:
+            raise ImageError(
+                f"'{name}' has {len(data) / 1e6:.1f} MB, above the limit of {self.limits.bytes / 1e6:g} MB: save it "
+                "smaller."
+            )
+        with self._lock:
             self.sweep()
+            kept = [picture for picture, _ in self._received.values()]
+            kept += [picture for visit in self._visits.values() for picture in visit.uploads.values()]
+            if sum(len(picture.source) for picture in kept) + len(data) > self.limits.held:
+                raise ImageError(
+                    f"All pages together hold {self.limits.held / 1e6:g} MB of pictures, which is the limit: try again "
+                    "later, or a smaller file."
+                )
+            token = secrets.token_urlsafe(16)
+            self._received[token] = (Picture(data, name), time.monotonic())
+        return token
 
-    def sweep(self, older_than: float = _STALE_SECONDS) -> None:
-        """Delete uploads that nobody came to read."""
-        for entry in self.root.iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name != "visits" and time.time() - entry.stat().st_mtime > older_than:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    def take(self, token: str) -> Picture:
+        """What was received under a token, once; ImageError where there is nothing (any more)."""
+        with self._lock:
+            picture, _ = self._received.pop(token, (None, 0.0))
+        if picture is None:
+            raise ImageError("The file was not uploaded here, or too long ago: drop it again.")
+        return picture
+
+
+def _shown(name: str) -> str:
+    """A file's name as it is shown: without folders and what cannot be printed."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(c for c in last if c.isprintable())[:100] or "picture"
 
 
 def _plain(text: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from zoo.serve.work import Result
 
 MIB = 2**20
+# A folder on this machine before a file's name: visitors have no business with it. Addresses (https://...) stay.
+_FOLDERS = re.compile(r"(?<=')(?:[A-Za-z]:)?[\\/][^']*[\\/](?=[^'\\/]*')|(?<![\w:/\\.])(?:[A-Za-z]:)?[\\/](?:[^\s'\\/]+[\\/])+")
 
 _HEADINGS = ("method", "style", "time (s)", "of it the style (s)", "loading (s)", "memory (MiB)", "steps", "where")
+UNEXPECTED = "It failed unexpectedly; the terminal of 'zoo serve' says why."
 FOOTNOTE = (
     "Time: one call, as waited for, the style's encoding included and loading not; a method's first call also warms "
     "libraries up. Memory: peak during the call above what the process held before it, so without the weights. To "
@@ -50,8 +54,8 @@ def table(results: Sequence[Result]) -> str:
 
 def _line(result: Result) -> str:
     name = f'<th scope="row">{escape(result.method)}</th>'
-    if result.image is None:
-        return f'<tr class="failed">{name}<td colspan="{len(_HEADINGS) - 1}">{escape(result.said)}</td></tr>'
+    if result.said:
+        return f'<tr class="failed">{name}<td colspan="{len(_HEADINGS) - 1}">{escape(without_folders(result.said))}</td></tr>'
     steps = str(result.steps) + (" (stopped)" if result.stopped else "") if result.steps > 1 else ""
     loading = seconds(result.seconds_load) if result.seconds_load else "held"
     cells = [
@@ -67,6 +71,11 @@ def _line(result: Result) -> str:
     return f"<tr>{name}" + "".join(f"<td{t}>{c}</td>" for t, c in zip(said, cells, strict=True)) + "</tr>"
 
 
+def without_folders(text: str) -> str:
+    """A sentence with the file's name alone in place of every absolute path."""
+    return _FOLDERS.sub("", text)
+
+
 def note(text: str) -> str:
     """A sentence of the page itself."""
     return f'<p class="note" role="status">{escape(text)}</p>' if text else ""
@@ -74,12 +83,22 @@ def note(text: str) -> str:
 
 def fault(text: str) -> str:
     """A sentence about a mistake, told to screen readers at once."""
-    return f'<p class="fault" role="alert">{escape(text)}</p>'
+    return f'<p class="fault" role="alert">{escape(without_folders(text))}</p>'
+
+
+def working(method: str, step: int, total: int) -> str:
+    """How far the work is: the method, and its steps where it has several."""
+    if not method:
+        return note("Working ...")
+    if total < 2:
+        return note(f"Working: {method} ...")
+    bar = f'<progress max="{total}" value="{step}"></progress>'
+    return f'<p class="note" role="status">{escape(method)}: {step}/{total} steps {bar}</p>'
 
 
 def done(results: Sequence[Result]) -> str:
     """How an order ended."""
-    made = sum(result.image is not None for result in results)
-    failed = len(results) - made
+    failed = sum(bool(result.said) for result in results)
+    made = len(results) - failed
     text = f"{made} {'picture' if made == 1 else 'pictures'} made"
     return text + (f", {failed} not: the table says why." if failed else ".")

@@ -89,7 +89,7 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One method's answer: ``image`` (1, 3, H, W), or None and the reason in ``said``.
+    """One method's answer: ``image`` (1, 3, H, W), or None and the reason in ``said``, empty otherwise.
 
     ``seconds`` is the whole call, ``seconds_style`` its part of encoding the style, ``seconds_load`` the loading before
     it (0 where the method was loaded already). ``memory`` is in bytes, or None and the reason in ``memory_said``.
@@ -218,7 +218,7 @@ class Workshop:
         step, with the picture so far, and leaves out what has not begun. Raises InputError for an order outside the
         limits or a mask of another shape, and ImageError for a picture that cannot be read, before any work.
         """
-        self._check(order)
+        self.check(order)
         size = f"long:{order.size}"
         content = order.content.read(size, self.limits)
         style = order.style.read(size, self.limits)
@@ -234,16 +234,23 @@ class Workshop:
             report = progress(method) if progress else None
             yield self._attempt(order, method, content.pixels, style.pixels, mask, _until(stopped, report))
 
-    def _check(self, order: Order) -> None:
+    def check(self, order: Order) -> None:
+        """Raise InputError for an order outside the limits, UnknownNameError for a method that is not offered."""
         if not order.methods:
             raise InputError("No method is picked: pick one or several.")
         for method in order.methods:
             if method not in self.choices:
                 raise UnknownNameError("method", method, self.choices)
+        if len(set(order.methods)) < len(order.methods):
+            raise InputError("A method is picked twice: pick each once.")
         if not 16 <= order.size <= self.limits.side:
             raise InputError(f"The size must be from 16 to {self.limits.side} pixels here, got {order.size}.")
         if order.steps is not None and not 1 <= order.steps <= self.limits.steps:
             raise InputError(f"The steps must be from 1 to {self.limits.steps} here, got {order.steps}.")
+        if not 0 <= order.strength <= 1:
+            raise InputError(f"The strength must be from 0 to 1, got {order.strength:g}.")
+        if not 0 <= order.seed < 2**63:
+            raise InputError(f"The seed must be from 0 to 2^63 - 1, got {order.seed}.")
         if order.preserve_color not in PRESERVE_COLOR:
             raise InputError(f"Colours are kept by {', '.join(PRESERVE_COLOR)}, not {order.preserve_color!r}.")
 

@@ -10,10 +10,8 @@ that was made to lead here does not (DNS rebinding), and a post must come from t
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
-import socket
 import threading
 import time
 from collections import defaultdict
@@ -21,11 +19,11 @@ from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import filelock
 
 from zoo import files
+from zoo.addresses import Names
 from zoo.errors import ConfigError, StudyError
 from zoo.study.answers import Answers, Key, parse_answers, read_answers
 
@@ -35,6 +33,7 @@ MOST_JUDGES = 10_000
 _TIMEOUT_SECONDS = 30
 # A form that was begun counts as taken for so long; then its judge is thought to have left.
 _BEGUN_SECONDS = 3600.0
+_PAGE = ("/", "/index.html")
 _POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -163,22 +162,12 @@ class StudyServer(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], desk: Desk, names: Iterable[str] = ()) -> None:
         self.desk = desk
-        self.names = {_hostname(name) for name in names} - {""}
-        own = socket.gethostname().lower()
-        short = own.partition(".")[0]
-        self._own = {"localhost", _hostname(address[0]), own, short, f"{short}.local"} - {""}
+        self.names = Names(address[0], names)
         super().__init__(address, _Handler)
 
     def server_close(self) -> None:
         super().server_close()
         self.desk.close()
-
-    def knows(self, host: str) -> bool:
-        """Whether a header Host names this machine. A page on a name of its own cannot send an address in it."""
-        name = _hostname(host)
-        with contextlib.suppress(ValueError):
-            return bool(ipaddress.ip_address(name))
-        return name in self.names | self._own or name.endswith(".localhost")
 
     @property
     def url(self) -> str:
@@ -190,14 +179,6 @@ class StudyServer(ThreadingHTTPServer):
         """A visitor who hangs up is no error of ours; nothing prints from here."""
 
 
-def _hostname(host: str) -> str:
-    """``Name.example:8350`` as ``name.example``; empty for what is no host."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
-
-
 class _Handler(BaseHTTPRequestHandler):
     server: StudyServer  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version, sys_version = "study", ""
@@ -205,24 +186,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stranger(self) -> bool:
         """Whether the request is another site's, which is then refused."""
-        hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or not self.server.knows(hosts[0]):
-            self._error(421, "The study is not known by this name: whoever serves it adds it with --allow-host NAME.")
-            return True
-        origin = self.headers.get("Origin")
-        if self.command == "POST" and origin is not None:
-            place = origin.partition("://")[2]
-            if place != hosts[0] and _hostname(place) not in self.server.names:
-                self._error(403, "Answers are taken from the study's own page.")
-                return True
-        return False
+        page = self.command != "POST" and self.path.partition("?")[0] in _PAGE
+        if refused := self.server.names.refusal(self.headers, opening=page):
+            self._error(*refused)
+        return refused is not None
 
     def do_GET(self) -> None:
         if self._stranger():
             return
         path = self.path.partition("?")[0]
         desk = self.server.desk
-        if path in ("/", "/index.html"):
+        if path in _PAGE:
             self._reply(200, desk.page, "text/html; charset=utf-8")
         elif path in desk.pictures:
             try:

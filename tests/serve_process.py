@@ -1,0 +1,64 @@
+"""``zoo serve`` in a process of its own, as its user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+# Not a measure of speed: a machine that does much else is slow, not wrong.
+PATIENCE = 180
+
+
+class Server:
+    """A running page at ``address``, whose temporary files lie in ``temporary``; ``lines`` are what it said."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        command = [sys.executable, "-m", "zoo", "serve", "--port", "0", "--no-open", "--device", "cpu", *options]
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.lines: list[str] = []
+        self.address = ""
+        self._told = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._told.wait(PATIENCE), "the server did not begin"
+        assert self.address, "".join(self.lines)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.match(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)", line):
+                self.address = found[1]
+                self._told.set()
+        self._told.set()
+
+    def files(self) -> list[Path]:
+        """All files that the server keeps."""
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, however the tests went."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def check_end(self) -> None:
+        """End it, and check that nothing is left behind and nothing but the address was ever said."""
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 128 + 15
+        self._reader.join(PATIENCE)
+        assert list(self.temporary.iterdir()) == []
+        assert len(self.lines) == 1, "".join(self.lines)
