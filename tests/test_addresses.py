@@ -23,9 +23,18 @@ def test_what_counts_as_this_machine_alone(host: str, local: bool):
 @pytest.mark.parametrize(
     ("asked", "answered"),
     [
-        *((host, True) for host in ("127.0.0.1:7860", "localhost", "LOCALHOST.:80", "[::1]:7860", "192.168.1.2", "a.localhost")),
-        *((host, True) for host in ("desk:80", "desk.local", "desk.example.net", "zoo.example.org", "lab.example.org:1")),
-        *((host, False) for host in ("example.org", "localhost.example.org", "127.0.0.1.example.org", "desk.example.org")),
+        *(
+            (host, True)
+            for host in ("127.0.0.1:7860", "localhost", "LOCALHOST.:80", "[::1]:7860", "192.168.1.2", "a.localhost")
+        ),
+        *(
+            (host, True)
+            for host in ("desk:80", "desk.local", "desk.example.net", "zoo.example.org", "lab.example.org:1")
+        ),
+        *(
+            (host, False)
+            for host in ("example.org", "localhost.example.org", "127.0.0.1.example.org", "desk.example.org")
+        ),
         *((host, False) for host in ("", "[::1", "a@[b", "notlocalhost", None)),
     ],
 )

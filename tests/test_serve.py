@@ -7,10 +7,7 @@ import os
 import socket
 import stat
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import bench_fakes
@@ -23,7 +20,7 @@ from PIL import Image
 
 from zoo.bench.memory import MIB
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError
-from zoo.images import encode, read
+from zoo.images import read
 from zoo.loading import load
 from zoo.serve import words
 from zoo.serve.limits import Limits

@@ -31,7 +31,8 @@ from PIL import Image
 from serve_process import PATIENCE, Server
 
 from zoo.images import encode, read
-from zoo.registry import load
+from zoo.loading import load
+from zoo.serve import words
 
 SECRET = "what nobody may read"
 JSON = {"Content-Type": "application/json"}
@@ -209,7 +210,10 @@ def test_a_path_an_address_or_a_file_in_any_input_of_any_function_reads_nothing(
     [
         *(b"", b"{", b"[]", b"1", b"{}", b"[" * 30_000, b"\xff"),
         *(b'{"fn_index": %s, "session_hash": "x", "data": []}' % n for n in (b"99", b"-1", b'"x"', b"null", b"1e999")),
-        *(b'{"fn_index": 0, "session_hash": %s, "data": [null]}' % key for key in (b"null", b'"../x"', b'"%s"' % (b"x" * 65))),
+        *(
+            b'{"fn_index": 0, "session_hash": %s, "data": [null]}' % key
+            for key in (b"null", b'"../x"', b'"%s"' % (b"x" * 65))
+        ),
         *(b'{"fn_index": 0, "session_hash": "x", "data": %s}' % data for data in (b"[]", b"null", b"[1, 2]", b"{}")),
         b'{"fn_index": 0, "session_hash": "x", "data": [%s]}' % (b"9" * 5000),
     ],
@@ -273,9 +277,25 @@ def test_gradios_own_routes_are_closed_but_for_what_the_page_uses(door: Door):
     "url",
     [
         *("/gradio_api/file=/etc/passwd", "/gradio_api/file=http://127.0.0.1/", "/gradio_api/proxy=http://127.0.0.1/"),
-        *("/pictures/../another/secret.png", "/pictures/%2e%2e/another/secret.png", "/pictures/..%2fanother%2fsecret.png"),
-        *("/pictures/", "/pictures//etc/passwd", "/assets/..%2f..%2fpackage.json", "/static/%2e%2e/%2e%2e/package.json"),
-        *("/?deep_link=../another", "/config", "/gradio_api/info", "/gradio_api/startup-events", "/monitoring", "/login"),
+        *(
+            "/pictures/../another/secret.png",
+            "/pictures/%2e%2e/another/secret.png",
+            "/pictures/..%2fanother%2fsecret.png",
+        ),
+        *(
+            "/pictures/",
+            "/pictures//etc/passwd",
+            "/assets/..%2f..%2fpackage.json",
+            "/static/%2e%2e/%2e%2e/package.json",
+        ),
+        *(
+            "/?deep_link=../another",
+            "/config",
+            "/gradio_api/info",
+            "/gradio_api/startup-events",
+            "/monitoring",
+            "/login",
+        ),
     ],
 )
 def test_no_file_is_handed_out_but_the_pages_own(door: Door, secret: Path, url: str):
@@ -284,7 +304,12 @@ def test_no_file_is_handed_out_but_the_pages_own(door: Door, secret: Path, url: 
     assert SECRET not in response.text
 
 
-FOREIGN = [{"Origin": "https://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "example.org"}]
+FOREIGN = [
+    {"Origin": "https://example.org"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Host": "example.org"},
+]
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
@@ -317,7 +342,9 @@ def test_bodies_have_a_limit_and_a_length(door: Door):
         assert post("/gradio_api/upload", files=form).status_code == 400
     assert post("/gradio_api/upload", data={"files": "a"}, files={"b": ("b", b"x")}).status_code == 400
     with socket.create_connection(("127.0.0.1", int(door.server.address[:-1].rpartition(":")[2]))) as plain:
-        plain.sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %s\r\n\r\n" % (b"9" * 18))
+        plain.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %s\r\n\r\n" % (b"9" * 18)
+        )
         assert b" 413 " in plain.recv(100)
 
 
@@ -359,7 +386,7 @@ def test_pages_beyond_the_limit_are_told(door: Door):
         assert door.client.get("/gradio_api/heartbeat/late").status_code == 503
         content, style, said = Visitor(door, "late").call("begin")
         assert (content, style) == (None, None)
-        assert f"{PAGES} pages are open, which is the limit" in said
+        assert f"No more than {PAGES} pages can be open at once" in said
         assert Visitor(door, "late").ask(door.functions["look"]).status_code == 400
 
 
@@ -378,7 +405,7 @@ def crowd(door: Door, visitors: int, orders: int = 3) -> None:
             for order in range(orders):
                 files = [picture(1000 * number + 2 * order + k) for k in range(2)]
                 chosen = [visitor.drop(role, data) for role, data in zip(("content", "style"), files, strict=True)]
-                assert [said for _, said in chosen] == [_said(role) for role in ("content", "style")]
+                assert [said for _, said in chosen] == [words.note("photo.png: 40 x 32 pixels.")] * 2
                 assert "Working" in visitor.order(*(value for value, _ in chosen), seed=order)
                 (made,), said = visitor.result()
                 assert "1 picture made." in said
@@ -388,10 +415,6 @@ def crowd(door: Door, visitors: int, orders: int = 3) -> None:
 
     with ThreadPoolExecutor(visitors) as pool:
         list(pool.map(come, range(visitors)))
-
-
-def _said(role: str) -> str:
-    return '<p class="note" role="status">photo.png: 40 x 32 pixels.</p>'
 
 
 def test_a_crowd_with_uploads_is_answered_every_time_and_right(door: Door):

@@ -16,6 +16,7 @@ from browsers import browser as browser  # the fixture
 from PIL import Image
 from serve_process import PATIENCE, Server
 
+
 @pytest.fixture(scope="module", autouse=True)
 def _gradio() -> None:
     if importlib.util.find_spec("gradio") is None:

@@ -180,12 +180,13 @@ class Calls:
         if not all(_plain(value) or isinstance(w, gr.File) for w, value in zip(function.inputs, values, strict=True)):
             return _answer({"error": "A file is taken where files are dropped, and nowhere else."}, 400)
         began = time.perf_counter()
-        who = gr.Request(session_hash=key)
+        call, who = function.fn, gr.Request(session_hash=key)
+        assert call is not None
         try:
-            if inspect.iscoroutinefunction(function.fn):
-                made = await function.fn(*values, who)
+            if inspect.iscoroutinefunction(call):
+                made = await call(*values, who)
             else:
-                made = await anyio.to_thread.run_sync(lambda: function.fn(*values, who), limiter=self.limiter)
+                made = await anyio.to_thread.run_sync(lambda: call(*values, who), limiter=self.limiter)
         except ZooError as error:
             return _answer({"error": words.without_folders(str(error))}, 400)
         except Exception:

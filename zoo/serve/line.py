@@ -15,6 +15,7 @@ from typing import Any
 from zoo.errors import InputError, ZooError
 from zoo.serve import words
 from zoo.serve.work import Order, Result, Workshop
+from zoo.words import counted
 
 _log = logging.getLogger("zoo.serve")
 
@@ -60,10 +61,8 @@ class Line:
         """Give a job the last place; InputError where the line is full."""
         with self._changed:
             if len(self._jobs) >= self.limit:
-                raise InputError(
-                    f"{len(self._jobs)} orders are in work or waiting already, which is the limit: try again in a "
-                    "minute."
-                )
+                most = counted(self.limit, "order")
+                raise InputError(f"No more than {most} can be in work or waiting: try again in a minute.")
             self._jobs.append(job)
             self._changed.notify_all()
 

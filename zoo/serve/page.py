@@ -21,6 +21,7 @@ from zoo.serve import words
 from zoo.serve.values import SKIP, file, number, text, texts, token_of, update, whole
 from zoo.serve.visits import Visit, Visits
 from zoo.serve.work import PRESERVE_COLOR, Choice, Order, Picture, Workshop
+from zoo.words import counted
 
 UPLOAD = "upload:"
 ROLES = ("content", "style")
@@ -131,7 +132,7 @@ class Page:
         elif done:
             said = words.done(results)
         elif before := self.visits.line.before(job):
-            said = words.note(f"{before} {'order is' if before == 1 else 'orders are'} before yours.")
+            said = words.note(f"{counted(before, 'order is', 'orders are')} before yours.")
         else:
             said = words.working(*job.progress)
         if len(results) == visit.told and not done:
@@ -275,7 +276,7 @@ def build(workshop: Workshop, visits: Visits) -> gr.Blocks:
         }
 
         # Those that only look something up are coroutines, which zoo.serve.application calls without a thread.
-        async def order(*values: Any) -> tuple[Any, Any, str, str, Any]:
+        async def order(*values: Any) -> tuple[Any, ...]:
             *given, request = values
             try:
                 page.order(key_of(request), dict(zip(inputs, given, strict=True)))

@@ -89,7 +89,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def _hold(folder: Path) -> int | None:
-    """Lock a folder until this process has ended, in whatever way; None where another holds it, or locks are unknown."""
+    """Lock a folder until this process has ended, in whatever way; None where another holds it or none exist."""
     try:
         import fcntl
     except ImportError:

@@ -22,6 +22,7 @@ from zoo.images import Image
 from zoo.serve.limits import Limits
 from zoo.serve.line import Job, Line
 from zoo.serve.work import Order, Picture, Result
+from zoo.words import counted, visible
 
 # How long a page is kept after its last sign of life: a reload of its connection takes a moment.
 _GRACE_SECONDS = 10.0
@@ -111,7 +112,7 @@ class Visits:
             if not visit.connections:
                 self.drop(key)
                 return
-        raise InputError(f"{len(self._visits)} pages are open, which is the limit: try again later.")
+        raise InputError(f"No more than {counted(self.limits.visitors, 'page')} can be open at once: try again later.")
 
     def came(self, key: str) -> Visit:
         """A page's connection was opened; InputError where too many pages are open."""
@@ -207,9 +208,8 @@ class Visits:
 
 
 def _shown(name: str) -> str:
-    """A file's name as it is shown: without folders and what cannot be printed."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(c for c in last if c.isprintable())[:100] or "picture"
+    """A file's name as it is shown: without folders."""
+    return visible(name.replace("\\", "/").rpartition("/")[2])[:100] or "picture"
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,9 @@ from zoo.serve.work import Result
 
 MIB = 2**20
 # A folder on this machine before a file's name: visitors have no business with it. Addresses (https://...) stay.
-_FOLDERS = re.compile(r"(?<=')(?:[A-Za-z]:)?[\\/][^']*[\\/](?=[^'\\/]*')|(?<![\w:/\\.])(?:[A-Za-z]:)?[\\/](?:[^\s'\\/]+[\\/])+")
+_QUOTED = r"(?<=')(?:[A-Za-z]:)?[\\/][^']*[\\/](?=[^'\\/]*')"
+_BARE = r"(?<![\w:/\\.])(?:[A-Za-z]:)?[\\/](?:[^\s'\\/]+[\\/])+"
+_FOLDERS = re.compile(f"{_QUOTED}|{_BARE}")
 
 _HEADINGS = ("method", "style", "time (s)", "of it the style (s)", "loading (s)", "memory (MiB)", "steps", "where")
 UNEXPECTED = "It failed unexpectedly; the terminal of 'zoo serve' says why."
@@ -55,7 +57,8 @@ def table(results: Sequence[Result]) -> str:
 def _line(result: Result) -> str:
     name = f'<th scope="row">{escape(result.method)}</th>'
     if result.said:
-        return f'<tr class="failed">{name}<td colspan="{len(_HEADINGS) - 1}">{escape(without_folders(result.said))}</td></tr>'
+        reason = escape(without_folders(result.said))
+        return f'<tr class="failed">{name}<td colspan="{len(_HEADINGS) - 1}">{reason}</td></tr>'
     steps = str(result.steps) + (" (stopped)" if result.stopped else "") if result.steps > 1 else ""
     loading = seconds(result.seconds_load) if result.seconds_load else "held"
     cells = [

@@ -9,7 +9,6 @@ that was made to lead here does not (DNS rebinding), and a post must come from t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import threading
