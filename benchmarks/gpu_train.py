@@ -15,6 +15,7 @@ import fnmatch
 import io
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -302,11 +303,17 @@ def train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     print(f"{len(recipe.runs)} runs in {clock.end:.0f} s on {lanes} lanes", flush=True)
     # A process keeps its libraries and its GPU context from run to run.
     spawn = multiprocessing.get_context("spawn")
-    try:
-        with ThreadPoolExecutor(1) if lanes == 1 else ProcessPoolExecutor(lanes, spawn) as pool:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ThreadPoolExecutor(1) if lanes == 1 else ProcessPoolExecutor(lanes, spawn) as pool:
+        try:
             drive(clock, pool, lane, lambda text: print(text, flush=True))
-    except BrokenExecutor as error:  # a process was killed: what others trained is not lost with it
-        print(f"Broken off: {error}", flush=True)
+        except (KeyboardInterrupt, BrokenExecutor) as error:
+            # What is trained is not lost with what is not; the pool would wait for its runs.
+            print(f"Broken off: {error or 'asked to stop'}", flush=True)
+            print(collect(recipe, runs, arguments.out, arguments.value), flush=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+            os._exit(1)
     print(collect(recipe, runs, arguments.out, arguments.value), flush=True)
     print(f"{time.monotonic() - began:.0f} s in all", flush=True)
     return 0 if len(clock.done) == len(recipe.runs) else 1

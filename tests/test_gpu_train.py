@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -178,6 +178,28 @@ def test_a_pack_trains_on_a_cpu_with_nothing_but_itself(gpu: ModuleType, photos:
     assert not (back / "second/model.safetensors").exists(), "it is in the joined file"
     assert "Trained from commit" in (back / "second/card.md").read_text()
     assert (back / "second/losses.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), BrokenExecutor("a process was killed")])
+def test_what_is_trained_comes_back_when_the_rest_is_broken_off(
+    gpu: ModuleType, fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "commit.txt").write_text("0" * 40)
+    (tmp_path / "runs/first").mkdir(parents=True)
+    (tmp_path / "runs/first/model.safetensors").write_bytes(b"weights")
+
+    def broken(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(gpu, "drive", broken)
+    monkeypatch.setattr(gpu.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(gpu.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="1"):
+        gpu.main(["train", "--out", str(tmp_path), "--lanes", "1"])
+    with tarfile.open(tmp_path / "weights.tar.00") as archive:
+        assert archive.getnames() == ["first/model.safetensors"]
 
 
 def test_a_recipe_that_begins_from_a_file_of_elsewhere_is_no_pack(gpu: ModuleType, tmp_path: Path) -> None:
