@@ -309,7 +309,7 @@ def train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             drive(clock, pool, lane, lambda text: print(text, flush=True))
         except (KeyboardInterrupt, BrokenExecutor) as error:
             # What is trained is not lost with what is not; the pool would wait for its runs.
-            print(f"Broken off: {error or 'asked to stop'}", flush=True)
+            print(f"Broken off: {str(error) or 'asked to stop'}", flush=True)
             print(collect(recipe, runs, arguments.out, arguments.value), flush=True)
             for child in multiprocessing.active_children():
                 child.kill()
