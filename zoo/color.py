@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.device import exact
+
 # The Y row of YIQ, as in the paper; the rows of I and Q are never needed, see with_luminance.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -77,8 +79,8 @@ def recolor_style(style: Tensor, content: Tensor, mode: str) -> Tensor:
 
 
 def color_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (B, 3) and covariance (B, 3, 3) of each image's RGB values, in float64."""
-    values = images.flatten(2).double()
+    """Mean (B, 3) and covariance (B, 3, 3) of each image's RGB values, in float64 (on the CPU beside an MPS device)."""
+    values = exact(images).flatten(2).double()
     mean = values.mean(dim=2)
     centred = values - mean[:, :, None]
     return mean, centred @ centred.mT / values.shape[2]
@@ -96,16 +98,17 @@ def match_color(images: Tensor, like: Tensor) -> Tensor:
     colouring = _symmetric_power(wanted_covariance, 0.5, floor=0.0)
     matrix = colouring @ _symmetric_power(covariance, -0.5, floor=_FLAT**2)
     offset = wanted_mean - (matrix @ mean[:, :, None])[:, :, 0]
-    mixed = torch.einsum("bij,bjhw->bihw", matrix.to(images), images)
-    return mixed + offset.to(images)[:, :, None, None]
+    mixed = torch.einsum("bij,bjhw->bihw", matrix.to(images.dtype).to(images.device), images)
+    return mixed + offset.to(images.dtype).to(images.device)[:, :, None, None]
 
 
 def to_lab(images: Tensor) -> Tensor:
-    """lαβ (B, 3, H, W) in float64 of Reinhard et al., whose axes correlate little in photographs; not CIE L*a*b*.
+    """lαβ (B, 3, H, W) in float64 of Reinhard et al., whose axes correlate little in photographs; not CIE L*a*b*. On the
+    CPU for images on an MPS device.
 
     The pixel values are taken as they are stored, as the paper does: it undoes no gamma.
     """
-    responses = _mixed(_matrix(_LMS), images.double()).clamp_min(_BLACK)
+    responses = _mixed(_matrix(_LMS), exact(images).double()).clamp_min(_BLACK)
     return _mixed(_to_opponent(), responses.log10())
 
 
@@ -125,7 +128,7 @@ def reinhard(images: Tensor, like: Tensor) -> Tensor:
     mean, deviation = _moments(lab)
     wanted_mean, wanted_deviation = _moments(to_lab(like))
     moved = (lab - mean) * (wanted_deviation / deviation.clamp_min(_FLAT_LAB)) + wanted_mean
-    return from_lab(moved).to(images.dtype)
+    return from_lab(moved).to(images.dtype).to(images.device)
 
 
 def _to_opponent() -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from zoo.errors import ConfigError
 
@@ -58,6 +60,95 @@ def resolve_precision(name: str, device: torch.device, preferred: Precision) -> 
 def dtype_of(precision: Precision) -> torch.dtype:
     """The tensors' format that ``precision`` names."""
     return _DTYPES[precision]
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where float64 and every operator exist: ``device`` itself, or the CPU beside an MPS device, which lacks both."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """``tensor`` on the :func:`exact_device` of its own; what is computed of it there must be moved back."""
+    return tensor.to(exact_device(tensor.device))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; float64 stays beside a device that has none."""
+    return tensor.to(exact_device(device) if tensor.dtype == torch.float64 else device)
+
+
+# -- float32 is float32 -----------------------------------------------------------------------------------------------
+
+# What float32_rounding() reads: old switches (None where torch refuses to read them), and the new ones by name.
+Rounding = tuple[tuple[bool, str] | None, tuple[tuple[str, str], ...]]
+_lock = threading.Lock()
+_users = 0
+_before: Rounding = (None, ())
+
+
+def _switches() -> dict[str, Any]:
+    """torch's newer switches of how float32 is rounded (from 2.9), by name; none in an older torch."""
+    backends = torch.backends
+    if not hasattr(backends.cudnn, "conv"):
+        return {}
+    return {
+        "cudnn.conv": backends.cudnn.conv,
+        "cudnn.rnn": backends.cudnn.rnn,
+        "cuda.matmul": backends.cuda.matmul,
+        "mkldnn.matmul": backends.mkldnn.matmul,
+    }
+
+
+def float32_rounding() -> Rounding:
+    """How torch rounds float32 inside convolutions and matrix products, to compare and to put back."""
+    try:
+        old = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # the new switches were set in a way that the old ones have no word for
+        old = None
+    return old, tuple((name, switch.fp32_precision) for name, switch in _switches().items())
+
+
+def set_float32_rounding(rounding: Rounding) -> None:
+    """Put back what :func:`float32_rounding` read."""
+    old, new = rounding
+    if old is not None:
+        # First: the old ones set new ones too.
+        torch.backends.cudnn.allow_tf32 = old[0]
+        torch.set_float32_matmul_precision(old[1])
+    switches = _switches()
+    for name, precision in new:
+        switches[name].fp32_precision = precision
+
+
+@contextlib.contextmanager
+def ieee_float32(device: torch.device) -> Iterator[None]:
+    """On CUDA, no TF32 inside the block: torch lets convolutions round float32 to ten bits of fraction by default.
+
+    The switches are the process's. They change with the first block that any thread enters and come back with the last
+    one that any leaves, so that no thread loses them in the middle of its work.
+    """
+    global _users, _before
+    if device.type != "cuda":
+        yield
+        return
+    with _lock:
+        if _users == 0:
+            _before = float32_rounding()
+            old, new = _before
+            set_float32_rounding(
+                (None if old is None else (False, "highest"), tuple((name, "ieee") for name, _ in new))
+            )
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                set_float32_rounding(_before)
+
+
+# -- number formats and waiting ---------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -161,8 +161,9 @@ class StyleCode:
         return self.source.name or self.source.hash
 
     def to(self, device: str | torch.device) -> StyleCode:
-        """The same code with every tensor on ``device``."""
-        return dataclasses.replace(self, data=_map_tensors(self.data, lambda t: t.to(device)))
+        """The same code with every tensor on ``device``; on MPS those of float64 are on the CPU beside it."""
+        there = torch.device(device)
+        return dataclasses.replace(self, data=_map_tensors(self.data, lambda t: devices.moved(t, there)))
 
     @property
     def nbytes(self) -> int:
@@ -372,7 +373,7 @@ class Stylizer(ABC):
             image=None if style.image is None else style.image.to(self.device),
             mask=None if style.mask is None else style.mask.to(self.device),
         )
-        with torch.no_grad():
+        with torch.no_grad(), devices.ieee_float32(self.device):
             data = self._encode_style(moved, content_size)
         return StyleCode(self.name, self._made_with, style, data)
 
@@ -420,7 +421,7 @@ class Stylizer(ABC):
             _to(context, self.device),
             _through(progress, finish),
         )
-        with torch.no_grad():
+        with torch.no_grad(), devices.ieee_float32(self.device):
             if self.traits.batched or batch.shape[0] == 1:
                 result = self._padded(batch, mix, call)
             else:
@@ -444,7 +445,7 @@ class Stylizer(ABC):
         if min(size) < self.traits.min_size:
             raise InputError(f"{self.name} needs at least {self.traits.min_size} pixels a side, got {size}.")
         mix = _without_zeros(self._as_mix(style))
-        with torch.no_grad():
+        with torch.no_grad(), devices.ieee_float32(self.device):
             result = self._synthesize(mix, size, Call(seed=seed, progress=progress))
         if tuple(result.image.shape) != (1, 3, *size):
             raise InputError(f"{self.name} returned a texture of shape {tuple(result.image.shape)} for size {size}.")

@@ -19,6 +19,7 @@ import torch
 
 import zoo
 from zoo.bench.memory import MIB
+from zoo.device import ieee_float32
 from zoo.memory import machine_memory
 from zoo.registry import PACKAGE, registry_path
 from zoo.words import counted
@@ -51,6 +52,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
+        with ieee_float32(device):  # as methods and metrics run
+            tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         found["gpu"] = {
             "name": properties.name,
             "memory_mib": round(properties.total_memory / MIB),
@@ -59,8 +62,8 @@ def describe(device: torch.device) -> dict[str, Any]:
             "cudnn": torch.backends.cudnn.version(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
-            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-            "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+            "tf32_matmul": tf32[0],
+            "tf32_cudnn": tf32[1],
         }
     return found
 

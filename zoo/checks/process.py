@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from zoo import device as devices
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -56,7 +58,7 @@ def _read_backends() -> Any:
     cudnn = torch.backends.cudnn
     return (
         (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
-        torch.get_float32_matmul_precision(),
+        devices.float32_rounding(),
         (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         torch.is_anomaly_enabled(),
     )
@@ -64,8 +66,8 @@ def _read_backends() -> Any:
 
 def _write_backends(flags: Any) -> None:
     cudnn = torch.backends.cudnn
-    (cudnn.enabled, cudnn.benchmark, cudnn.deterministic), products, (deterministic, warn_only), anomaly = flags
-    torch.set_float32_matmul_precision(products)
+    (cudnn.enabled, cudnn.benchmark, cudnn.deterministic), rounding, (deterministic, warn_only), anomaly = flags
+    devices.set_float32_rounding(rounding)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.autograd.set_detect_anomaly(anomaly)
 

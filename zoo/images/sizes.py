@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.config import shown
+from zoo.device import exact
 from zoo.errors import ConfigError, ImageError, InputError
 
 # Twice Pillow's own warning level: the size from which Pillow takes a header for a decompression bomb. As float32 RGB
@@ -134,8 +135,10 @@ def resize(image: Tensor, size: SizePolicy | int | str | tuple[int, int], *, max
         )
     if cover != (height, width):
         # In float32, because half precision has no antialiased kernel everywhere and would round before the clamp.
-        resampled = F.interpolate(image.float(), size=cover, mode="bicubic", antialias=True, align_corners=False)
-        image = resampled.clamp(0, 1).to(image.dtype)
+        # On the CPU beside an MPS device, which has no antialiased bicubic kernel before torch 2.8.
+        source = exact(image).float()
+        resampled = F.interpolate(source, size=cover, mode="bicubic", antialias=True, align_corners=False)
+        image = resampled.clamp(0, 1).to(image.dtype).to(image.device)
     if wanted != cover:
         top, left = (cover[0] - wanted[0]) // 2, (cover[1] - wanted[1]) // 2
         image = image[..., top : top + wanted[0], left : left + wanted[1]].contiguous()

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo import device as devices
 from zoo.config import Config, option
-from zoo.device import Precision
 from zoo.encoders import Encoder, load_encoder
 from zoo.errors import ConfigError, InputError, UnsupportedError
 from zoo.images import resize
@@ -34,9 +34,6 @@ _MIN_SIDE = 32
 
 # Long side of the images that the authors' weights were chosen for (run_trans.lua).
 _AUTHORS_SIDE = 384
-
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True)
 class CNNMRFConfig(Config):
@@ -234,6 +231,7 @@ times; with 1 the result is the style image |
                 total_steps=config.num_steps,
                 clamp=config.clamp,
                 history=config.history,
+                precision=self.precision,
                 show=lambda image: resize(image, size),
             )
             image, steps, stopped = result.image, steps + result.steps, result.stopped
@@ -263,7 +261,7 @@ times; with 1 the result is the style image |
         content_weights = config.weights("content") if content is not None and config.content_weight else {}
         encoder = self._encoder if content_weights else self._mrf_encoder
         banks = {tap: PatchBank.over(*style[tap], config.patch_size, config.style_stride) for tap in mrf_weights}
-        dtype = _DTYPES[self.precision if config.match_precision == "auto" else config.match_precision]
+        dtype = devices.dtype_of(self.precision if config.match_precision == "auto" else config.match_precision)
         wanted: dict[str, Tensor] = {}
         if content is not None and content_weights:
             with self.autocast():
@@ -347,6 +345,8 @@ def rotated(image: Tensor, degrees: float) -> Tensor:
     """The image (1, 3, H, W) turned about its centre and cut to its :func:`inscribed` rectangle; bilinear."""
     if degrees == 0:
         return image
+    # Beside an MPS device, whose sampling has no padding by the border.
+    device, image = image.device, devices.exact(image)
     height, width = image.shape[-2:]
     tall, wide = inscribed(height, width, degrees)
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
@@ -355,4 +355,5 @@ def rotated(image: Tensor, degrees: float) -> Tensor:
         [[cosine * wide / width, -sine * tall / width, 0], [sine * wide / height, cosine * tall / height, 0]]
     )
     grid = F.affine_grid(turn[None], [1, 3, max(1, tall), max(1, wide)], align_corners=False)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
+    turned = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return turned.clamp(0, 1).to(device)

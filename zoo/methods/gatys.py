@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zoo import device as devices
 from zoo.color import luminance, match_color, match_luminance, with_luminance
 from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
@@ -279,7 +280,7 @@ class Gatys(Stylizer):
         if layer is not None and self.config.content_layers != (layer,):
             model = self.with_config(content_layers=(layer,), content_layer_weights=(1.0,))
         image, call = content.to(self.device), Call(seed=seed, progress=progress)
-        with torch.no_grad():
+        with torch.no_grad(), devices.ieee_float32(self.device):
             result = model._optimise(
                 _size(image),
                 lambda size: model._noise(size, call),
@@ -363,6 +364,7 @@ class Gatys(Stylizer):
                 total_steps=config.num_steps,
                 clamp=config.clamp,
                 history=config.history,
+                precision=self.precision,
                 show=full,
             )
             image, stopped = fitted.image, fitted.stopped

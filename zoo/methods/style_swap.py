@@ -220,6 +220,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
             call=call,
             deadline=None if config.time_limit is None else time.monotonic() + config.time_limit,
             clamp=True,
+            precision=self.precision,
         )
         return Stylized(fitted.image, fitted.steps, fitted.losses, fitted.stopped)
 

@@ -10,7 +10,6 @@ of a content or a style (``remember``), because those recur with every method.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -18,14 +17,14 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.config import Config
-from zoo.device import resolve_device
+from zoo.device import exact_device, ieee_float32, resolve_device
 from zoo.errors import InputError, NumericalError, UnsupportedError
 from zoo.stylizer import check_images
 
@@ -49,9 +48,7 @@ class AnyMetric(ABC):
 
     def __init__(self, config: Config | None = None, *, device: str | torch.device = "cpu") -> None:
         self.config = config if config is not None else self.Config()
-        self.device = resolve_device(device)
-        if self.device.type == "mps":  # it has no float64, which sums and products need
-            self.device = torch.device("cpu")
+        self.device = exact_device(resolve_device(device))  # sums and products need float64
         self._memory: OrderedDict[str, object] = OrderedDict()
         self._build()
 
@@ -86,7 +83,7 @@ class Metric(AnyMetric):
         Raises InputError for a malformed image or sizes that differ, NumericalError for a value that is not finite.
         """
         _check(outputs, contents, styles)
-        with torch.no_grad(), full_float32(self.device):
+        with torch.no_grad(), ieee_float32(self.device):
             moved = [images.to(self.device) for images in (outputs, contents, styles)]
             values = [float(value) for value in self._measure(*moved)]
         if not all(map(math.isfinite, values)):
@@ -123,7 +120,7 @@ class SetMetric(AnyMetric):
         _check(output, content, style)
         if len(output) != 1:
             raise InputError("Add one picture at a time.")
-        with torch.no_grad(), full_float32(self.device):
+        with torch.no_grad(), ieee_float32(self.device):
             self._add(*(image.to(self.device) for image in (output, content, style)))
         self.count += 1
 
@@ -134,7 +131,7 @@ class SetMetric(AnyMetric):
         """
         if self.count < 2:
             raise InputError(f"{type(self).__name__} compares sets of at least two pictures, not {self.count}.")
-        with full_float32(self.device):
+        with ieee_float32(self.device):
             value = self._value()
         if not math.isfinite(value):
             raise NumericalError(f"{type(self).__name__} gave a value that is not finite.")
@@ -166,23 +163,6 @@ def _bytes(value: object) -> int:
     if dataclasses.is_dataclass(value):
         return sum(_bytes(getattr(value, field.name)) for field in dataclasses.fields(value))
     return 0
-
-
-@contextlib.contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """No TF32 on a CUDA device: torch lets convolutions round float32 to ten bits of fraction unless told not to."""
-    if device.type != "cuda":
-        yield
-        return
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
 
 
 def digest(image: Tensor) -> str:

@@ -45,14 +45,30 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         (features,), (gradient,) = ctx.saved_tensors, grad_outputs
-        matrix = (gradient + gradient.mT).to(features.dtype)
+        matrix = gradient + gradient.mT
+        half = features.dtype == torch.float16
+        if half:
+            shift = _headroom(matrix, features)
+            matrix = torch.ldexp(matrix, shift)
+        matrix = matrix.to(features.dtype)
         with torch.autocast(features.device.type, enabled=False):
             # A 1x1 convolution is this product without leaving the features' layout.
             images = [
                 F.conv2d(image, weight[:, :, None, None])
                 for image, weight in zip(features.split(1), matrix, strict=True)
             ]
-        return images[0] if len(images) == 1 else torch.cat(images)
+        found = images[0] if len(images) == 1 else torch.cat(images)
+        return torch.ldexp(found, -shift[..., None]).to(found.dtype) if half else found
+
+
+def _headroom(matrix: Tensor, features: Tensor) -> Tensor:
+    """Powers of two (B, 1, 1) by which ``matrix`` (B, C, C) uses all of float16 and its product with features (B, C, H,
+    W) still fits: its entries are gradients of a mean over millions of numbers, most of which float16 takes for zero.
+    """
+    largest = features.abs().amax(dim=(2, 3)).float()
+    bound = torch.maximum((matrix.abs() @ largest[..., None]).amax(dim=(1, 2)), matrix.abs().amax(dim=(1, 2)))
+    room = torch.finfo(torch.float16).max / 2
+    return torch.log2(room / bound.clamp_min(2.0**-100)).floor()[:, None, None]
 
 
 def _product(features: Tensor) -> Tensor:
@@ -64,9 +80,11 @@ def _product(features: Tensor) -> Tensor:
     positions = features.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     if features.dtype in (torch.float32, torch.float64):
         return positions.mT @ positions
-    if features.device.type == "cuda":
+    if features.device.type == "cuda" and "dtype" in torch.ops.aten.bmm.overloads():  # from torch 2.8
         return torch.bmm(positions.mT, positions, out_dtype=torch.float32)
     total = features.new_zeros((batch, channels, channels), dtype=torch.float32)
     for part in positions.chunk(_CHUNKS, dim=1):
+        # A product that comes back in float16 overflows: features in the hundreds, squared, over thousands of positions.
+        part = part.float() if part.dtype == torch.float16 else part
         total += part.mT @ part
     return total

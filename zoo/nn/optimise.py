@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from zoo.device import Precision
 from zoo.errors import ConfigError, NumericalError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def optimise_pixels(
     clamp: bool = False,
     history: int = 100,
     show: Callable[[Tensor], Tensor] | None = None,
+    precision: Precision = "fp32",
 ) -> Optimised:
     """Minimise ``loss`` over the pixels of one image, beginning at ``start``.
 
@@ -70,6 +72,8 @@ def optimise_pixels(
     [0, 1] before every evaluation. ``deadline`` is a value of ``time.monotonic()``; at least one step is always taken.
     ``first_step`` and ``total_steps`` number the steps of a later level of a pyramid for ``call.report`` and the
     losses; ``show`` makes the picture a watcher sees of the one being fitted (another size, its colours back).
+    ``precision`` is that of the networks behind the loss: in fp16 the loss is scaled so that its gradient, on the way
+    back through them, neither vanishes nor overflows.
     Ends early at an exact minimum (zero gradient).
 
     Both optimisers hand over the best image they evaluated and not the last one: without a line search the loss of
@@ -85,11 +89,12 @@ def optimise_pixels(
     best, best_total = pixels, math.inf
     rows: list[dict[str, float]] = []
     stopped = False
+    evaluate = _Scaled() if precision == "fp16" else _evaluate
 
     for step in range(1, num_steps + 1):
         if clamp:
             pixels.clamp_(0.0, PIXEL_SCALE)
-        values, gradient = _evaluate(loss, pixels)
+        values, gradient = evaluate(loss, pixels)
         total = values["total"]
         rows.append({"step": first_step + step, **values})
         if not math.isfinite(total):
@@ -116,11 +121,53 @@ def optimise_pixels(
     return Optimised(best / PIXEL_SCALE, len(rows), rows, stopped)
 
 
-def _evaluate(loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor) -> tuple[dict[str, float], Tensor]:
+# The largest gradient of a pixel, as a power of two, that :class:`_Scaled` aims at, and from where to where it leaves the
+# scale alone. In VGG the gradients of features are up to some hundred times those of pixels, and float16 reaches from
+# 2^-24 to 2^16.
+_AIM, _LOWEST, _HIGHEST = 4, 0, 8
+_SCALES = range(-100, 100)
+
+
+class _Scaled:
+    """:func:`_evaluate` of a loss through networks in float16: the loss is multiplied by a power of two before it is
+    differentiated, and the gradient divided by it (Micikevicius et al., *Mixed Precision Training*, ICLR 2018).
+
+    The scale is kept from step to step, as the gradient changes little. Where it does not fit, in the beginning two or
+    three times, the same pixels are evaluated again. A gradient that is finite at no scale is returned as it is.
+    """
+
+    def __init__(self) -> None:
+        self.exponent = 0
+        self.ceiling = _SCALES.stop
+
+    def __call__(
+        self, loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor
+    ) -> tuple[dict[str, float], Tensor]:
+        while True:
+            values, gradient = _evaluate(loss, pixels, 2.0**self.exponent)
+            largest = float(gradient.abs().max()) * 2.0**self.exponent
+            size = math.frexp(largest)[1]
+            if not math.isfinite(largest):
+                wanted = self.exponent - 4
+                self.ceiling = wanted + 1
+            elif largest > 0 and _LOWEST <= size <= _HIGHEST:
+                return values, gradient
+            else:
+                wanted = min(self.exponent + (_AIM - size if largest > 0 else 16), self.ceiling - 1)
+            if wanted == self.exponent or wanted not in _SCALES or not math.isfinite(values["total"]):
+                return values, gradient
+            self.exponent = wanted
+
+
+def _evaluate(
+    loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor, scale: float = 1.0
+) -> tuple[dict[str, float], Tensor]:
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
         terms = loss(leaf / PIXEL_SCALE)
-        (gradient,) = torch.autograd.grad(terms["total"], leaf)
+        (gradient,) = torch.autograd.grad(terms["total"] * scale, leaf)
+    if scale != 1:
+        gradient = gradient / scale
     # One transfer for all terms: on a GPU each separate float() would wait for the device.
     numbers = torch.stack([value.detach().float() for value in terms.values()]).tolist()
     return dict(zip(terms, numbers, strict=True)), gradient

@@ -384,7 +384,8 @@ class _PatchEnergy(torch.autograd.Function):
                 energy += squares.sum() if weight is None else squares.dot(weight[rows])
         gradient *= 2.0 if weight is None else 2.0 * weight[:, None]
         _, channels, height, width = features.shape
-        ctx.save_for_backward(gradient.view(1, height, width, channels).permute(0, 3, 1, 2).to(features.dtype))
+        ctx.save_for_backward(gradient.view(1, height, width, channels).permute(0, 3, 1, 2))
+        ctx.dtype = features.dtype
         return energy
 
     @staticmethod
@@ -393,7 +394,8 @@ class _PatchEnergy(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0].to(gradient.dtype), None, None, None, None, None
+        # Weighed before it is rounded: as a sum over all covering patches it may be beyond float16.
+        return (gradient * grad_outputs[0]).to(ctx.dtype), None, None, None, None, None
 
 
 def coverage(bank: PatchBank) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.device import exact
 from zoo.errors import NumericalError
 from zoo.nn.gram import gram
 
@@ -42,8 +43,7 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
     and so is the mean where none does. Sums within a strip are float32 (float64 where few positions count, and of
     float32 features at relu1_1), of centred values; across strips float64.
     """
-    if features.device.type == "mps":  # has no float64, so its statistics are taken beside it
-        features, mask = features.cpu(), None if mask is None else mask.cpu()
+    features, mask = exact(features), None if mask is None else exact(mask)
     channels, height, width = features.shape[1:]
     weights = None if mask is None else mask.to(torch.float32)[None, None]
     count = float(height * width) if weights is None else float(weights.double().sum())

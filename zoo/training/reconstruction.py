@@ -169,7 +169,7 @@ def solve_decoder(
 
     Each is solved for the encoder's activation that stands where its output goes, given what the convolutions above
     it really deliver, over ``samples`` times as many positions as it has weights per output channel. Works on the
-    device of ``decoder``. The normal equations are summed and solved in float64.
+    device of ``decoder``. The normal equations are summed and solved in float64, beside a device that has none.
     """
     convs = decoder.convolutions()
     device = next(decoder.parameters()).device
@@ -201,16 +201,17 @@ def solve_decoder(
         del current[uses[target] :]
         if name not in keep:
             size = 9 * conv.in_channels + 1
-            gram = torch.zeros(size, size, dtype=torch.float64, device=device)
-            moment = torch.zeros(size, conv.out_channels, dtype=torch.float64, device=device)
+            exact = devices.exact_device(device)
+            gram = torch.zeros(size, size, dtype=torch.float64, device=exact)
+            moment = torch.zeros(size, conv.out_channels, dtype=torch.float64, device=exact)
             for features, tap in zip(current, taps, strict=False):
                 x, places = sample_patches(reflect(features.float()), conv, samples, uses[target], generator)
                 y = tap[target].float().permute(0, 2, 3, 1).flatten(0, 2)[places]
-                gram += (x.T @ x).double()
-                moment += (x.T @ y).double()
+                gram += devices.exact(x.T @ x).double()
+                moment += devices.exact(x.T @ y).double()
             power = gram.diagonal().clone()
             gram.diagonal().add_(_RIDGE * power.clamp_min(1e-6 * power.max().item()))
-            solved = torch.cholesky_solve(moment, torch.linalg.cholesky(gram)).float()
+            solved = torch.cholesky_solve(moment, torch.linalg.cholesky(gram)).float().to(device)
             weight = solved[:-1].view(3, 3, conv.in_channels, conv.out_channels).permute(3, 2, 0, 1)
             conv.weight.copy_(weight)
             conv.bias.copy_(solved[-1])  # type: ignore[union-attr]  # made with a bias

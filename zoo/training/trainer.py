@@ -139,7 +139,7 @@ def train(
     run = _Run(task, config, data, folder, held_out or {}, progress)
     run.words = {"command": command, "notes": notes, "options": dict(options or {})}
     # Steps seed the global generators; the caller's state comes back afterwards.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), devices.ieee_float32(run.fabric.device):
         return run.go(resume, init_from)
 
 
@@ -385,7 +385,7 @@ class _Run:
         table = torch.stack([torch.stack([row[name].float() for name in names]) for _, _, row in self.pending])
         table = self.fabric.all_reduce(table, reduce_op="mean")
         assert isinstance(table, Tensor)
-        for (step, lr, _), values in zip(self.pending, table.double().cpu().tolist(), strict=True):
+        for (step, lr, _), values in zip(self.pending, table.cpu().double().tolist(), strict=True):
             row = dict(zip(names, values, strict=True))
             if not all(math.isfinite(row[n]) for n in names if n != "grad_norm"):
                 raise self._diverged("loss", step)

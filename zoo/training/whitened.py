@@ -128,10 +128,10 @@ def measure(
         # The appended one counts the patches: its own entry turns sums into means.
         gram /= gram[-1, -1].clone()
         gram.diagonal().add_(_DAMPING * gram.diagonal().mean())
-        factor = torch.linalg.cholesky(gram.double())
-        identity = torch.eye(len(gram), dtype=factor.dtype, device=gram.device)
+        factor = torch.linalg.cholesky(devices.exact(gram).double())
+        identity = torch.eye(len(gram), dtype=factor.dtype, device=factor.device)
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-        whitening[name] = inverse.to(_product_type(gram.device))
+        whitening[name] = inverse.to(_product_type(gram.device)).to(gram.device)
     return whitening
 
 
