@@ -194,6 +194,8 @@ class _Functions(TorchFunctionMode):
         if func in (Tensor.numpy, Tensor.__array__) and ours.place(args[0]).type != "cpu":
             raise DeviceError(f"can't convert {ours.device} device type tensor to numpy.")
         device = kwargs.get("device")
+        if func is torch._C._nn._parse_to:
+            return func(*args, **kwargs)
         if device is None:
             out = func(*args, **kwargs)
             return ours.put(out, ours.place(args[0])) if func is Tensor.new_tensor else out

@@ -182,10 +182,14 @@ def _check(outputs: Tensor, contents: Tensor, styles: Tensor) -> None:
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine of two tensors as vectors, a scalar of their type; 1 for two zeros, 0 for one."""
+    """Cosine of two tensors as vectors, a scalar of their type; 1 for two zeros, 0 for one.
+
+    One that has a millionth of the other's length is a zero: features are float32 sums, of which rounding leaves as much.
+    """
     lengths = torch.linalg.vector_norm(first), torch.linalg.vector_norm(second)
-    if 0 in (float(lengths[0]), float(lengths[1])):
-        return (lengths[0] == lengths[1]).to(first.dtype)
+    short, long = sorted(map(float, lengths))
+    if short <= 1e-6 * long:
+        return torch.full((), float(long == 0), dtype=first.dtype, device=first.device)
     return ((first * second).sum() / (lengths[0] * lengths[1])).clamp(-1, 1)
 
 

@@ -18,6 +18,8 @@ photographs have on average, and
 | E is infinite for equal pictures | KL at least 1e-6, so E at most 13.8 | a table needs a number |
 | Pillow's scaling | bicubic, antialiased | the zoo's own |
 | inverse in float32 | float64, by Cholesky; a singular covariance is an error | relu5_1 has few positions |
+| singular is what the inverse makes of it | variance along an axis below 1e-10 of the features' mean square | the \
+same on every processor, see SINGULAR |
 
 The authors' file of weights has the original VGG-19 with max pooling, as here.
 """
@@ -40,6 +42,10 @@ TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 AXES = (32, 48, 128, 256, 256)
 SHORT_SIDE = 512
 SMALLEST = 1e-6
+# Share of the mean square of the projected features below which their variance along a direction is rounding. Features
+# are float32 sums of products, wrong by some 1e-6 of their size, so by 1e-12 of their square: where a picture is flat,
+# or has fewer positions than axes, 1e-13 of it and less is found. Photographs have 9e-6 and more.
+SINGULAR = 1e-10
 # Written by benchmarks/e_statistic_basis.py.
 BASIS_FILE = Path(__file__).with_name("e_statistic_basis.safetensors")
 
@@ -118,15 +124,18 @@ def projected(moments: Gaussian, axes: Tensor) -> Gaussian:
 def divergence(found: Gaussian, wanted: Gaussian) -> Tensor:
     """KL(N_found || N_wanted) of Gaussians (k,), (k, k); NumericalError where a covariance is singular."""
     (mean, covariance), (target_mean, target_covariance) = found, wanted
-    factors = []
-    for matrix in (covariance, target_covariance):
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if int(failed):
-            raise NumericalError("The E statistic is undefined for a picture with a singular covariance of features.")
-        factors.append(factor)
-    own, target = factors
+    if singular(found) or singular(wanted):
+        raise NumericalError("The E statistic is undefined for a picture with a singular covariance of features.")
+    own, target = torch.linalg.cholesky(covariance), torch.linalg.cholesky(target_covariance)
     difference = (target_mean - mean)[:, None]
     # With S_t = L L^T: tr(S_t^-1 S_o) = |L^-1 L_o|^2, and the other terms alike.
     solved = torch.linalg.solve_triangular(target, torch.cat([own, difference], dim=1), upper=False)
     log_ratio = 2 * (target.diagonal().log().sum() - own.diagonal().log().sum())
     return (solved.square().sum() - len(mean) + log_ratio) / 2
+
+
+def singular(moments: Gaussian) -> bool:
+    """Whether there is a direction without variance, see SINGULAR."""
+    mean, covariance = moments
+    power = covariance.trace() + mean.square().sum()
+    return bool(torch.linalg.eigvalsh(covariance)[0] <= SINGULAR * power)

@@ -24,6 +24,9 @@ from zoo.errors import InputError
 # Below glibc's largest mmap threshold (32 MiB): freed chunks are then reused instead of being given back to the system
 # and faulted in again page by page, which costs as much as a tenth of the product itself.
 CHUNK_BYTES = 24 << 20
+# Share of the longest patch's norm below which a patch is nothing: what rounding leaves where features cancel (they are
+# float32 sums, wrong by some 1e-6 of the largest) has a direction like any other, and no meaning.
+NOTHING = 1e-6
 
 
 def corners(length: int, patch: int, stride: int) -> list[int]:
@@ -48,7 +51,7 @@ class PatchBank:
     pixels: (P, C) the maps' pixels, row by row, one map after another
     first:  (N,) int64, each patch's top left pixel as a row of ``pixels``
     pitch:  (N,) int64, rows of ``pixels`` from one line of the patch's map to the next (the map's width)
-    scale:  (N,) one over the patch's Euclidean norm, 0 for a patch of zeros
+    scale:  (N,) one over the patch's Euclidean norm, 0 for a patch of next to nothing (:data:`NOTHING`)
     shapes: height and width of each map
     size:   side of a patch
     stride: from one patch to the next
@@ -80,19 +83,20 @@ class PatchBank:
         energy = _squares(pixels)
         first: list[Tensor] = []
         pitch: list[Tensor] = []
-        scale: list[Tensor] = []
+        norms: list[Tensor] = []
         row = 0
         for height, width in shapes:
             ys = torch.tensor(corners(height, size, stride), device=pixels.device)
             xs = torch.tensor(corners(width, size, stride), device=pixels.device)
             # |patch|² is the sum of |pixel|² over the window.
             window = energy[row : row + height * width].view(height, width).unfold(0, size, 1).unfold(1, size, 1)
-            norm = window.sum((2, 3))[ys][:, xs].flatten().sqrt()
+            norms.append(window.sum((2, 3))[ys][:, xs].flatten().sqrt())
             first.append((ys[:, None] * width + xs).flatten() + row)
             pitch.append(torch.full_like(first[-1], width))
-            scale.append(torch.where(norm > 0, 1 / norm, 0))
             row += height * width
-        return cls(pixels, torch.cat(first), torch.cat(pitch), torch.cat(scale), tuple(shapes), size, stride)
+        norm = torch.cat(norms)
+        scale = torch.where(norm > NOTHING * norm.max(), 1 / norm, 0)
+        return cls(pixels, torch.cat(first), torch.cat(pitch), scale, tuple(shapes), size, stride)
 
     def __len__(self) -> int:
         return len(self.first)
@@ -123,22 +127,34 @@ class Matches:
 
 @torch.no_grad()
 def match(
-    query: PatchBank, style: PatchBank, *, dtype: torch.dtype | None = None, chunk_bytes: int = CHUNK_BYTES
+    query: PatchBank,
+    style: PatchBank,
+    *,
+    dtype: torch.dtype | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    alike: float = 0.0,
 ) -> Matches:
     """For every patch of ``query`` (of one map) the patch of ``style`` with the highest normalised cross-correlation.
 
     Products are formed in ``dtype`` (default: the query's own). No tensor made on the way exceeds ``chunk_bytes``, as
-    long as a single patch fits; the result does not depend on it otherwise than by rounding, or among equals.
+    long as a single patch fits; the result does not depend on it otherwise than by rounding, or among equals. Which of
+    equals wins is left to rounding, because what is pasted is the same; where it must not be, patches whose correlation
+    is above 1 - ``alike`` count as equal, have score 1, and the first of them wins.
     """
     dtype = query.pixels.dtype if dtype is None else dtype
     if dtype == torch.float16:
         query, style = _within_half(query), _within_half(style)
     blocks = _blocks(query, style, dtype, chunk_bytes) if query.stride == style.stride == 1 else None
+    # What the scores cannot exceed; they are without the query's own norm, which comes in the end.
+    limit = (1 - alike) / query.scale if alike else None
     # Autocast would choose another format than the one asked for.
     with torch.autocast(query.pixels.device.type, enabled=False):
         if blocks is not None:
-            return _match_by_pixels(query, style, dtype, blocks)
-        return _match_by_patches(query, style, dtype, chunk_bytes)
+            found = _match_by_pixels(query, style, dtype, blocks, limit)
+        else:
+            found = _match_by_patches(query, style, dtype, chunk_bytes, limit)
+    score = found.score * query.scale
+    return Matches(found.index, score if limit is None else score.masked_fill(found.score >= limit, 1))
 
 
 def _within_half(bank: PatchBank) -> PatchBank:
@@ -152,8 +168,10 @@ def _within_half(bank: PatchBank) -> PatchBank:
     return dataclasses.replace(bank, pixels=pixels, scale=scale)
 
 
-def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes: int) -> Matches:
-    """Products of unfolded patches, chunk by chunk of both sides.
+def _match_by_patches(
+    query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes: int, limit: Tensor | None
+) -> Matches:
+    """Products of unfolded patches, chunk by chunk of both sides; scores without the query's norm, at most ``limit``.
 
     Formats of 16 bits round the scores to 8 or 11 bits, which confuses near neighbours: there the style is split into
     at least four interleaved parts, and the best of each compete once more in float32.
@@ -175,8 +193,9 @@ def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, ch
             # Neighbouring patches are near duplicates: taking every parts-th puts rivals into different parts.
             which = slice(part, None, parts)
             scores = patches @ style.unfold(which, dtype).T
-            # The query's own norm is the same for all its rivals and waits until the end.
             scores.mul_(style.scale[which].to(dtype))
+            if limit is not None:
+                torch.minimum(scores, limit[chunk, None].to(dtype), out=scores)
             if style.allowed is not None:
                 scores.masked_fill_(~style.allowed[which], -math.inf)
             score, winner = scores.max(dim=1, keepdim=True)
@@ -188,7 +207,7 @@ def _match_by_patches(query: PatchBank, style: PatchBank, dtype: torch.dtype, ch
         if shortlist > 1:
             best = torch.stack([_correlation(query, chunk, style, column) for column in index.unbind(1)], dim=1)
         score, kept = best.max(dim=1, keepdim=True)
-        found.append(Matches(index.gather(1, kept)[:, 0], score[:, 0] * query.scale[chunk]))
+        found.append(Matches(index.gather(1, kept)[:, 0], score[:, 0]))
     return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
 
 
@@ -225,7 +244,9 @@ def _blocks(query: PatchBank, style: PatchBank, dtype: torch.dtype, chunk_bytes:
     return None
 
 
-def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, blocks: _Blocks) -> Matches:
+def _match_by_pixels(
+    query: PatchBank, style: PatchBank, dtype: torch.dtype, blocks: _Blocks, limit: Tensor | None
+) -> Matches:
     """Where patches lie at every pixel: products of pixels, then sums over the window, 9 times less work for 3 x 3.
 
     The product of patches at p and q is the sum over d in the window of <p + d, q + d>. Line after line of the query is
@@ -237,6 +258,7 @@ def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, blo
     accurate = style.scale.dtype
     device = query.pixels.device
     shape = (height - reach, width - reach)
+    limit = None if limit is None else limit.view(shape)
     best = torch.full(shape, -math.inf, dtype=accurate, device=device)
     index = torch.zeros(shape, dtype=torch.int64, device=device)
     pixel = patch = 0
@@ -252,10 +274,11 @@ def _match_by_pixels(query: PatchBank, style: PatchBank, dtype: torch.dtype, blo
             for left in range(0, width - reach, blocks.columns):
                 part = slice(left, min(left + blocks.columns, width - reach))
                 ours = query.pixels.view(height, width, -1)[:, part.start : part.stop + reach]
-                _match_block(ours, theirs, scale, allowed, query.size, start, best[:, part], index[:, part])
+                most = None if limit is None else limit[:, part]
+                _match_block(ours, theirs, scale, allowed, most, query.size, start, best[:, part], index[:, part])
         pixel += theirs_height * theirs_width
         patch += (theirs_height - reach) * columns
-    return Matches(index.flatten(), best.flatten() * query.scale)
+    return Matches(index.flatten(), best.flatten())
 
 
 def _match_block(
@@ -263,6 +286,7 @@ def _match_block(
     theirs: Tensor,
     scale: Tensor,
     allowed: Tensor | None,
+    limit: Tensor | None,
     size: int,
     start: int,
     best: Tensor,
@@ -270,7 +294,7 @@ def _match_block(
 ) -> None:
     """Matches of the patches of ``ours`` (height, n + reach, C) among those of a block of the style: ``theirs``, the
     pixels of (lines + reach) lines, ``scale`` (lines, columns), and which are ``allowed`` (lines * columns,), None for
-    all. Where they beat ``best`` (height - reach, n), that and ``index`` are overwritten; the block's first patch has
+    all. No score counts for more than ``limit`` (height - reach, n). Where they beat ``best`` (height - reach, n), that and ``index`` are overwritten; the block's first patch has
     number ``start``."""
     reach = size - 1
     lines, columns = scale.shape
@@ -298,6 +322,8 @@ def _match_block(
         window = [along[(top + k) % size][:, k * pitch : k * pitch + reached] for k in range(size)]
         _shifted_sum(window, sums[:, :reached])
         torch.mul(sums.view(n, lines, pitch)[..., :columns], scale, out=scores)
+        if limit is not None:
+            torch.minimum(scores, limit[top][:, None, None], out=scores)
         if excluded is not None:
             scores.masked_fill_(excluded, -math.inf)
         # A maximum without its place is many times faster than one with it: find the line first, then the place in it.

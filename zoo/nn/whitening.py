@@ -15,13 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.device import exact
+from zoo import device as devices
 from zoo.errors import NumericalError
 from zoo.nn.gram import gram
 
 # Directions with less variance are dropped from whitening and colouring: the threshold of the authors' code
 # (UniversalStyleTransfer, test_wct.lua), in units of the normalised VGG's features, whose mean is 1.
 SMALLEST_EIGENVALUE = 1e-5
+# And those with less of the largest variance: float32 sums leave 2e-9 of it (photographs at 384 pixels) in directions
+# that have none, which where it exceeds a thousand would come near the threshold above, on one processor or another.
+_ROUNDING = 1e-8
+# Positions from which a covariance is taken. Weights of a mask are float32, so that two may come as a little less.
+_PAIR = 2 * (1 - 1e-6)
 # Features pass through float32 in strips of so many bytes, which stay in the processor's cache: a float32 copy of
 # relu1_1 at 1024 x 1024 would be 268 MB, and writing it costs more than the sums over it.
 _CHUNK_BYTES = 4 << 20
@@ -43,7 +48,7 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
     and so is the mean where none does. Sums within a strip are float32 (float64 where few positions count, and of
     float32 features at relu1_1), of centred values; across strips float64.
     """
-    features, mask = exact(features), None if mask is None else exact(mask)
+    features, mask = devices.exact(features), None if mask is None else devices.exact(mask)
     channels, height, width = features.shape[1:]
     weights = None if mask is None else mask.to(torch.float32)[None, None]
     count = float(height * width) if weights is None else float(weights.double().sum())
@@ -67,7 +72,7 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
         square += gram(part, "none")[0].double()
     offset = total / max(count, 1e-12)
     mean = shift.double() + offset if count > 0 else torch.zeros_like(offset)
-    if count < 2:
+    if count < _PAIR:
         return Moments(mean, torch.zeros_like(square), count)
     return Moments(mean, (square - count * torch.outer(offset, offset)) / (count - 1), count)
 
@@ -95,7 +100,8 @@ def _power(covariance: Tensor, exponent: float) -> Tensor:
     if not torch.isfinite(covariance).all():
         raise NumericalError("The features' covariance is not finite, so it has no square root; try --precision fp32.")
     values, vectors = torch.linalg.eigh(covariance)
-    powers = torch.where(values > SMALLEST_EIGENVALUE, values.clamp_min(SMALLEST_EIGENVALUE) ** exponent, 0.0)
+    smallest = max(SMALLEST_EIGENVALUE, _ROUNDING * float(values[-1]))
+    powers = torch.where(values > smallest, values.clamp_min(smallest) ** exponent, 0.0)
     return (vectors * powers) @ vectors.mT
 
 

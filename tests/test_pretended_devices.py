@@ -1,0 +1,174 @@
+"""Every method, control, metric and training step on a CUDA and an MPS device, both pretended (see pretended.py)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators import CPUAccelerator
+from lightning_fabric.strategies import SingleDeviceStrategy
+from metric_cases import SMALL_E
+from pretended import DeviceError, Pretended
+from torch import Tensor
+from torch.nn import functional as F
+
+import zoo
+from zoo.checks.core import picture
+from zoo.metrics import load_metric, load_set_metric
+from zoo.nn.gram import gram
+from zoo.registry import load_registry
+from zoo.stylizer import Call, Context, Mix, Style, Stylized, Stylizer, Traits
+from zoo.training import train
+from zoo.training import trainer as trainer_module
+
+DEVICES = ("cuda", "mps")
+
+
+def halves(height: int, width: int) -> Tensor:
+    """Two regions side by side, (2, H, W)."""
+    left = (torch.arange(width) < width // 2).float().expand(height, width)
+    return torch.stack([left, 1 - left])
+
+
+def exercise(model: Stylizer, side: int = 64) -> None:
+    """Everything that the traits promise, on pictures whose sides nothing divides."""
+    size = (side + 1, side + 9)
+    content, traits = picture(*size, seed=1), model.traits
+    styles: list[Any] = list(model.style_names[:2]) or [picture(side + 3, side + 5, seed=2 + i) for i in range(2)]
+    codes = [model.encode_style(style, size) for style in styles]
+    model.stylize(content, codes[0], progress=lambda step, total, losses, image: bool(image().sum() < 0))
+    if traits.strength != "none":
+        model.stylize(content, codes[0], strength=0.5)
+    if traits.mixes:
+        model.stylize(content, Mix([(codes[0], 0.25), (codes[1], 0.75)]))
+    if "init" in traits.context:
+        model.stylize(content, codes[0], context=Context(init=content.flip(3)))
+    if "content_masks" in traits.context:
+        own = [Style(image=style, mask=halves(side + 3, side + 5)[None, :1]) for style in styles]
+        mix = Mix([(model.encode_style(style, size), 0.5) for style in own])
+        model.stylize(content, mix, context=Context(content_masks=halves(*size)))
+    if traits.texture:
+        model.synthesize(codes[0], size)
+
+
+# Options that take another way through the code than the method's default; all are made as short as can be.
+METHODS: dict[str, dict[str, Any]] = {
+    "adain": {},
+    "cin": {},
+    "johnson": {},
+    "texture-nets": {},
+    "wct": {},
+    "style-swap": {"stride": 2},
+    "style-swap inverted": {"inversion": "optimisation", "num_steps": 2},
+    "gatys": {"num_steps": 2, "levels": 2},
+    "gatys luminance": {"num_steps": 2, "preserve_color": "luminance", "init": "style", "optimizer": "adam"},
+    "gatys coral": {"num_steps": 1, "preserve_color": "coral", "init": "noise", "tv_weight": 1e-3},
+    "cnnmrf": {"num_steps": 2, "levels": 2, "rotations": 1, "scales": 1},
+}
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+@pytest.mark.parametrize("case", METHODS)
+def test_a_method_stays_on_its_device(case: str, kind: str) -> None:
+    with Pretended(kind) as device:  # type: ignore[arg-type]
+        model = zoo.load(case.split()[0], device=kind, precision="fp32", **METHODS[case])
+        exercise(model)
+        if case == "gatys":
+            model.reconstruct_content(picture(64, 72, seed=1))
+    assert device.operators
+
+
+def test_every_method_is_pretended() -> None:
+    assert {case.split()[0] for case in METHODS} == set(load_registry().methods)
+
+
+# -- faults that the pretended devices must find ----------------------------------------------------------------------
+
+
+class Plugin(Stylizer):
+    """A method that keeps the rules, for others to break."""
+
+    traits = Traits(kind="feed-forward", strength="blend", min_size=16)
+
+    def _build(self) -> None:
+        self.weight = torch.ones(3, 3, 1, 1).to(self.device)
+
+    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> dict[str, Tensor]:
+        assert style.image is not None
+        return {"mean": style.image.mean((2, 3), keepdim=True)}
+
+    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        ((code, _),) = style
+        return Stylized(self.change(F.conv2d(content, self.weight)) + 0 * code.data["mean"])
+
+    def change(self, x: Tensor) -> Tensor:
+        return x
+
+
+FAULTS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
+    "a constant left on the CPU": ("cuda", "same device", lambda x: x * torch.ones(3, 1, 1)),
+    "an index made on the device of nothing": ("mps", "same device", lambda x: x.index_select(3, torch.arange(64))),
+    "numpy without cpu": ("cuda", "numpy", lambda x: torch.from_numpy(x.numpy()).to(x.device)),
+    "float64 sums": ("mps", "float64", lambda x: x - x.double().mean().float()),
+    "float64 moved there": ("mps", "float64", lambda x: x + torch.ones(1, dtype=torch.float64).to(x.device)),
+    "float64 made there": ("mps", "float64", lambda x: x + torch.zeros(1, dtype=torch.float64, device=x.device)),
+    "antialiased bicubic": ("mps", "no MPS kernel", lambda x: F.interpolate(x, size=x.shape[2:], mode="bicubic", antialias=True)),
+    "eigenvectors": ("mps", "no MPS kernel", lambda x: x + torch.linalg.eigh(torch.eye(3, device=x.device))[0].sum()),
+    "border padding": (
+        "mps",
+        "border padding",
+        lambda x: F.grid_sample(x, torch.zeros(1, *x.shape[2:], 2, device=x.device), padding_mode="border", align_corners=False),
+    ),
+    "uneven pooling": ("mps", "does not divide", lambda x: x + F.adaptive_avg_pool2d(x, (7, 7)).mean()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault: str) -> None:
+    kind, message, change = FAULTS[fault]
+    broken = type("Broken", (Plugin,), {"change": lambda self, x: change(x)})
+    with Pretended(kind), pytest.raises(DeviceError, match=message):  # type: ignore[arg-type]
+        exercise(broken(device=kind))
+
+
+def test_a_plugin_that_keeps_the_rules_passes() -> None:
+    for kind in DEVICES:
+        with Pretended(kind):  # type: ignore[arg-type]
+            exercise(Plugin(device=kind))
+
+
+def _waits(model: Stylizer) -> int:
+    """How often one call waits for the device."""
+    content = picture(64, 64, seed=1)
+    code = model.encode_style(model.style_names[0] if model.style_names else picture(64, 64, seed=2), (64, 64))
+    before = device_of_test.syncs
+    model.stylize(content, code)
+    return device_of_test.syncs - before
+
+
+device_of_test: Pretended
+
+
+# One wait to see that the picture is finite, one to bring it back to the CPU. WCT looks at every level's picture, so that
+# it can say which one failed.
+WAITS = {"adain": 2, "cin": 2, "johnson": 2, "texture-nets": 2, "wct": 7}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_network_does_not_wait_for_the_device(name: str) -> None:
+    global device_of_test
+    with Pretended("cuda") as device_of_test:
+        assert _waits(zoo.load(name, device="cuda", precision="fp32")) == WAITS[name]
+
+
+def test_a_wait_inside_a_network_is_counted() -> None:
+    global device_of_test
+    broken = type("Broken", (Plugin,), {"change": lambda self, x: x / max(x.max().item(), 1.0)})
+    with Pretended("cuda") as device_of_test:
+        assert _waits(Plugin(device="cuda")) == 2
+        assert _waits(broken(device="cuda")) == 3
