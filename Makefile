@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench test stylize docs check clean
+# Tests of what rounding could decide: linear algebra, matches, ties, moments, values of metrics, statistics.
+NUMERICAL := $(addprefix tests/test_,color.py metrics.py metrics_content.py metrics_style.py optimise.py patches.py \
+	phases.py reflection.py report_statistics.py whitening.py)
+
+.PHONY: bench test numerical stylize docs check clean
 
 bench: $(STAMP)
 	$(BIN)/zoo bench --methods all
@@ -15,6 +19,11 @@ stylize: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# As other processors compute: with AVX2 alone, and with torch's own kernels for any x86-64 (they sum in other orders).
+numerical: $(STAMP)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(NUMERICAL)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(NUMERICAL)
 
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict

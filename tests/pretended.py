@@ -6,8 +6,8 @@ at them run as they do. What would fail on the device fails here:
 
 * two tensors of different devices in one operation (zero-dimensional ones of the CPU may join, as in torch);
 * on MPS: float64, and operators without a kernel there: what torch's own list of operators (native_functions.yaml, which
-  comes with it) gives to no MPS, what :data:`SINCE` has come later than the oldest torch that the zoo runs with, and
-  what the kernels refuse (:func:`_refused`);
+  comes with it) gives to no MPS, what came later than the oldest torch that the zoo runs with (:data:`LATER`), and what
+  the kernels refuse (:func:`_refused`);
 * ``.numpy()`` without ``.cpu()``.
 
 ``syncs`` counts how often the host waited for the device. The devices' number formats are not pretended: autocast runs as
@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -30,12 +30,18 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
-# Operators that torch 2.6 has no MPS kernel for and a later one has, of those that the zoo would use.
-SINCE = {"_upsample_bicubic2d_aa": "2.8", "grid_sampler_2d with border padding": "2.9"}
+# Operators that have an MPS kernel in torch 2.14 and none in 2.6, or are made of such: two-dimensional, dense and real.
+LATER = frozenset(
+    "_cdist_backward _cholesky_solve_helper _cummax_helper _cummin_helper _linalg_det _linalg_eigh _linalg_slogdet "
+    "_linalg_solve_ex _linalg_svd _logcumsumexp _unique _upsample_bicubic2d_aa _upsample_bicubic2d_aa_backward "
+    "_upsample_bilinear2d_aa _upsample_bilinear2d_aa_backward angle cholesky_inverse cholesky_solve col2im erfc gcd "
+    "geqrf grid_sampler_2d_backward hardshrink index_copy index_reduce kthvalue lcm linalg_cholesky_ex "
+    "linalg_householder_product linalg_lu linalg_lu_factor_ex linalg_lu_solve linalg_matrix_exp linalg_qr lu_unpack "
+    "max_unpool2d nanmedian native_group_norm_backward nonzero_static sinc unique_dim vdot".split()
+)
 
 _WAITS = {aten._local_scalar_dense.default, aten.nonzero.default, aten._unique2.default, aten.unique_dim.default}
 _MAY_CROSS = {aten.copy_.default}
@@ -95,6 +101,11 @@ class Pretended:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    @property
+    def begun(self) -> bool:
+        """Whether any tensor has been put on the device."""
+        return bool(self._places)
+
     def place(self, tensor: Tensor) -> torch.device:
         """The device that the tensor is said to be on."""
         if tensor.is_meta or tensor.layout != torch.strided:
@@ -125,6 +136,14 @@ class Pretended:
         return self.put(moved, device)
 
 
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
 class _Operations(TorchDispatchMode):
     """Below autograd: every operation, those of gradients included."""
 
@@ -134,7 +153,9 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if not self.pretended.begun:
+            return func(*args, **kwargs)
+        tensors = list(_tensors((*args, *kwargs.values())))
         places = [self.pretended.place(t) for t in tensors]
         there = [place for place in places if place.type != "cpu"]
         if not there:
@@ -147,8 +168,8 @@ class _Operations(TorchDispatchMode):
         else:
             out = func(*args, **kwargs)
         known = {t.untyped_storage()._cdata for t in tensors if not t.is_meta}
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in known:
+        for tensor in _tensors((out,)):
+            if tensor.untyped_storage()._cdata not in known:
                 self.pretended.put(tensor, there[0])
         return out
 
@@ -162,7 +183,7 @@ class _Operations(TorchDispatchMode):
         name = str(func).removeprefix("aten.").removesuffix(".default")
         self.pretended.operators.add(name)
         if self.pretended.device.type == "mps":
-            if name not in mps_operators() or name.split(".")[0] in SINCE:
+            if name not in mps_operators() or name.split(".")[0] in LATER:
                 raise DeviceError(f"The operator {func} has no MPS kernel in every torch that the zoo runs with.")
             if reason := _refused(func, args):
                 raise DeviceError(f"MPS does not do {reason}.")

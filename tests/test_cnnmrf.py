@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.config import describe, describe_source
 from zoo.errors import ConfigError, InputError, UnsupportedError
 from zoo.methods import cnnmrf
-from zoo.methods.cnnmrf import CNNMRF, CNNMRFConfig, inscribed, rotated, variants
+from zoo.methods.cnnmrf import CNNMRF, CNNMRFConfig, inscribed, rotated, scaled, variants
 from zoo.nn.patches import PatchBank, match, patch_energy
 from zoo.registry import module_source
 from zoo.stylizer import Context, Style, StyleCode, Stylized
@@ -79,6 +79,12 @@ def test_rotation_shows_nothing_from_outside_and_turns_about_the_centre() -> Non
     along = x * math.cos(math.pi / 6) - y * math.sin(math.pi / 6)
     torch.testing.assert_close(turned[0, 0], 0.5 + along * 0.6 / 59, atol=1e-5, rtol=0)
     assert torch.equal(rotated(ramp, 0.0), ramp)
+
+
+def test_sizes_are_rounded_up_but_not_by_the_last_bit() -> None:
+    assert scaled((20, 21), 1.05) == (21, 23)
+    # 1.05 to the power of -1 times 21 is 20.000000000000004 or 20, as the power is rounded.
+    assert scaled((21, 42), 20 / 21 * (1 + 2e-16)) == (20, 40)
 
 
 def test_every_rotation_in_every_scale_is_there() -> None:

@@ -89,7 +89,7 @@ def test_gram_gradient_is_autograds(batch: int) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 2e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 2e-3), (torch.float16, 5e-4)])
 def test_gram_in_every_format_and_layout(layout: Any, dtype: torch.dtype, tolerance: float) -> None:
     features = torch.rand(2, 32, 19, 23).to(dtype).to(memory_format=layout).requires_grad_()
     wanted = torch.einsum("bihw,bjhw->bij", features.double(), features.double()) / (19 * 23)
@@ -101,6 +101,24 @@ def test_gram_in_every_format_and_layout(layout: Any, dtype: torch.dtype, tolera
     (closed,) = torch.autograd.grad((wanted * weights).sum(), features)
     assert gradient.dtype == dtype
     assert (gradient.double() - closed).norm().item() < 10 * tolerance * closed.norm().item()
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-10, 1.0, 1e3])
+def test_a_gram_gradient_in_float16_keeps_what_its_format_can_hold(size: float) -> None:
+    """Of a mean over millions of numbers the matrix itself is below float16; what it gives the features need not be."""
+    features = (1000 * torch.rand(1, 32, 19, 23)).half().requires_grad_()
+    weights = size * torch.randn(1, 32, 32)
+    found = gram(features, "none")
+    # Scaled as a loss is in float16: gradients of the features near 1.
+    (gradient,) = torch.autograd.grad((found * weights).sum() / (1e4 * size), features)
+    exact = features.detach().double().requires_grad_()
+    (closed,) = torch.autograd.grad((gram(exact, "none") * weights.double()).sum() / (1e4 * size), exact)
+    assert float((gradient.double() - closed).norm()) < 2e-3 * float(closed.norm())
+
+
+def test_a_gram_of_large_features_in_float16_is_finite_on_every_device() -> None:
+    features = torch.full((1, 4, 64, 64), 500.0)
+    torch.testing.assert_close(gram(features.half()), gram(features))
 
 
 def test_target_of_a_mix_is_the_weighted_loss_and_its_gradient() -> None:

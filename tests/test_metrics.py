@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from zoo import images
 from zoo.errors import ConfigError, InputError, NumericalError, UnknownNameError
 from zoo.metrics import base, load_metric, load_set_metric
-from zoo.metrics.base import Metric, SetMetric, full_float32
+from zoo.metrics.base import Metric, SetMetric
 from zoo.nn.whitening import Moments
 from zoo.registry import MetricEntry, import_object, load_registry
 
@@ -258,14 +258,12 @@ def test_unknown_names_and_settings_get_a_suggestion():
         load_metric("ssim", channels="cmyk")
 
 
-def test_a_cuda_device_computes_without_tf32() -> None:
-    backends = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [backend.allow_tf32 for backend in backends]
-    with full_float32(torch.device("cuda")):
-        assert [backend.allow_tf32 for backend in backends] == [False, False]
-    assert [backend.allow_tf32 for backend in backends] == before
-    with full_float32(torch.device("cpu")):
-        assert [backend.allow_tf32 for backend in backends] == before
+def test_the_cosine_of_rounding_is_that_of_nothing() -> None:
+    vector, zero = torch.rand(9, generator=torch.Generator().manual_seed(0)), torch.zeros(9)
+    for nothing in (zero, 1e-8 * vector, -1e-7 * vector):
+        assert float(base.cosine(vector, nothing)) == float(base.cosine(nothing, vector)) == 0
+    assert float(base.cosine(zero, zero)) == 1
+    assert float(base.cosine(1e-3 * vector, vector)) == pytest.approx(1)
 
 
 def test_every_value_is_computed_in_full_float32(
@@ -278,7 +276,7 @@ def test_every_value_is_computed_in_full_float32(
         entered.append(device)
         yield
 
-    monkeypatch.setattr(base, "full_float32", record)
+    monkeypatch.setattr(base, "ieee_float32", record)
     load_metric("ssim")(content, content, style)
     assert len(entered) == 1
     metric = load_set_metric("fd_vgg19")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from metric_cases import AMOUNTS, noisy, require_growing, seeded_state
+from pretended import Pretended
 from torch import Tensor, nn
 
 from zoo import images
@@ -402,3 +403,19 @@ def test_without_torch_fidelity_a_set_metric_names_the_extra(monkeypatch: pytest
     monkeypatch.setattr(fidelity, "import_package", missing)
     with pytest.raises(UnsupportedError, match=r"style-transfer-zoo\[metrics\]"):
         load_set_metric("fd_vgg19")
+
+
+@pytest.mark.parametrize("name", ["artfid", "kid"])
+def test_fetched_networks_stay_on_their_device(
+    name: str, make: Callable[[str], SetMetric], content: Tensor, styles: list[Tensor]
+) -> None:
+    """LPIPS, ArtFID's Inception and that of FID on a pretended CUDA device."""
+    with Pretended("cuda") as device:
+        metric = build(name, device="cuda")
+        assert isinstance(metric, SetMetric)
+        metric.begin()
+        for style in styles[:3]:
+            metric.add(style, content, style)
+        with pytest.warns(SmallSetWarning):
+            metric.value()
+    assert "convolution" in device.operators

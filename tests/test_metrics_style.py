@@ -185,6 +185,16 @@ def test_lp_of_a_single_repeated_patch_has_no_variety(style: Tensor) -> None:
     assert metric(flat, flat, two) == pytest.approx((1 + 1 / different) / 2, abs=1e-6)
 
 
+def test_lp_counts_equal_patches_once_however_they_are_rounded(style: Tensor) -> None:
+    """A style of four equal quarters has the patches of one, and their joints; so does one nudged by rounding."""
+    metric = load_metric("lp")
+    tile = style[..., :48, :48]
+    tiled = tile.repeat(1, 1, 2, 2)
+    nudged = (tiled * (1 + 1e-7 * torch.randn(tiled.shape, generator=torch.Generator().manual_seed(0)))).clamp(0, 1)
+    found = [metric(output, output, picture) for output in (tiled, nudged) for picture in (tiled, nudged)]
+    assert found == pytest.approx([1.0] * 4, abs=1e-5)
+
+
 def test_lp_needs_room_for_a_patch(style: Tensor) -> None:
     tiny = style[..., :16, :16].contiguous()
     with pytest.raises(InputError, match="no room for a patch"):
@@ -249,6 +259,35 @@ def test_e_of_a_flat_picture_is_undefined(style: Tensor) -> None:
     flat = torch.full_like(style, 0.5)
     with pytest.raises(NumericalError, match="singular covariance"):
         load_metric("e_statistic", **SMALL_E)(flat, style, style)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 1.0])
+def test_flat_features_are_singular_at_every_layer_and_level(level: float) -> None:
+    """By a factor of a thousand, so that no processor's rounding decides it."""
+    encoder = load_encoder("vgg19", taps=e_statistic.TAPS)
+    features, basis = encoder(torch.full((1, 3, 96, 96), level)), e_statistic.read_basis()
+    for tap in e_statistic.TAPS:
+        mean, covariance = e_statistic.projected(e_statistic.gaussian(features[tap]), basis[tap])
+        assert e_statistic.singular((mean, covariance)), tap
+        ratio = torch.linalg.eigvalsh(covariance)[0] / (covariance.trace() + mean.square().sum())
+        assert float(ratio) < e_statistic.SINGULAR / 1000, tap
+
+
+@pytest.mark.parametrize(("smallest", "wanted"), [(0.0, True), (1e-12, True), (1e-8, False), (1.0, False)])
+def test_singular_is_relative_to_the_features(smallest: float, wanted: bool) -> None:
+    rotation, _ = torch.linalg.qr(random_gaussian(6, 1)[1])
+    variances = torch.tensor([smallest, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    covariance = (rotation * variances) @ rotation.T
+    for scale in (1e-6, 1.0, 1e6):
+        for mean in (0.0, 1.0):
+            gaussian = torch.full((6,), mean * scale, dtype=torch.float64), covariance * scale**2
+            assert e_statistic.singular(gaussian) == wanted
+
+
+def test_fewer_positions_than_axes_are_singular(style: Tensor) -> None:
+    """128 x 128 pixels have 256 positions at relu4_1, whose covariance has rank 255: Cholesky's factorisation may pass."""
+    with pytest.raises(NumericalError, match="singular covariance"):
+        load_metric("e_statistic", taps="relu4_1", short_side=128)(style, style, style.repeat(1, 1, 2, 2)[..., :80, :80])
 
 
 def test_e_has_five_layers() -> None:

@@ -238,6 +238,55 @@ def test_a_gradient_that_is_not_finite_is_an_error(start: Tensor) -> None:
         )
 
 
+# -- networks in float16 -----------------------------------------------------------------------------------------------
+
+
+def through_half(loss: Loss, gain: float = 1.0) -> Loss:
+    """``loss`` of an image that passed through float16, where its gradient is ``gain`` times as large."""
+
+    class Pass(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, image):  # type: ignore[no-untyped-def]
+            return image.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+            return (gain * gradient).half().float() / gain
+
+    return lambda image: loss(Pass.apply(image))
+
+
+@pytest.mark.parametrize("gain", [1e-2, 1.0, 1e2])
+@pytest.mark.parametrize("scale", [1e-18, 1e-9, 1.0, 1e9, 1e18])
+def test_in_fp16_a_loss_of_any_scale_is_minimised(target: Tensor, start: Tensor, scale: float, gain: float) -> None:
+    """Unscaled, its gradient vanishes, or is infinite, at all of these scales but one."""
+    loss = Count(through_half(bowl(target, scale), gain))
+    result = optimise_pixels(start, loss, optimiser="lbfgs", num_steps=40, call=Call(), precision="fp16")
+    assert result.steps == 40
+    # What the scale takes to find: evaluations beside the steps.
+    assert loss.calls <= 40 + 12
+    wanted = optimise_pixels(start, bowl(target, scale), optimiser="lbfgs", num_steps=40, call=Call())
+    begun, ended = result.losses[0]["total"], min(row["total"] for row in result.losses)
+    assert ended < 1e-3 * begun or ended < 2 * min(row["total"] for row in wanted.losses)
+
+
+def test_in_fp16_a_gradient_that_is_finite_at_no_scale_is_an_error(start: Tensor) -> None:
+    with pytest.raises(NumericalError, match="use precision fp32"):
+        optimise_pixels(
+            start,
+            lambda image: {"total": (image - 0.5).abs().sqrt().sum()},
+            optimiser="lbfgs",
+            num_steps=3,
+            call=Call(),
+            precision="fp16",
+        )
+
+
+def test_in_fp16_an_exact_minimum_ends_it(start: Tensor) -> None:
+    result = optimise_pixels(start, bowl(start), optimiser="lbfgs", num_steps=9, call=Call(), precision="fp16")
+    assert result.steps == 1
+
+
 def test_no_steps_is_refused(start: Tensor) -> None:
     with pytest.raises(ConfigError, match="at least one step"):
         optimise_pixels(start, bowl(start), optimiser="adam", num_steps=0, call=Call())

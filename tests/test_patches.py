@@ -153,6 +153,44 @@ def test_faint_patches_lose_in_half_precision_without_nan(stride: int) -> None:
     assert right.all()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_rounding_leaves_of_a_patch_is_like_no_other(stride: int) -> None:
+    """A patch of next to nothing has a direction as any other: the query's own, of a millionth of the others' length."""
+    features = noise(4, 7, 7, dtype=torch.float32).abs()
+    style = torch.cat([1e-7 * features, noise(4, 7, 7, seed=1, dtype=torch.float32).abs()], dim=2)
+    found = match(PatchBank.of([features], 3, stride), bank := PatchBank.of([style], 3, stride))
+    assert (bank.first[found.index] % 14 >= 5).all()
+    faint = match(PatchBank.of([style], 3, stride), PatchBank.of([features], 3, stride))
+    assert (faint.score == 0).any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("chunk_bytes", [3000, 1 << 20])
+def test_of_patches_that_are_alike_up_to_rounding_the_first_wins(stride: int, chunk_bytes: int) -> None:
+    """Three copies of a map, each nudged by rounding: whichever is best by a last bit, the first is found."""
+    features = noise(16, 7, 9, dtype=torch.float32).abs()
+    copies = [features * (1 + 1e-7 * noise(16, 7, 9, seed=seed, dtype=torch.float32)) for seed in (1, 2, 3)]
+    query, bank = PatchBank.of([features], 3, stride), PatchBank.of(copies, 3, stride)
+    found = match(query, bank, alike=1e-5, chunk_bytes=chunk_bytes)
+    if stride == 1:  # at others the parts of a chunk are interleaved: the same one always, but not always the first
+        assert torch.equal(found.index, torch.arange(len(query)))
+    assert (found.index % len(query) == torch.arange(len(query))).all()
+    assert (found.score == 1).all()
+    # What is not alike is not touched.
+    other = noise(16, 7, 9, seed=9, dtype=torch.float32)
+    plain, told = (match(query, PatchBank.of([other], 3, stride), alike=alike) for alike in (0.0, 1e-5))
+    assert torch.equal(plain.index, told.index)
+    assert torch.equal(plain.score, told.score)
+
+
+def test_the_energy_of_far_features_has_a_finite_gradient_in_float16() -> None:
+    """Nine patches cover a pixel, each thousands away from its match: their sum is beyond float16 until it is weighed."""
+    features = torch.full((1, 4, 8, 8), 9000.0, dtype=torch.float16).requires_grad_()
+    bank = PatchBank.of([torch.ones(4, 8, 8, dtype=torch.float16)], 3, 1)
+    (1e-4 * patch_energy(features, bank, stride=1, dtype=torch.float32)).backward()
+    assert float(features.grad[0, 0, 4, 4]) == pytest.approx(1e-4 * 2 * 9 * 8999, rel=1e-3)
+
+
 def test_autocast_outside_does_not_change_the_format() -> None:
     query, bank = PatchBank.of([noise(8, 9, 9, dtype=torch.float32)], 3, 2), PatchBank.of([MAPS[0]], 3, 2)
     bank = PatchBank.of([noise(8, 9, 9, seed=4, dtype=torch.float32)], 3, 2)

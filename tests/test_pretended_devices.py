@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ import zoo
 from zoo.checks.core import picture
 from zoo.metrics import load_metric, load_set_metric
 from zoo.nn.gram import gram
-from zoo.registry import load_registry
+from zoo.registry import import_object, load_registry
 from zoo.stylizer import Call, Context, Mix, Style, Stylized, Stylizer, Traits
-from zoo.training import train
+from zoo.training import TrainConfig, train
 from zoo.training import trainer as trainer_module
 
 DEVICES = ("cuda", "mps")
@@ -35,8 +36,9 @@ def halves(height: int, width: int) -> Tensor:
     return torch.stack([left, 1 - left])
 
 
-def exercise(model: Stylizer, side: int = 64) -> None:
+def exercise(model: Stylizer) -> None:
     """Everything that the traits promise, on pictures whose sides nothing divides."""
+    side = max(model.traits.min_size, 32)
     size = (side + 1, side + 9)
     content, traits = picture(*size, seed=1), model.traits
     styles: list[Any] = list(model.style_names[:2]) or [picture(side + 3, side + 5, seed=2 + i) for i in range(2)]
@@ -62,13 +64,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "cin": {},
     "johnson": {},
     "texture-nets": {},
-    "wct": {},
+    "wct": {"levels": (3, 1), "texture_passes": 1},
     "style-swap": {"stride": 2},
     "style-swap inverted": {"inversion": "optimisation", "num_steps": 2},
     "gatys": {"num_steps": 2, "levels": 2},
     "gatys luminance": {"num_steps": 2, "preserve_color": "luminance", "init": "style", "optimizer": "adam"},
     "gatys coral": {"num_steps": 1, "preserve_color": "coral", "init": "noise", "tv_weight": 1e-3},
-    "cnnmrf": {"num_steps": 2, "levels": 2, "rotations": 1, "scales": 1},
+    "cnnmrf": {"num_steps": 2, "levels": 2, "rotations": 1, "mrf_layers": ("relu3_1",)},
 }
 
 
@@ -156,14 +158,14 @@ device_of_test: Pretended
 
 # One wait to see that the picture is finite, one to bring it back to the CPU. WCT looks at every level's picture, so that
 # it can say which one failed.
-WAITS = {"adain": 2, "cin": 2, "johnson": 2, "texture-nets": 2, "wct": 7}
+WAITS = {"adain": 2, "cin": 2, "johnson": 2, "texture-nets": 2, "wct": 4}
 
 
 @pytest.mark.parametrize("name", WAITS)
 def test_a_network_does_not_wait_for_the_device(name: str) -> None:
     global device_of_test
     with Pretended("cuda") as device_of_test:
-        assert _waits(zoo.load(name, device="cuda", precision="fp32")) == WAITS[name]
+        assert _waits(zoo.load(name, device="cuda", precision="fp32", **METHODS[name])) == WAITS[name]
 
 
 def test_a_wait_inside_a_network_is_counted() -> None:
@@ -172,3 +174,77 @@ def test_a_wait_inside_a_network_is_counted() -> None:
     with Pretended("cuda") as device_of_test:
         assert _waits(Plugin(device="cuda")) == 2
         assert _waits(broken(device="cuda")) == 3
+
+
+# -- metrics ----------------------------------------------------------------------------------------------------------
+
+# Those whose networks must be fetched are in test_metrics_sets.py, on seeded ones.
+PAIR = ("ssim", "content_loss", "cf", "cfsd", "gram_loss", "mean_std_loss", "ge", "lp", "e_statistic", "color_histogram")
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_metrics_stay_on_their_device(kind: str) -> None:
+    with Pretended(kind):  # type: ignore[arg-type]
+        output, content, style = (picture(64, 72, seed=seed).to(kind) for seed in (1, 2, 3))
+        for name in PAIR:
+            load_metric(name, device=kind, **(SMALL_E if name == "e_statistic" else {}))(output, content, style)
+        group = load_set_metric("fd_vgg19", device=kind)
+        group.begin()
+        for image in (output, content):
+            group.add(image, content, style)
+        with pytest.warns(UserWarning, match="rank-deficient"):
+            group.value()
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def fabric(device: Pretended, **options: Any) -> Fabric:
+    """Lightning's Fabric, which looks for devices by itself, told to use the pretended one."""
+    strategy = SingleDeviceStrategy(device=device.device, accelerator=CPUAccelerator())
+    return Fabric(strategy=strategy, precision=options["precision"])
+
+
+LAYERS = {"content_layer": "relu2_1", "style_layers": ("relu1_1", "relu2_1")}
+TRAINING: dict[str, dict[str, Any]] = {
+    "adain": {"whiten": True, "colour_weight": 1.0},
+    "cin": {"styles": ("builtin:swirls", "builtin:mosaic"), "style_size": 32, "width": 4, **LAYERS},
+    "johnson": {"style_size": 32, "width": 4, **LAYERS},
+    "style-swap": {"pixel_weight": 1.0},
+    "texture-nets": {"style_size": 32, "scales": 2, "diversity": 1.0, "mode": "texture", "style_layers": ("relu1_1",)},
+    "wct": {"level": 2, "feature_weight": 1.0},
+    "wct upper": {"level": 2, "upper_only": True, "whiten": False},
+}
+
+
+@pytest.mark.parametrize("case", TRAINING)
+def test_a_step_of_training_stays_on_its_device(
+    case: str, photographs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On MPS, which forbids all that CUDA does."""
+    monkeypatch.setattr("zoo.training.export.plot_losses", lambda folder: None)
+    cls = import_object(load_registry().methods[case.split()[0]].training)
+    task = cls(cls.Config.make(TRAINING[case]))
+    config = TrainConfig(steps=2, batch_size=2, crop=32, clip=1.0, ema=0.9, preview_every=1, precision="fp32")
+    config = dataclasses.replace(config, accelerator="mps")
+    sets = {name: photographs for name in task.sets}
+    held_out = {name: [picture(32, 40, seed=1)] for name in task.sets}
+    with Pretended("mps") as device:
+        monkeypatch.setattr(trainer_module, "Fabric", functools.partial(fabric, device))
+        result = train(task, config, sets, tmp_path / "run", held_out=held_out)
+    assert result.ended == "steps"
+    assert {"convolution", "convolution_backward"} <= device.operators
+
+
+def test_every_training_is_pretended() -> None:
+    trainable = {name for name, entry in load_registry().methods.items() if entry.training}
+    assert {case.split()[0] for case in TRAINING} == trainable
+
+
+def test_a_half_precision_product_of_cuda_comes_back_in_float32() -> None:
+    features = torch.rand(2, 8, 5, 7)
+    with Pretended("cuda"):
+        for dtype in (torch.bfloat16, torch.float16):
+            found = gram(features.to("cuda", dtype))
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found.cpu(), gram(features.to(dtype).float()), rtol=2e-2, atol=0)

@@ -335,3 +335,42 @@ def test_what_does_not_vary_correlates_with_nothing():
     found = correlate([1.0] * 6, np.arange(6), [0, 0, 0, 1, 1, 1])
     assert (found.spearman, found.kendall, found.spearman_within, found.pairs) == (None, None, None, 0)
     assert correlate([1.0, 2.0], [1.0, 2.0], [0, 0]).spearman_within is None
+
+
+# -- rounding decides nothing -----------------------------------------------------------------------------------------
+
+
+def test_methods_that_only_rounding_tells_apart_are_equal() -> None:
+    units = Units.of([0, 0, 1, 1, 2, 2], ["a", "b"] * 3)
+    first = np.array([0.1, 0.3, 0.7, 0.2, 0.9, 0.4])
+    nudged = first * (1 + np.array([1, -1, 1, 1, -1, 1]) * 2e-16)
+    found = compare(first, nudged, units)
+    assert (found.difference, found.p, found.d_z, found.won) == (0.0, 1.0, None, 0.5)
+
+
+def test_differences_that_cancel_up_to_rounding_leave_nothing_to_test() -> None:
+    """Each content's and each style's sum is 0.3 - 0.1 - 0.2, which is 5e-17 or 2.8e-17 or 0, by the order."""
+    units = Units.of([0, 0, 0, 1, 1, 1, 2, 2, 2], ["a", "b", "c"] * 3)
+    square = np.array([[0.3, -0.1, -0.2], [-0.2, 0.3, -0.1], [-0.1, -0.2, 0.3]]).flatten()
+    found = compare(square, np.zeros(9), units)
+    assert (found.t, found.p) == (None, None)
+    (interval,) = mean_intervals(square, units) or [None]
+    assert interval is not None
+    assert interval.half_width == pytest.approx(mean_intervals(np.rint(10 * square), units)[0].half_width / 10)  # type: ignore[index]
+
+
+def test_ranks_tie_where_means_differ_by_rounding_only() -> None:
+    # 0.1 + 0.2 is not 0.3, but 0.15 and 0.15 are the means.
+    units = Units.of([0, 0, 1, 1], ["a", "b"] * 2)
+    scores = np.array([[0.1, 0.3, 0.0], [0.2, 0.0, 0.1]] * 2)
+    found = rank(scores, units)
+    assert found is not None
+    assert found.ranks == (1.5, 1.5, 3.0)
+
+
+def test_correlations_tie_where_values_differ_by_rounding_only() -> None:
+    a = np.array([0.1 + 0.2, 0.3, 1.0, 2.0])
+    b = np.array([1.0, 2.0, 3.0, 4.0])
+    exact = correlate([0.3, 0.3, 1.0, 2.0], b, [0, 0, 0, 0])
+    assert correlate(a, b, [0, 0, 0, 0]) == exact
+    assert correlate([0.1 + 0.2, 0.3, 0.3], [1, 2, 3], [0, 0, 0]).spearman is None

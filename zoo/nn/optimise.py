@@ -148,7 +148,7 @@ class _Scaled:
             largest = float(gradient.abs().max()) * 2.0**self.exponent
             size = math.frexp(largest)[1]
             if not math.isfinite(largest):
-                wanted = self.exponent - 4
+                wanted = self.exponent - 8
                 self.ceiling = wanted + 1
             elif largest > 0 and _LOWEST <= size <= _HIGHEST:
                 return values, gradient
@@ -188,25 +188,26 @@ def _lbfgs(learning_rate: float, history: int) -> Callable[[Tensor], Tensor]:
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
     last_gradient: Tensor | None = None
     last_move: Tensor | None = None
-    free_length = _FIRST_MOVE
+    newest, free_length = 1.0, _FIRST_MOVE
 
     def update(gradient: Tensor) -> Tensor:
-        nonlocal last_gradient, last_move, free_length
+        nonlocal last_gradient, last_move, newest, free_length
         g = gradient.flatten()
         if last_gradient is not None and last_move is not None:
             y = g - last_gradient
-            curvature = float(y.dot(last_move))
-            # Relative, and a pair without positive curvature would make the approximate Hessian indefinite.
-            if curvature > 1e-8 * float(y.norm() * last_move.norm()):
+            curvature, squares = float(y.dot(last_move)), float(y.dot(y))
+            # Relative, and a pair without positive curvature would make the approximate Hessian indefinite. Squares of
+            # gradients below 1e-22 vanish in float32.
+            if squares > 0 and curvature > 1e-8 * math.sqrt(squares) * float(last_move.norm()):
                 pairs.append((last_move, y, curvature))
+                newest = curvature / squares
         move = -g
         coefficients: list[float] = []
         for s, y, curvature in reversed(pairs):
             coefficients.append(float(s.dot(move)) / curvature)
             move.add_(y, alpha=-coefficients[-1])
         if pairs:
-            _, y, curvature = pairs[-1]
-            move.mul_(curvature / float(y.dot(y)))
+            move.mul_(newest)
         for (s, y, curvature), coefficient in zip(pairs, reversed(coefficients), strict=True):
             move.add_(s, alpha=coefficient - float(y.dot(move)) / curvature)
         length = _root_mean_square(move)
