@@ -202,12 +202,23 @@ def test_directions_that_float32_sums_leave_are_none(scale: float) -> None:
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(96, 40, generator=generator, dtype=torch.float64)
     flat = scale * (mixing @ torch.randn(40, 64 * 64, generator=generator, dtype=torch.float64))
-    covariance = moments(flat.float().view(1, 96, 64, 64)).covariance
-    assert (float(torch.linalg.eigvalsh(covariance)[:56].abs().max()) > SMALLEST_EIGENVALUE) == (scale > 1)
-    matrix = whitening(covariance)
-    assert float((matrix @ covariance @ matrix).trace()) == pytest.approx(40, abs=1e-2)
-    root = torch.linalg.eigvalsh(colouring(covariance))
+    found = moments(flat.float().view(1, 96, 64, 64))
+    left = float(torch.linalg.eigvalsh(found.covariance)[:56].abs().max())
+    assert (left > SMALLEST_EIGENVALUE) == (scale > 1)
+    assert left < 0.8 * float(found.rounding)
+    matrix = whitening(found.covariance, found.rounding)
+    assert float((matrix @ found.covariance @ matrix).trace()) == pytest.approx(40, abs=1e-2)
+    root = torch.linalg.eigvalsh(colouring(found.covariance, found.rounding))
     assert int((root.abs() > 1e-9 * root.max()).sum()) == 40
+
+
+def test_rounding_drops_nothing_of_a_photograph(pictures: tuple[dict[str, Tensor], ...]) -> None:
+    """The authors' threshold, in units of the features, is the one that counts."""
+    for features in pictures:
+        for level in LEVELS:
+            found = moments(features[f"relu{level}_1"])
+            values = torch.linalg.eigvalsh(found.covariance)
+            assert bool((values[values > SMALLEST_EIGENVALUE] > found.rounding).all())
 
 
 def test_two_positions_are_two_whatever_their_weights_round_to() -> None:

@@ -47,7 +47,7 @@ def screened_poisson(stylized: Tensor, content: Tensor, weights: Sequence[float]
     laplacian = frequency[0][:, None] + frequency[1][None, :]
     results = []
     for one, photo in zip(stylized, content, strict=True):
-        lab, wanted = (rgb2lab(x.permute(1, 2, 0).double().cpu().numpy()) for x in (one, photo))
+        lab, wanted = (rgb2lab(x.permute(1, 2, 0).cpu().double().numpy()) for x in (one, photo))
         for channel, weight in enumerate(weights):
             source = dctn(lab[..., channel], norm="ortho") + weight * dctn(
                 _divergence(wanted[..., channel]), norm="ortho"

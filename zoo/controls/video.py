@@ -94,7 +94,7 @@ class Video:
         else:
             if "init" in self.model.traits.context:
                 # Where nothing can be carried over, the content itself.
-                start = torch.where(trusted > 0, carried, content)
+                start = torch.where(trusted.to(carried) > 0, carried, content.to(carried))
                 options = {**options, "context": Context(init=start)}
             image = self.model.stylize(content, style, **options).image
             image = image + (self.blend * trusted).to(image) * (carried.to(image) - image)

@@ -287,7 +287,8 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
             output = self.encoder(self.network(target).float().clamp(0, 1))
             sums["content"].append(F.mse_loss(output[TAP].float(), target.float()).item())
             sums["style"].append(_style_loss(output, style).item())
-            sums["style_of_copy"].append(sums["style"][-1] / _style_loss(copy, style).item())
+            # Of a photograph that is the style itself nothing is left to reach.
+            sums["style_of_copy"].append(sums["style"][-1] / max(_style_loss(copy, style).item(), 1e-6))
         return {name: sum(values) / len(values) for name, values in sums.items() if values}
 
     @torch.no_grad()

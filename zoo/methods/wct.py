@@ -136,7 +136,8 @@ SMALL |
             if style.mask is not None:
                 weight = feature_masks(style.mask[0], (features.shape[-2], features.shape[-1]))[0]
             statistics = moments(features, weight)
-            code[f"relu{level}_1"] = {"mean": statistics.mean, "colouring": colouring(statistics.covariance)}
+            root = colouring(statistics.covariance, statistics.rounding)
+            code[f"relu{level}_1"] = {"mean": statistics.mean, "colouring": root}
         return code
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
@@ -196,7 +197,7 @@ SMALL |
         statistics = moments(features, region)
         tap, zero = f"relu{level}_1", torch.zeros_like(statistics.mean[0])
         matrix = sum((weight * code.data[tap]["colouring"] for code, weight in style), zero)
-        matrix = matrix @ whitening(statistics.covariance)
+        matrix = matrix @ whitening(statistics.covariance, statistics.rounding)
         mean = sum((weight * code.data[tap]["mean"] for code, weight in style), zero)
         offset = strength * (mean - matrix @ statistics.mean)
         identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)

@@ -8,6 +8,7 @@ statistics to the positions inside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,9 +23,10 @@ from zoo.nn.gram import gram
 # Directions with less variance are dropped from whitening and colouring: the threshold of the authors' code
 # (UniversalStyleTransfer, test_wct.lua), in units of the normalised VGG's features, whose mean is 1.
 SMALLEST_EIGENVALUE = 1e-5
-# And those with less of the largest variance: float32 sums leave 2e-9 of it (photographs at 384 pixels) in directions
-# that have none, which where it exceeds a thousand would come near the threshold above, on one processor or another.
-_ROUNDING = 1e-8
+# Relative error of an entry of a covariance from float32 sums. As noise in a symmetric C x C matrix it is a variance of
+# up to 2 sqrt(C) entries in directions that have none. Of photographs at 384 pixels that is at most the threshold above;
+# where features are larger, one processor would keep a direction that another drops.
+_ROUNDING = 2.0**-24
 # Positions from which a covariance is taken. Weights of a mask are float32, so that two may come as a little less.
 _PAIR = 2 * (1 - 1e-6)
 # Features pass through float32 in strips of so many bytes, which stay in the processor's cache: a float32 copy of
@@ -34,11 +36,15 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean (C,) and covariance (C, C), float64, of one feature map or region, and how many positions it has."""
+    """Mean (C,) and covariance (C, C), float64, of one feature map or region, and how many positions it has.
+
+    ``rounding`` is the variance, a scalar, that the sums' rounding may leave in a direction that has none.
+    """
 
     mean: Tensor
     covariance: Tensor
     count: float
+    rounding: Tensor | float = 0.0
 
 
 def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
@@ -74,7 +80,9 @@ def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
     mean = shift.double() + offset if count > 0 else torch.zeros_like(offset)
     if count < _PAIR:
         return Moments(mean, torch.zeros_like(square), count)
-    return Moments(mean, (square - count * torch.outer(offset, offset)) / (count - 1), count)
+    covariance = (square - count * torch.outer(offset, offset)) / (count - 1)
+    entry = _ROUNDING * covariance.trace() / channels if exact == torch.float32 else 0.0
+    return Moments(mean, covariance, count, 2 * math.sqrt(channels) * entry)
 
 
 def _strips(features: Tensor) -> list[slice]:
@@ -83,25 +91,28 @@ def _strips(features: Tensor) -> list[slice]:
     return [slice(top, top + rows) for top in range(0, height, rows)]
 
 
-def whitening(covariance: Tensor) -> Tensor:
+def whitening(covariance: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     """Symmetric W (C, C) with W S W = I on the directions that S (C, C, float64) really has; zero on the others.
 
-    Raises NumericalError where S is not finite.
+    ``rounding`` is :attr:`Moments.rounding`. Raises NumericalError where S is not finite.
     """
-    return _power(covariance, -0.5)
+    return _power(covariance, -0.5, rounding)
 
 
-def colouring(covariance: Tensor) -> Tensor:
-    """Symmetric square root of a covariance (C, C, float64). Raises NumericalError where it is not finite."""
-    return _power(covariance, 0.5)
+def colouring(covariance: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    """Symmetric square root of a covariance (C, C, float64); ``rounding`` as for :func:`whitening`.
+
+    Raises NumericalError where it is not finite.
+    """
+    return _power(covariance, 0.5, rounding)
 
 
-def _power(covariance: Tensor, exponent: float) -> Tensor:
+def _power(covariance: Tensor, exponent: float, rounding: Tensor | float) -> Tensor:
     if not torch.isfinite(covariance).all():
         raise NumericalError("The features' covariance is not finite, so it has no square root; try --precision fp32.")
     values, vectors = torch.linalg.eigh(covariance)
-    smallest = max(SMALLEST_EIGENVALUE, _ROUNDING * float(values[-1]))
-    powers = torch.where(values > smallest, values.clamp_min(smallest) ** exponent, 0.0)
+    smallest = torch.as_tensor(rounding, dtype=values.dtype, device=values.device).clamp_min(SMALLEST_EIGENVALUE)
+    powers = torch.where(values > smallest, values.clamp_min(SMALLEST_EIGENVALUE) ** exponent, 0.0)
     return (vectors * powers) @ vectors.mT
 
 
