@@ -1,16 +1,29 @@
-"""Fixtures shared by the tests: reference material beside the checkout, and a bounded number of threads."""
+"""Fixtures shared by the tests, and how they run: one thread per process, the whole suite side by side."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# One thread per process, workers included, set before anything imports torch or numpy: two processes with two spinning
+# threads each, on two cores, slow each other tenfold. What runs side by side are tests.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process per processor for the whole suite; none beside pytest's own for files or tests that are named."""
+    from zoo.bench.environment import usable_cores
+
+    named = any(Path(argument.partition("::")[0]).suffix == ".py" for argument in config.args)
+    return 0 if named or config.option.keyword else usable_cores()
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +46,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _threads() -> None:
-    import torch
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Commands that run in this process may set another number of threads, for themselves."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
-    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers() -> Iterator[None]:
+    """Workers of the benchmark are split from a process that has imported torch; see :mod:`forked`."""
+    import forked
+
+    from zoo.bench import supervise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervise, "subprocess", forked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,218 @@
+"""Python processes that begin where importing torch ends: ``Popen`` and ``run`` as in :mod:`subprocess`.
+
+To import torch takes a process two to three seconds, and the tests start a hundred. Here one process imports it and
+then splits itself for every ``python -m MODULE ...`` or ``python -c CODE`` that is asked for. What comes out is a
+process of its own: with its signals, group, exit code, memory, streams, folder, environment and import path. Only its
+beginning is not that of ``python``, which is why some tests start theirs with :mod:`subprocess` all the same. So does
+every system but Linux, and every other command.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import PIPE, CompletedProcess, SubprocessError, TimeoutExpired
+from typing import Any
+
+__all__ = ["PIPE", "CompletedProcess", "Popen", "SubprocessError", "TimeoutExpired", "run"]
+
+_LARGEST = 200_000
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class _Forked(subprocess.Popen[Any]):
+    """The child of another process, of which a pipe tells how it ended."""
+
+    def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any,
+                       env: Any, startupinfo: Any, creationflags: Any, shell: Any, p2cread: int, p2cwrite: int,
+                       c2pread: int, c2pwrite: int, errread: int, errwrite: int, *rest: Any) -> None:  # fmt: skip
+        self._told, tell = os.pipe()
+        order = {
+            "command": [os.fspath(word) for word in args[1:]],
+            "cwd": os.fspath(cwd or os.getcwd()),
+            "env": dict(os.environ if env is None else env),
+            "session": rest[-2],
+        }
+        streams = [own if own != -1 else standard for standard, own in enumerate((p2cread, c2pwrite, errwrite))]
+        self._server = _server()
+        socket.send_fds(self._server, [json.dumps(order).encode()], [*streams, tell])
+        os.close(tell)
+        self.pid = int.from_bytes(os.read(self._told, 4), "little")
+        if not self.pid:
+            raise OSError("the process of tests/forked.py has ended")
+        self._child_created = True
+        for theirs, ours in ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread)):
+            if ours != -1:
+                os.close(theirs)
+
+    def _internal_poll(self, _deadstate: Any = None, *_: Any) -> int | None:  # also called by __del__
+        return self.returncode if self.returncode is not None else self._hear(0)
+
+    def _wait(self, timeout: float | None) -> int:
+        if self.returncode is None and self._hear(timeout) is None:
+            raise TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def _hear(self, timeout: float | None) -> int | None:
+        with self._waitpid_lock:
+            if self.returncode is None and select.select([self._told], [], [], timeout)[0]:
+                self.returncode = int.from_bytes(os.read(self._told, 4), "little", signed=True)
+                os.close(self._told)
+                # Until it is asked for, the dead process keeps its number, as the system's children do.
+                with contextlib.suppress(OSError):
+                    self._server.send(json.dumps({"reap": self.pid}).encode())
+        return self.returncode
+
+
+def Popen(command: Any, **options: Any) -> subprocess.Popen[Any]:
+    """As ``subprocess.Popen``, torch being imported when ``python -m`` or ``python -c`` begins."""
+    words = [os.fspath(word) for word in command]
+    known = words[0] == sys.executable and ("-m" in words[1:4] or "-c" in words[1:4]) and "preexec_fn" not in options
+    return (_Forked if known and sys.platform == "linux" else subprocess.Popen)(command, **options)
+
+
+def run(
+    command: Any, *, input: Any = None, capture_output: bool = False, timeout: float | None = None,
+    check: bool = False, **options: Any,
+) -> CompletedProcess[Any]:  # fmt: skip
+    """As ``subprocess.run``."""
+    if input is not None:
+        options["stdin"] = PIPE
+    if capture_output:
+        options |= {"stdout": PIPE, "stderr": PIPE}
+    with Popen(command, **options) as process:
+        try:
+            out, err = process.communicate(input, timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = CompletedProcess(process.args, process.returncode, out, err)
+    if check:
+        done.check_returncode()
+    return done
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """The line to the process that splits itself, started at the first order."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _LARGEST)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno()), str(ours.fileno()), json.dumps(sys.path)],
+        stdin=PIPE,  # its end is that of this process
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno(), ours.fileno()],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | dict.fromkeys(_THREADS, "1"),
+    )
+    theirs.close()
+
+    atexit.register(process.communicate)
+    return ours
+
+
+def _serve(line: socket.socket) -> dict[str, Any] | None:
+    """Split for every order; the order in a child, None when standard input ends and no more will come."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running: dict[int, int] = {}  # the pipe of every child whose end is not told
+    while True:
+        ready, _, _ = select.select([line, woken, 0], [], [])
+        if 0 in ready:
+            return None
+        if woken in ready:
+            os.read(woken, 4096)
+            for pid in list(running):
+                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is not None:
+                    code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                    with contextlib.suppress(BrokenPipeError):
+                        os.write(running[pid], code.to_bytes(4, "little", signed=True))
+                    os.close(running.pop(pid))
+        if line not in ready:
+            continue
+        data, fds, _, _ = socket.recv_fds(line, _LARGEST, 4)
+        order = json.loads(data)
+        if "reap" in order:
+            os.waitpid(order["reap"], 0)
+            continue
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for standard in range(3):
+                os.dup2(fds[standard], standard)
+            for fd in (*fds, *running.values(), woken, wake):
+                os.close(fd)
+            line.close()
+            return order
+        os.write(fds[3], pid.to_bytes(4, "little"))
+        running[pid] = fds.pop()
+        for fd in fds:
+            os.close(fd)
+
+
+def _become(order: dict[str, Any], base: list[str]) -> None:
+    """Go on as the process that was ordered. Raises whatever its code raises, SystemExit too."""
+    import runpy
+    import warnings
+
+    if order["session"]:
+        os.setsid()
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    words = order["command"]
+    while words[0] not in ("-m", "-c"):
+        assert words[:2] == ["-W", "error"], words
+        warnings.simplefilter("error")
+        words = words[2:]
+    flag, what, *arguments = words
+    paths = [part for part in order["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
+    sys.path[:] = dict.fromkeys([order["cwd"] if flag == "-m" else "", *paths, *base])
+    sys.path_importer_cache.clear()
+    sys.argv = ["-c", *arguments]
+    if flag == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+
+
+def _main() -> None:
+    theirs, ours = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    base = sys.path[1:]
+    sys.path[:] = json.loads(sys.argv[3])
+    import gc
+
+    import torch  # noqa: F401
+
+    import forked
+    import zoo.images
+    import zoo.stylizer
+    from zoo.bench import supervise
+
+    # A run of the benchmark that is split from here orders its workers here too.
+    forked._server = lambda: ours
+    supervise.subprocess = forked  # type: ignore[assignment]
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process of several threads must not split itself"
+    gc.freeze()
+    order = _serve(theirs)
+    if order is not None:
+        _become(order, base)
+
+
+if __name__ == "__main__":
+    _main()
