@@ -1,10 +1,10 @@
 """Python processes that begin where importing torch ends: ``Popen`` and ``run`` as in :mod:`subprocess`.
 
 To import torch takes a process two to three seconds, and the tests start a hundred. Here one process imports it and
-then splits itself for every ``python -m MODULE ...`` or ``python -c CODE`` that is asked for. What comes out is a
-process of its own: with its signals, group, exit code, memory, streams, folder, environment and import path. Only its
-beginning is not that of ``python``, which is why some tests start theirs with :mod:`subprocess` all the same. So does
-every system but Linux, and every other command.
+then splits itself for every ``python -m MODULE``, ``python -c CODE`` or ``python FILE`` that is asked for. What comes
+out is a process of its own, with its signals, group, exit code, memory, streams, folder, environment and import path.
+Only its beginning is not that of ``python``, which is why some tests start theirs with :mod:`subprocess` all the same.
+So does every system but Linux, and every other command.
 """
 
 from __future__ import annotations
@@ -73,11 +73,10 @@ class _Forked(subprocess.Popen[Any]):
         return self.returncode
 
 
-def Popen(command: Any, **options: Any) -> subprocess.Popen[Any]:
-    """As ``subprocess.Popen``, torch being imported when ``python -m`` or ``python -c`` begins."""
-    words = [os.fspath(word) for word in command]
-    known = words[0] == sys.executable and ("-m" in words[1:4] or "-c" in words[1:4]) and "preexec_fn" not in options
-    return (_Forked if known and sys.platform == "linux" else subprocess.Popen)(command, **options)
+def Popen(command: Any, **options: Any) -> subprocess.Popen[Any]:  # noqa: N802  # the name that it stands for
+    """As ``subprocess.Popen``; a Python process begins with torch imported."""
+    ours = sys.platform == "linux" and command[0] == sys.executable
+    return (_Forked if ours else subprocess.Popen)(command, **options)
 
 
 def run(
@@ -176,19 +175,23 @@ def _become(order: dict[str, Any], base: list[str]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     words = order["command"]
-    while words[0] not in ("-m", "-c"):
-        assert words[:2] == ["-W", "error"], words
+    if words[:2] == ["-W", "error"]:
         warnings.simplefilter("error")
         words = words[2:]
-    flag, what, *arguments = words
+    first = {"-m": order["cwd"], "-c": ""}.get(words[0], os.path.dirname(words[0]))
     paths = [part for part in order["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
-    sys.path[:] = dict.fromkeys([order["cwd"] if flag == "-m" else "", *paths, *base])
+    sys.path[:] = dict.fromkeys([first, *paths, *base])
     sys.path_importer_cache.clear()
-    sys.argv = ["-c", *arguments]
-    if flag == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
     else:
-        exec(compile(what, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+        assert words[0].endswith(".py"), words
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def _main() -> None:
@@ -196,12 +199,12 @@ def _main() -> None:
     base = sys.path[1:]
     sys.path[:] = json.loads(sys.argv[3])
     import gc
+    import importlib
 
-    import torch  # noqa: F401
-
+    for name in ("torch", "zoo.images", "zoo.registry", "zoo.stylizer"):
+        importlib.import_module(name)
     import forked
-    import zoo.images
-    import zoo.stylizer
+
     from zoo.bench import supervise
 
     # A run of the benchmark that is split from here orders its workers here too.

@@ -259,8 +259,9 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """``zoo bench`` in a process of its own; with ``subprocess.Popen`` it and its workers begin as a user's do."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}
+    command = [sys.executable, "-m", "zoo", "bench", "--device", "cpu", "--threads", "1"]
     arguments = ["--methods", ",".join(names), "--protocol", str(protocol), "--out", str(out)]
-    return popen([sys.executable, "-m", "zoo", "bench", "--device", "cpu", "--threads", "1", *arguments], env=environment)
+    return popen([*command, *arguments], env=environment)
 
 
 def wait_for_row(path: Path, method: str, process: subprocess.Popen[bytes]) -> None:

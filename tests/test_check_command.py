@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,9 +47,9 @@ def rogue(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _check(*arguments: str, plugins: tuple[Path, ...] = (GOOD,)) -> subprocess.CompletedProcess[str]:
+def _check(*arguments: str, plugins: tuple[Path, ...] = (GOOD,)) -> forked.CompletedProcess[str]:
     path = os.pathsep.join(map(str, (ROOT, *plugins)))
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-W", "error", "-m", "zoo", "check", *arguments],
         env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "160"},
         capture_output=True,

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from command import run
@@ -34,11 +35,6 @@ def pictures(tmp_path: Path) -> dict[str, str]:
         Image.fromarray(pixels).save(path)
         paths[name] = str(path)
     return paths
-
-
-def spawn(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "zoo", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=120, **options)  # type: ignore[call-overload]
 
 
 def stylise(pictures: dict[str, str], out: Path, *extra: str) -> int:
@@ -109,7 +105,8 @@ def test_alpha_comes_back(pictures, tmp_path):
 
 def test_pipe_in_and_out(pictures):
     data = Path(pictures["photo"]).read_bytes()
-    done = spawn("stylize", "--content", "-", "--style", pictures["paint"], "-o", "-", *FAST, input=data)
+    words = ["stylize", "--content", "-", "--style", pictures["paint"], "-o", "-", *FAST]
+    done = forked.run([sys.executable, "-m", "zoo", *words], input=data, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert Image.open(io.BytesIO(done.stdout)).size == (64, 51)
 
@@ -155,7 +152,8 @@ def test_a_mistake_is_one_sentence_and_exit_2(case, tmp_path, monkeypatch, capsy
 
 
 def test_no_traceback_from_a_real_process(tmp_path):
-    done = spawn("stylize", "--content", str(tmp_path))
+    command = [sys.executable, "-m", "zoo", "stylize", "--content", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=120)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == 1
@@ -176,7 +174,7 @@ def test_ctrl_c_keeps_the_best_image(pictures, tmp_path):
     frames = tmp_path / "out_frames"
     command = [sys.executable, "-m", "zoo", "stylize", "--content", pictures["photo"], "--style", pictures["paint"]]
     command += ["-o", str(out), "--content-size", "64", "--style-size", "64", "--quiet"]
-    process = subprocess.Popen([*command, "--num-steps", "100000", "--save-every", "1"], stderr=subprocess.PIPE)
+    process = forked.Popen([*command, "--num-steps", "100000", "--save-every", "1"], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 90
     while not frames.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

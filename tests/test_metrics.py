@@ -6,11 +6,11 @@ import contextlib
 import itertools
 import json
 import math
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 
+import forked
 import metric_cases
 import pytest
 import torch
@@ -101,7 +101,7 @@ def test_value_depends_neither_on_the_batch_nor_on_what_came_before(name, metric
 
 
 def test_another_process_gives_the_same_values():
-    done = subprocess.run([sys.executable, metric_cases.__file__], capture_output=True, text=True, check=True)
+    done = forked.run([sys.executable, metric_cases.__file__], capture_output=True, text=True, check=True)
     there, here = json.loads(done.stdout), metric_cases.values()
     assert {"ssim", "cfsd", "gram_loss", "lp", "color_histogram", "fd_vgg19", "kid_vgg19"} < here.keys()
     assert there == pytest.approx(here, rel=1e-5)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(place: Path, *command: str) -> str:
     paths = os.pathsep.join([str(ROOT), str(place / "site")])
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-W", "error", *command],
         cwd=place,
         env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -140,13 +142,15 @@ def both(photos):
     return ["--content-dir", str(photos / "content"), "--style-dir", str(photos / "style"), "--device", "cpu"]
 
 
-def spawn(plugin: Path, photos: Path, *arguments: str) -> subprocess.Popen[str]:
+def spawn(
+    plugin: Path, photos: Path, *arguments: str, popen: Callable[..., subprocess.Popen[str]] = forked.Popen
+) -> subprocess.Popen[str]:
     environment = {
         **os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parent.parent}", "OMP_NUM_THREADS": "1",
         "ZOO_HOME": str(photos / "home"),
     }  # fmt: skip
     command = [sys.executable, "-m", "zoo", "train", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def losses(folder: Path) -> list[list[str]]:
@@ -359,7 +363,8 @@ def test_killed_and_resumed_equals_unbroken(run, plugin, photos, both, tmp_path)
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_a_signal_ends_at_a_checkpoint_and_says_how_to_go_on(plugin, photos, both, tmp_path):
     out = tmp_path / "run"
-    process = spawn(plugin, photos, "tint-net", *both, "--out", out, "--steps", "100000", "--slow", "0.005")
+    words = ["tint-net", *both, "--out", out, "--steps", "100000", "--slow", "0.005"]
+    process = spawn(plugin, photos, *words, popen=subprocess.Popen)
     wait_for(out / "losses.csv", process)
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)

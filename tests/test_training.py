@@ -17,6 +17,7 @@ import time
 import types
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -363,14 +364,12 @@ train(Tiny(), TrainConfig.make(options), data, Path(out), resume=True, progress=
 """
 
 
-def start(folders: Path, out: Path, steps: int, pause: float, *launcher: str) -> subprocess.Popen:
+def start(folders: Path, out: Path, steps: int, pause: float) -> subprocess.Popen:
     script = folders / "script.py"
     script.write_text(SCRIPT)
     arguments = [str(Path(__file__).parent), str(folders), str(out), str(steps), str(pause)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(script), *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    return forked.Popen([sys.executable, str(script), *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def test_killed_and_resumed_equals_unbroken(data, folders, tmp_path):
@@ -414,7 +413,7 @@ def run_in_two_processes(script: str, folders: Path, *arguments: str) -> None:
         environment = {**os.environ, **{k: str(v) for k, v in given.items()}, "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
         command = [sys.executable, str(path), str(Path(__file__).parent), str(folders), *arguments]
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        processes.append(forked.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in processes:
             _, errors = process.communicate(timeout=600)
