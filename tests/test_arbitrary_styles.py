@@ -81,11 +81,11 @@ HALF = {"adain": 45.0, "wct": 25.0, "style-swap": 35.0}
 def test_regions_in_float16_are_near_float32(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.methods.wct.SMALL", 0)
     names = ("astronaut", "swirls", "mosaic")
-    content, *styles = (images.read(f"builtin:{name}", size="exact:96x96").pixels for name in names)
+    content, *styles = (images.read(f"builtin:{name}", size="exact:48x48").pixels for name in names)
     models = {precision: zoo.load(method, device="cpu", precision=precision) for precision in ("fp32", "fp16")}
     mixes = {p: Mix([(model.encode_style(style), 0.5) for style in styles]) for p, model in models.items()}
-    for height, width in ((96, 40), (0, 0), (1, 1)):
-        masks = torch.zeros(2, 96, 96)
+    for height, width in ((48, 20), (0, 0), (1, 1)):
+        masks = torch.zeros(2, 48, 48)
         masks[1, :height, :width] = 1
         masks[0] = 1 - masks[1]
         context = Context(content_masks=masks)
@@ -192,7 +192,8 @@ def test_wct_takes_levels_and_makes_textures(tmp_path: Path) -> None:
     levels = ("--levels", "3,2", "--level-strengths", "1,0.5")
     assert run("stylize", "-m", "wct", "--content", "builtin:coffee", *SMALL, *levels, "-o", str(out)) == 0
     texture = tmp_path / "texture.png"
-    assert run("texture", "-m", "wct", "--style", "builtin:mosaic", "--size", "64x48", "-o", str(texture), "-q") == 0
+    small = ("--style-size", "96", "--size", "64x48", "-o", str(texture), "-q")
+    assert run("texture", "-m", "wct", "--style", "builtin:mosaic", *small) == 0
     assert images.read(texture).pixels.shape[-2:] == (48, 64)
 
 
