@@ -1,10 +1,10 @@
 """Python processes that begin where importing torch ends: ``Popen`` and ``run`` as in :mod:`subprocess`.
 
 To import torch takes a process two to three seconds, and the tests start a hundred. Here one process imports it and
-then splits itself for every ``python -m MODULE``, ``python -c CODE`` or ``python FILE`` that is asked for. What comes
-out is a process of its own, with its signals, group, exit code, memory, streams, folder, environment and import path.
-Only its beginning is not that of ``python``, which is why some tests start theirs with :mod:`subprocess` all the same.
-So does every system but Linux, and every other command.
+what else takes long, and then splits itself for every ``python -m MODULE``, ``python -c CODE`` or ``python FILE`` that
+is asked for. What comes out is a process of its own, with its signals, group, exit code, memory, streams, folder,
+environment and import path. Only its beginning is not that of ``python``, which is why some tests start theirs with
+:mod:`subprocess` all the same. So does every system but Linux, and every other command.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
+import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, SubprocessError, TimeoutExpired
 from typing import Any
 
 __all__ = ["PIPE", "CompletedProcess", "Popen", "SubprocessError", "TimeoutExpired", "run"]
 
+# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, and torch-fidelity.
+_PRELOADED = ("torch", "zoo.cli", "zoo.images", "zoo.stylizer", "zoo.metrics.ssim", "torch_fidelity")
 _LARGEST = 200_000
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -166,9 +172,6 @@ def _serve(line: socket.socket) -> dict[str, Any] | None:
 
 def _become(order: dict[str, Any], base: list[str]) -> None:
     """Go on as the process that was ordered. Raises whatever its code raises, SystemExit too."""
-    import runpy
-    import warnings
-
     if order["session"]:
         os.setsid()
     os.chdir(order["cwd"])
@@ -198,11 +201,11 @@ def _main() -> None:
     theirs, ours = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     base = sys.path[1:]
     sys.path[:] = json.loads(sys.argv[3])
-    import gc
-    import importlib
-
-    for name in ("torch", "zoo.images", "zoo.registry", "zoo.stylizer"):
-        importlib.import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch-fidelity's, of packages that it uses
+        for name in _PRELOADED:
+            with contextlib.suppress(ImportError):  # some are of extras
+                importlib.import_module(name)
     import forked
 
     from zoo.bench import supervise
