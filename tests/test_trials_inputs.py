@@ -21,7 +21,7 @@ from command import run
 from PIL import Image as PILImage
 from torch import Tensor
 
-from zoo import images, registry
+from zoo import images, loading
 from zoo.cli.jobs import check_targets, plan
 from zoo.errors import ImageError
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
@@ -76,7 +76,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painter: Painter) -> P
         painter.steps = int(options.get("num_steps", 1))
         return painter
 
-    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return tmp_path
 
 
@@ -375,7 +375,7 @@ def unloaded(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("the method was loaded")
 
-    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return here
 
 

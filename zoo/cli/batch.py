@@ -101,5 +101,4 @@ class Batch:
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(self._loss_rows)
-        # A name that is not UTF-8 is written as the bytes it has.
-        files.write(path, text.getvalue().encode("utf-8", "surrogateescape"), ImageError)
+        files.write(path, text.getvalue(), ImageError)
