@@ -172,7 +172,7 @@ def test_what_cannot_be_sharded_is_said_before_anything_is_submitted(protocol, t
         (["2", "--cluster", "cloud"], "Unknown cluster 'cloud'"),
         (["2", "--outputs", f"mine={tmp_path}"], "leave out --shards"),
         (["2", "--cluster", "local", "--cluster-option", "nonsense"], "takes KEY=VALUE"),
-        (["2", "--cluster", "local", "--cluster-option", "k=[x"], "--cluster-option k: [x is not JSON"),
+        (["2", "--cluster", "local", "--cluster-option", "k=[x"], "--cluster-option k: '[x' is not JSON"),
         (["2"], "name the device, --device cuda or --device cpu"),
         (["2", "--cluster", "slurm", "--device", "auto"], "name the device, --device cuda or --device cpu"),
     ):

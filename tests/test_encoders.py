@@ -470,7 +470,7 @@ def test_a_failed_download_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(WeightsError, match=r"could not be fetched from https://.*vgg16"):
+    with pytest.raises(WeightsError, match=r"cannot be fetched from https://.*vgg16"):
         fetch("vgg16.torchvision")
     with pytest.raises(WeightsError, match="could not be fetched from timm/test_resnet"):
         fetch("timm:test_resnet")

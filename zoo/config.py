@@ -120,7 +120,7 @@ def _union_members(hint: Any) -> tuple[Any, ...]:
 
 
 def readable_type(annotation: str) -> str:
-    """A type as a file spells it, in words: ``tuple[int, ...] | None`` is "list of whole numbers or none"."""
+    """Return a type as a file spells it, in words: ``tuple[int, ...] | None`` is "list of whole numbers or none"."""
     return _either(_words(ast.parse(annotation, mode="eval").body))
 
 
@@ -158,7 +158,7 @@ def _refused(name: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> C
 
 
 def shown(value: Any) -> str:
-    """A refused value as a message shows it: cut where it is long, a huge number told by its digits."""
+    """Return a refused value as a message shows it: cut where it is long, a huge number told by its digits."""
     if isinstance(value, int) and abs(value) >= 10**_SHOWN:
         digits = round(math.log10(abs(value)))
         return f"a number of {digits + (abs(value) >= 10**digits)} digits"

@@ -39,7 +39,7 @@ def home() -> Path:
 
 
 def torch_home() -> Path:
-    """Folder in which torch hub keeps weights, and all who use it find them: below ``TORCH_HOME``."""
+    """Return the folder in which torch hub keeps weights, and all who use it find them: below ``TORCH_HOME``."""
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def composed(name: str) -> str:
-    """The name with every accent and its letter as one character where there is one (Unicode's form NFC)."""
+    """Return the name with every accent and its letter as one character where there is one (Unicode's form NFC)."""
     return unicodedata.normalize("NFC", name)
 
 
 def find(name: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that is ``name``, or reads the same; None where there is none."""
+    """Return the one of ``known`` that is ``name``, or reads the same; None where there is none."""
     names = list(known)
     if name in names:
         return name
@@ -22,7 +22,7 @@ def find(name: str, known: Iterable[str]) -> str | None:
 
 
 def on_disk(path: str | os.PathLike[str]) -> Path:
-    """The path as the file system spells it: itself, or, where nothing is there, one that reads the same."""
+    """Return the path as the file system spells it: itself, or, where nothing is there, one that reads the same."""
     path = Path(path)
     if str(path).isascii() or os.path.lexists(path):
         return path

@@ -142,7 +142,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _usage(error: Any) -> str:
     """What was wrong with a command line, in one line, and where to read what is right."""
     text = " ".join(error.format_message().split()).rstrip(".")
-    return f"{text}. Run '{error.ctx.command_path} -h' for help." if error.ctx is not None else f"{text}."
+    context = getattr(error, "ctx", None)
+    return f"{text}." if context is None else f"{text}. Run '{context.command_path} -h' for help."
 
 
 def _told(error: OSError) -> str:

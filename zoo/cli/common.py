@@ -36,12 +36,12 @@ _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def whole(low: int, high: int) -> dict[str, Any]:
-    """What ``typer.Option`` takes for a whole number from ``low`` to ``high``, both among them."""
+    """Return what ``typer.Option`` takes for a whole number from ``low`` to ``high``, both among them."""
     return _number(int, low, high, f"a whole number from {low} to {high}", above=False)
 
 
 def real(low: float, high: float, *, above: bool = False) -> dict[str, Any]:
-    """What ``typer.Option`` takes for a number from ``low`` (``above``: but not that one) to ``high``."""
+    """Return what ``typer.Option`` takes for a number from ``low`` (``above``: but not that one) to ``high``."""
     words = f"a number above {low:g} and up to {high:g}" if above else f"a number from {low:g} to {high:g}"
     return _number(float, low, high, words, above=above)
 
@@ -223,12 +223,12 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether work is to end with what it has."""
+        """Return whether work is to end with what it has."""
         return self.signal != 0
 
     @property
     def code(self) -> int:
-        """The exit code of a command that was asked to end."""
+        """Return the exit code of a command that was asked to end."""
         return 128 + self.signal
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

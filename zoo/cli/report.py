@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from json import dumps, loads
 from pathlib import Path
 from typing import Annotated
 
@@ -148,7 +149,8 @@ def compare(
 
     found = compare_runs(before, after, tolerance=tolerance, time_tolerance=time_tolerance)
     if json:
-        print(records_json(found.form(everything=True), found.records()), end="")
+        # Escaped, so that no encoding of the output loses a symbol of it.
+        print(dumps(loads(records_json(found.form(everything=True), found.records())), indent=1))
     else:
         form = found.form(everything=everything)
         if form.groups:

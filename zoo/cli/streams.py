@@ -68,7 +68,7 @@ def prepare() -> None:
 
 
 def binary_input() -> BinaryIO:
-    """Standard input as bytes; InputError where it is closed or typed by hand."""
+    """Return standard input as bytes; InputError where it is closed or typed by hand."""
     if "stdin" in _closed:
         raise InputError("Standard input is closed: give a file in place of '-'.")
     if sys.stdin.isatty():
@@ -77,14 +77,14 @@ def binary_input() -> BinaryIO:
 
 
 def binary_output() -> BinaryIO:
-    """Standard output as bytes; InputError where it is closed."""
+    """Return standard output as bytes; InputError where it is closed."""
     if "stdout" in _closed:
         raise InputError("Standard output is closed: give -o a file in place of '-'.")
     return sys.stdout.buffer
 
 
 def silence(stream: Any) -> None:
-    """Whatever is still written to a stream, its buffer at the end of the process too, goes nowhere."""
+    """Send whatever is still written to a stream nowhere, its buffer at the end of the process too."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         void = os.open(os.devnull, os.O_WRONLY)
         os.dup2(void, stream.fileno())

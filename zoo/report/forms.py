@@ -124,7 +124,7 @@ _MARKDOWN = re.compile(r"[\\|*`]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0
 
 
 def escape_markdown(text: str) -> str:
-    """Text as GitHub's Markdown shows it, on one line."""
+    """Return text as GitHub's Markdown shows it, on one line."""
     return _MARKDOWN.sub(r"\\\g<0>", re.sub(r"\s*[\r\n]\s*", " ", text))
 
 
@@ -183,7 +183,7 @@ _ACCENTS = dict(zip(_MARKS, "`'^~=u.\"rHvdcb", strict=True))
 
 
 def escape_tex(text: str) -> str:
-    """Text as LaTeX prints it in any font encoding, on one line; what no Latin font has is a question mark."""
+    """Return text as LaTeX prints it in any font encoding, on one line; what no Latin font has is a question mark."""
     text = unicodedata.normalize("NFC", re.sub(r"\s", " ", text))
     found: list[str] = []
     for i, character in enumerate(text):

@@ -134,7 +134,7 @@ def new(width_mm: float, height_mm: float, *, layout: str | None = "constrained"
 
 
 def letter_marker(letter: str) -> Any:
-    """A marker in the form of a letter, which matplotlib draws as mathematics."""
+    """Return a marker in the form of a letter, which matplotlib draws as mathematics."""
     import matplotlib
     from matplotlib.markers import MarkerStyle
 
