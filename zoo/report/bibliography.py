@@ -10,7 +10,7 @@ from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row
 from zoo.references import references
 from zoo.registry import Registry
-from zoo.report.tables import method_entry
+from zoo.report.families import method_entry
 
 
 def bibliography(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry, extra: Iterable[str] = ()) -> str:

@@ -13,14 +13,13 @@ manuscript can follow its run. The words, in ``paper_template.tex``, hold no num
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,9 @@ from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
 from zoo.references import references
 from zoo.registry import Registry, load_registry
-from zoo.report import summary
+from zoo.report import summary, words
 from zoo.report.bibliography import bibliography, image_sets
+from zoo.report.families import FAMILIES, SANITY, family, method_entry
 from zoo.report.figures import FigureOptions, Figures, draw_figures
 from zoo.report.figures.canvas import short_names
 from zoo.report.figures.data import CONTENT_METRICS, STYLE_METRICS, pareto, tradeoff, tradeoff_metrics
@@ -41,7 +41,7 @@ from zoo.report.forms import escape_tex, to_latex
 from zoo.report.layout import ColumnChoice, Layout
 from zoo.report.present import number, present
 from zoo.report.statistics import ALPHA
-from zoo.report.tables import FAMILIES, SANITY, build_table, family, method_entry
+from zoo.report.tables import build_table
 from zoo.words import counted
 
 # As many columns with intervals as stay readable across a page at the size of a footnote.
@@ -225,7 +225,7 @@ class _Source:
             sample=max(1, min(options.sample, fitting)),
             names={**options.names, **layout.names},
         )
-        self.epoch = _epoch(rows)
+        self.epoch = words.epoch(rows)
         self.strength = strength
 
     def texts(self, drawn: Figures) -> dict[str, str]:
@@ -233,7 +233,7 @@ class _Source:
         cost, quality = self._cost(), self._quality()
         texts = {"references.bib": bibliography(self.rows, self.run_file, self.registry, _KEYWORDS)}
         texts |= {name: text for name, text in (("cost.tex", cost), ("quality.tex", quality)) if text}
-        texts["paper.tex"] = _marked(_render({**self._words(drawn), "cost": bool(cost), "quality": bool(quality)}))
+        texts["paper.tex"] = _marked(words.render({**self._words(drawn), "cost": bool(cost), "quality": bool(quality)}))
         return texts
 
     # -- tables
@@ -251,13 +251,13 @@ class _Source:
 
     def _cost(self) -> str:
         measures = _measures(self.rows, self.layout)
-        caption = f"Cost at {_pixels(self.size)}: mean over the pairs, of memory the largest."
+        caption = f"Cost at {words.pixels(self.size)}: mean over the pairs, of memory the largest."
         return self._form(measures, "cost", caption, sanity=False)
 
     def _quality(self) -> str:
         caption = (
-            f"Quality at {_pixels(self.size)}: mean over the pairs. Bold is the best method of a column, underlined "
-            "the second; sanity rows do not compete."
+            f"Quality at {words.pixels(self.size)}: mean over the pairs. Bold is the best method of a column, "
+            "underlined the second; sanity rows do not compete."
         )
         return self._form(self.metrics, "quality", caption, sanity=True)
 
@@ -273,7 +273,7 @@ class _Source:
         return {
             "title": f"{counted(len(self.methods), 'style-transfer method')} under one protocol: a sample paper",
             "version": conditions["version"],
-            "when": _dates(self.rows),
+            "when": words.dates(self.rows),
             "protocol": self.table.protocol,
             "counts": {
                 "methods": counted(len(self.methods), "style-transfer method"),
@@ -286,16 +286,16 @@ class _Source:
             },
             "contents": f"{counted(len(contents), 'content')} ({', '.join(contents)})",
             "styles": f"{counted(len(styles), 'style')} ({', '.join(styles)})",
-            "sizes": _sizes(resolved),
-            "seeds": _varied(resolved),
-            "sets": [_set(name) + self._cite([f"set:{name}"]) for name in image_sets(self.run_file)],
+            "sizes": words.sizes(resolved),
+            "seeds": words.varied(resolved),
+            "sets": [words.image_set(name) + self._cite([f"set:{name}"]) for name in image_sets(self.run_file)],
             "machine": conditions["machine"],
             "device": conditions["device"],
             "threads": counted(int(conditions["threads"]), "thread"),
             "libraries": self._libraries(),
-            "timing": _timing(resolved),
+            "timing": words.timing(resolved),
             "remarks": [text for text in self.table.remarks if text not in beaten],
-            "reasons": _reasons(self._lost()),
+            "reasons": words.reasons(self._lost()),
             "families": self._families(),
             "precision": self._precision(),
             "encoders": self._encoders(),
@@ -306,7 +306,7 @@ class _Source:
             "drawn_over_pairs": self.layout.intervals != "none"
             and any(metric in line.intervals for line in self.table.lines for metric in self.metrics),
             "cites": {name: self._cite([f"statistics:{name}"]) for name in ("intervals", "comparisons")},
-            "at": _pixels(self.size),
+            "at": words.pixels(self.size),
             "fastest": fastest,
             "slowest": slowest,
             "contests": self._contests(),
@@ -342,7 +342,7 @@ class _Source:
             found.setdefault(family(label, self.registry), []).append(
                 {
                     "label": label,
-                    "authors": _authors(entry.authors) if entry else "pictures",
+                    "authors": words.authors(entry.authors) if entry else "pictures",
                     "cite": rf"~\cite{{{key[1]}}}" if key else "",
                     "weights": self._weights(label),
                 }
@@ -379,8 +379,8 @@ class _Source:
     def _encoders(self) -> str:
         names = list(dict.fromkeys(row.encoder for row in self.rows if row.encoder))
         # One network in several scales has one reference.
-        cited = [_code(name) + self._cite([f"encoder:{name}"]) for name in names[:1]]
-        return ", ".join([*cited, *map(_code, names[1:])])
+        cited = [words.code(name) + self._cite([f"encoder:{name}"]) for name in names[:1]]
+        return ", ".join([*cited, *map(words.code, names[1:])])
 
     def _sanity(self) -> str:
         about = {
@@ -390,7 +390,9 @@ class _Source:
         }
         shown = [line.method for line in self.table.lines if line.family == SANITY]
         return "; ".join(
-            _code(name) + (f", {escape_tex(about[name])}" if name in about else "") + self._cite([f"sanity:{name}"])
+            words.code(name)
+            + (f", {escape_tex(about[name])}" if name in about else "")
+            + self._cite([f"sanity:{name}"])
             for name in shown
         )
 
@@ -475,105 +477,3 @@ def _measures(rows: Iterable[Row], layout: Layout) -> list[str]:
     there = {row.metric for row in rows if row.metric in MEASURES and row.status == "ok"}
     wanted = _COST if layout.columns is None else [choice.metric for choice in layout.columns]
     return [metric for metric in wanted if metric in there]
-
-
-def _epoch(rows: Iterable[Row]) -> int:
-    """When the last row was written, in seconds."""
-    from datetime import datetime
-
-    return max(int(datetime.fromisoformat(row.utc.replace("Z", "+00:00")).timestamp()) for row in rows)
-
-
-def _dates(rows: Iterable[Row]) -> str:
-    dates = sorted({row.utc[:10] for row in rows})
-    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-
-
-def _pixels(size: int) -> str:
-    return f"{size} pixels" if size else "their own size"
-
-
-def _sizes(resolved: Mapping[str, Any]) -> str:
-    side = {"long": "of the longer side", "short": "of the shorter side"}.get(str(resolved.get("resize")), "square")
-    sizes = [str(size) for size in resolved["sizes"] if size]
-    parts = [f"at {' and '.join(sizes)} pixels {side}"] if sizes else []
-    return " and ".join(parts + ["in their own size"] * (0 in resolved["sizes"]))
-
-
-def _varied(resolved: Mapping[str, Any]) -> str:
-    """Seeds and strengths where there are several of them."""
-    parts = []
-    for name in ("seeds", "strengths"):
-        if len(resolved[name]) > 1:
-            parts.append(f"{name} {', '.join(f'{value:g}' for value in resolved[name])}")
-    return ", ".join(parts)
-
-
-def _timing(resolved: Mapping[str, Any]) -> dict[str, str]:
-    timing = resolved.get("timing", {})
-    optimisation = resolved.get("optimisation") or {}
-    options = ", ".join(f"{key}={value}" for key, value in (optimisation.get("options") or {}).items())
-    own = optimisation.get("timing") or {}
-    said = []
-    if options:
-        said.append(f"with {options}")
-    if own:
-        said.append(f"timed {'once' if own.get('repeats') == 1 else 'up to ' + counted(own['repeats'], 'time')}")
-    budget = f" within {timing['budget']:g} s" if timing.get("budget") else ""
-    return {
-        "repeats": f"up to {counted(timing.get('repeats', 1), 'call')}{budget}",
-        "warmup": counted(timing.get("warmup", 0), "warm-up call"),
-        "optimisation": f" (optimisation methods {' and '.join(said)})" if said else "",
-    }
-
-
-def _reasons(notes: Sequence[str], listed: int = 3) -> str:
-    """The first notes in one clause, and how many there are beside."""
-    texts = [note.rstrip(".") for note in notes[:listed]]
-    rest = len(notes) - len(texts)
-    return "; ".join(texts) + (f"; and {counted(rest, 'further reason')}" if rest else "")
-
-
-def _authors(text: str) -> str:
-    names = [name.strip() for name in text.split(",")]
-    return " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
-
-
-def _set(name: str) -> str:
-    return "the photographs and styles that ship with the zoo" if name == "builtin" else f"of the set {_code(name)}"
-
-
-def _code(text: str) -> str:
-    return rf"\code{{{_breakable(text)}}}"
-
-
-def _breakable(text: str) -> str:
-    """Escaped, and free to break after the marks inside a label."""
-    return re.sub(r"(\\_|[.,=@/+\]])(?=.)", r"\1\\allowbreak{}", escape_tex(text))
-
-
-def _render(values: Mapping[str, Any]) -> str:
-    text = _template().render(**values)
-    return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE)
-
-
-@functools.cache
-def _template() -> Any:
-    """The words; values stand between << and >>, conditions between <% and %>, as braces are LaTeX's."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # LaTeX, escaped by the filters
-    )
-    environment.filters["tex"] = lambda value: escape_tex(str(value))
-    environment.filters["code"] = _breakable
-    return environment.from_string(Path(__file__).with_name("paper_template.tex").read_text(encoding="utf-8"))

@@ -12,9 +12,10 @@ from typing import Any
 from zoo.bench.measures import MEASURES
 from zoo.errors import ConfigError, UnknownNameError
 from zoo.registry import load_registry
+from zoo.report.families import FAMILIES, SANITY
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
 from zoo.report.layout import Layout
-from zoo.report.tables import FAMILIES, SANITY, Column, Line, Table
+from zoo.report.tables import Column, Line, Table
 
 
 def number(value: float, digits: int = 3) -> str:

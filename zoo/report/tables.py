@@ -25,31 +25,19 @@ from typing import Any, Literal
 from zoo.bench import remarks as run_remarks
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.rows import Row, RowKey, latest, read_rows
-from zoo.errors import ProtocolError, UnknownNameError
-from zoo.registry import MethodEntry, Registry, load_registry
-from zoo.report import statistics
+from zoo.bench.rows import Row, latest, read_rows
+from zoo.errors import ProtocolError
+from zoo.registry import Registry, load_registry
+from zoo.report import beside, statistics
+from zoo.report.families import FAMILIES, OTHERS, SANITY, family, method_entry
 from zoo.report.scores import Scores, Unit, gather, names_of
 from zoo.report.statistics import Interval
 from zoo.words import counted
 
 Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
-# Pairs that a remark names before it stops.
-_LISTED = 8
 # Pairs on a contact sheet; an image file ends at 65,500 pixels.
 SHEET_PAIRS = 20
-
-# Groups of a table, after the taxonomy of Jing et al., "Neural style transfer: a review", TVCG 2020, in its order.
-OPTIMISATION = "image optimisation"
-NETWORKS = {
-    "one": "networks of one style",
-    "many": "networks of several styles",
-    "any": "networks of any style",
-}
-OTHERS = "other pictures"
-SANITY = "sanity rows"
-FAMILIES = (OPTIMISATION, *NETWORKS.values(), OTHERS, SANITY)
 
 
 @dataclass(frozen=True)
@@ -168,13 +156,13 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
             lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, missing, notes, remarks)
             for found, place in ((best, 0), (second, 1)):
                 found |= _placed(lines, start, columns, place)
-    remarks += _sanity(lines, columns)
-    remarks += _said_beside(valid, columns)
-    remarks += _other_weights(valid, registry)
+    remarks += beside.sanity(lines, columns)
+    remarks += beside.said_beside(valid, columns)
+    remarks += beside.other_weights(valid, registry)
     remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
-    remarks += _peak_of_another_run(valid, of_run)
-    remarks += _cold(valid, identity["resolved"], registry)
-    remarks += _run_remarks(run_file)
+    remarks += beside.peak_of_another_run(valid, of_run)
+    remarks += beside.cold(valid, identity["resolved"], registry)
+    remarks += beside.of_runs(run_file)
     remarks = list(dict.fromkeys(remarks))
     order = tuple(dict.fromkeys(row.method for row in valid))
     caption, intervals = _caption(run_file, valid), _about_intervals(lines, columns, registry)
@@ -259,7 +247,7 @@ def _lines(
         for method, interval in column_intervals(scores, column).items():
             intervals[method][column.metric] = interval
     for (common, left_out), titles in partial.items():
-        remarks.append(_coverage(common, left_out, titles, size))
+        remarks.append(beside.coverage(common, left_out, titles, size))
     return [
         Line(
             method,
@@ -276,19 +264,6 @@ def _lines(
         )
         for method in order
     ]
-
-
-def method_entry(label: str, registry: Registry) -> MethodEntry | None:
-    """The registry's entry for a row's label, such as ``gatys.zoo[num_steps=50]``; None for pictures made elsewhere."""
-    return registry.methods.get(label.partition("[")[0].partition(".")[0])
-
-
-def family(label: str, registry: Registry) -> str:
-    """The group that a method stands in: one of FAMILIES."""
-    entry = method_entry(label, registry)
-    if entry is None:
-        return OTHERS
-    return OPTIMISATION if entry.taxonomy.optimises == "image" else NETWORKS[entry.taxonomy.styles]
 
 
 def column_intervals(scores: Scores, column: Column) -> dict[str, Interval]:
@@ -344,131 +319,6 @@ def _beyond(lines: Sequence[Line], column: Column, registry: Registry) -> bool:
     found = [line.intervals[column.metric] for line in lines if column.metric in line.intervals]
     # Not by what the last digit of a mean is rounded.
     return any(interval.low < low - 1e-6 or interval.high > high + 1e-6 for interval in found)
-
-
-def _sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
-    """Which sanity rows beat every method, and in what: such a column alone does not measure style transfer."""
-    found: dict[str, list[str]] = {}
-    for column in columns:
-        if not column.shown:
-            continue
-        sign = 1 if column.direction == "higher" else -1
-        for place in dict.fromkeys((line.size, line.strength) for line in lines):
-            own = [
-                (sign * value, line)
-                for line in lines
-                if (line.size, line.strength) == place and (value := line.values.get(column.metric)) is not None
-            ]
-            methods = [value for value, line in own if not line.baseline]
-            for value, line in own:
-                if line.baseline and methods and value > max(methods):
-                    found.setdefault(line.method, []).append(column.title)
-    parts = [f"{method} in {', '.join(dict.fromkeys(titles))}" for method, titles in found.items()]
-    if not parts:
-        return []
-    return [f"Sanity rows beat every method: {'; '.join(parts)}. No such column alone tells a good transfer."]
-
-
-def _said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    """What must be said with the values of columns, once per reason, and of which lines where it is not of all."""
-    titles = {column.metric: column.title for column in columns if column.shown}
-    lines: dict[str, set[tuple[str, int]]] = {}
-    found: dict[str, dict[str, list[tuple[str, int]]]] = {}
-    for row in rows:
-        if row.status == "ok" and row.metric in titles:
-            lines.setdefault(row.metric, set()).add((row.method, row.size))
-    for row in rows:
-        if row.status == "ok" and row.reason and row.metric in titles:
-            found.setdefault(row.reason.rstrip("."), {}).setdefault(row.metric, []).append((row.method, row.size))
-    said: dict[tuple[str, str], list[str]] = {}
-    for reason, metrics in found.items():
-        for metric, own in metrics.items():
-            where = "" if lines[metric] <= set(own) else f" ({_lines_named(own, lines[metric])})"
-            said.setdefault((reason, where), []).append(titles[metric])
-    return [f"{', '.join(names)}: {reason}{where}." for (reason, where), names in said.items()]
-
-
-def _lines_named(some: Sequence[tuple[str, int]], every: set[tuple[str, int]]) -> str:
-    """Methods of some lines, with their sizes where those are not all that the method has."""
-    sizes: dict[str, list[int]] = {}
-    for method, size in dict.fromkeys(some):
-        sizes.setdefault(method, []).append(size)
-    number = {name: sum(method == name for method, _ in every) for name in sizes}
-    return ", ".join(
-        name if len(own) == number[name] else f"{name} at {' and '.join(map(str, own))}" for name, own in sizes.items()
-    )
-
-
-def _other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
-    """Methods that were measured with weights which the zoo has replaced since."""
-    found = []
-    for label in dict.fromkeys(row.method for row in rows):
-        if method_entry(label, registry) is None:
-            continue
-        try:
-            known = registry.resolve(label.partition("[")[0]).checkpoint
-        except UnknownNameError:  # a preset of that time
-            continue
-        used = {row.checkpoint for row in rows if row.method == label and row.checkpoint is not None}
-        if known is not None and used - {known.sha256}:
-            found.append(label)
-    return [f"Measured with earlier weights than the zoo has now: {', '.join(found)}."] if found else []
-
-
-def _peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[str]:
-    """Whether shares of the machine's peak join it with times of another run, between which a machine may change."""
-    peaks = {row.precision: row for row in of_run if row.metric == "machine.conv_gflops" and row.value}
-    runs = {row.key: row.run_id for row in rows}
-    values = {row.key: row.value for row in rows if row.status == "ok" and row.value}
-    shares = [row for row in rows if row.metric == "share.conv_peak" and row.key in values]
-    apart: dict[str, None] = {}
-    for share in shares:
-        by_step = _beside(share, "gflops.step") in values
-        time = _beside(share, "seconds.step" if by_step else PRIMARY)
-        work, seconds = values.get(_beside(share, "gflops.step" if by_step else "gflops.stylize")), values.get(time)
-        peak = peaks.get(share.precision)
-        if work and seconds and peak and peak.value:
-            # Merged shards have each their own peak, of which one is kept: then the share does not follow from it.
-            follows = math.isclose(values[share.key], 100 * work / seconds / peak.value, rel_tol=1e-3)
-            if follows and runs[time] != peak.run_id:
-                apart[share.method] = None
-    whose = "" if len(apart) == len({row.method for row in shares}) else f" of {', '.join(apart)}"
-    return [f"of peak: the peak was measured in another run than the times{whose}."] if apart else []
-
-
-def _beside(row: Row, metric: str) -> RowKey:
-    """The key of another measure of the row's cell."""
-    return dataclasses.replace(row, metric=metric).key
-
-
-def _cold(rows: Sequence[Row], resolved: Mapping[str, Any], registry: Registry) -> list[str]:
-    """Methods whose times are of calls without warm-up, as the protocol has it."""
-    timed = dict.fromkeys(row.method for row in rows if row.metric == PRIMARY and row.status == "ok")
-    cold = [method for method in timed if not _warmup(method, resolved, registry)]
-    whose = "" if len(cold) == len(timed) else f" of {', '.join(cold)}"
-    return [f"Times{whose} are of calls without warm-up: this protocol is not one of speed."] if cold else []
-
-
-def _warmup(label: str, resolved: Mapping[str, Any], registry: Registry) -> int:
-    """Warm-up calls of a method: its own entry in the protocol goes above that of optimisation, and this above all."""
-    full = label.partition("[")[0]
-    entry, methods = method_entry(label, registry), resolved.get("methods", {})
-    own = [methods.get(full), methods.get(full.partition(".")[0])]
-    if entry is not None and entry.taxonomy.optimises == "image":
-        own.append(resolved.get("optimisation"))
-    timing = next((one["timing"] for one in own if one and one.get("timing")), resolved.get("timing", {}))
-    return timing.get("warmup", 1)
-
-
-def _coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> str:
-    """Which pairs a column joins or, where that is shorter to say, which it does not; table.json names all of these."""
-    fewer = common if len(common) <= len(missing) else missing
-    names = names_of(fewer)
-    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-    which = f": {'' if fewer is common else 'all but '}{listed}" if common else ""
-    at = f" at {size}" if size else ""
-    total = len(common) + len(missing)
-    return f"{', '.join(titles)}{at}: over the {len(common)} of {counted(total, 'pair')} that every line covers{which}."
 
 
 def _combined(values: Sequence[float], how: Literal["mean", "max"]) -> float:
@@ -528,17 +378,6 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
         when,
     ]
     return "; ".join(parts)
-
-
-def _run_remarks(run_file: dict[str, Any]) -> list[str]:
-    runs = run_file["runs"]
-    busy = run_remarks.busy_remark(runs)
-    remarks = [busy] if busy else []
-    if len({run["environment"]["source"] for run in runs}) > 1:
-        remarks.append("The rows come from several runs, between which the code changed.")
-    if others := run_remarks.libraries_remark(runs):
-        remarks.append(others)
-    return remarks
 
 
 # -- a results folder ----------------------------------------------------------------------------------------------
