@@ -162,11 +162,11 @@ def main() -> int:
     text = table(report)
     print(text)
     if args.out:
-        from zoo.training.trainer import write_atomic
+        from zoo import files
 
         args.out.mkdir(parents=True, exist_ok=True)
-        write_atomic(args.out / "quality.json", json.dumps(report, indent=1).encode())
-        write_atomic(args.out / "quality.md", text.encode())
+        files.write(args.out / "quality.json", json.dumps(report, indent=1))
+        files.write(args.out / "quality.md", text)
     missed = [
         f"wct level {level}: {report['reconstruction'][f'wct level {level}']['psnr_db']:.2f} dB, bar {bar}"
         for level, bar in WCT_BARS.items()

@@ -221,11 +221,11 @@ def main() -> int:
     text = table(report)
     print(text)
     if args.out:
-        from zoo.training.trainer import write_atomic
+        from zoo import files
 
         args.out.mkdir(parents=True, exist_ok=True)
-        write_atomic(args.out / "cost.json", json.dumps(report, indent=1).encode())
-        write_atomic(args.out / "cost.md", text.encode())
+        files.write(args.out / "cost.json", json.dumps(report, indent=1))
+        files.write(args.out / "cost.md", text)
     measured = {
         "adain_over_bare": max(row["adain_over_bare"] for row in report["time"].values()),
         "wct_transform_share": max(row["wct_transform_share"] for row in report["time"].values()),

@@ -227,11 +227,11 @@ def compared(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def save(report: dict[str, Any], path: Path) -> None:
     """The report as JSON, its table as Markdown beside it."""
-    from zoo.training.trainer import write_atomic
+    from zoo import files
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(report, indent=1).encode())
-    write_atomic(path.with_suffix(".md"), table(report).encode())
+    files.write(path, json.dumps(report, indent=1))
+    files.write(path.with_suffix(".md"), table(report))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -161,8 +161,8 @@ def conditions(threads: int) -> dict[str, Any]:
 
 def write(folder: Any, name: str, report: Mapping[str, Any], text: str) -> None:
     """``name.json`` and ``name.md`` in ``folder``."""
-    from zoo.training.trainer import write_atomic
+    from zoo import files
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"{name}.json", json.dumps(report, indent=1).encode())
-    write_atomic(folder / f"{name}.md", text.encode())
+    files.write(folder / f"{name}.json", json.dumps(report, indent=1))
+    files.write(folder / f"{name}.md", text)

@@ -35,12 +35,51 @@ aten = torch.ops.aten
 
 # Operators that have an MPS kernel in torch 2.14 and none in 2.6, or are made of such: two-dimensional, dense and real.
 LATER = frozenset(
-    "_cdist_backward _cholesky_solve_helper _cummax_helper _cummin_helper _linalg_det _linalg_eigh _linalg_slogdet "
-    "_linalg_solve_ex _linalg_svd _logcumsumexp _unique _upsample_bicubic2d_aa _upsample_bicubic2d_aa_backward "
-    "_upsample_bilinear2d_aa _upsample_bilinear2d_aa_backward angle cholesky_inverse cholesky_solve col2im erfc gcd "
-    "geqrf grid_sampler_2d_backward hardshrink index_copy index_reduce kthvalue lcm linalg_cholesky_ex "
-    "linalg_householder_product linalg_lu linalg_lu_factor_ex linalg_lu_solve linalg_matrix_exp linalg_qr lu_unpack "
-    "max_unpool2d nanmedian native_group_norm_backward nonzero_static sinc unique_dim vdot".split()
+    [
+        "_cdist_backward",
+        "_cholesky_solve_helper",
+        "_cummax_helper",
+        "_cummin_helper",
+        "_linalg_det",
+        "_linalg_eigh",
+        "_linalg_slogdet",
+        "_linalg_solve_ex",
+        "_linalg_svd",
+        "_logcumsumexp",
+        "_unique",
+        "_upsample_bicubic2d_aa",
+        "_upsample_bicubic2d_aa_backward",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bilinear2d_aa_backward",
+        "angle",
+        "cholesky_inverse",
+        "cholesky_solve",
+        "col2im",
+        "erfc",
+        "gcd",
+        "geqrf",
+        "grid_sampler_2d_backward",
+        "hardshrink",
+        "index_copy",
+        "index_reduce",
+        "kthvalue",
+        "lcm",
+        "linalg_cholesky_ex",
+        "linalg_householder_product",
+        "linalg_lu",
+        "linalg_lu_factor_ex",
+        "linalg_lu_solve",
+        "linalg_matrix_exp",
+        "linalg_qr",
+        "lu_unpack",
+        "max_unpool2d",
+        "nanmedian",
+        "native_group_norm_backward",
+        "nonzero_static",
+        "sinc",
+        "unique_dim",
+        "vdot",
+    ]
 )
 
 _WAITS = {aten._local_scalar_dense.default, aten.nonzero.default, aten._unique2.default, aten.unique_dim.default}
@@ -75,7 +114,9 @@ def _refused(func: Any, args: tuple[Any, ...]) -> str:
     """Why an MPS kernel, where there is one, refuses these arguments; empty where it takes them."""
     if func is aten.grid_sampler_2d.default and args[3] == 1:
         return "grid_sample with border padding"
-    if func is aten._adaptive_avg_pool2d.default and any(a % b for a, b in zip(args[0].shape[-2:], args[1], strict=True)):
+    if func is aten._adaptive_avg_pool2d.default and any(
+        a % b for a, b in zip(args[0].shape[-2:], args[1], strict=True)
+    ):
         return "adaptive pooling to a size that does not divide the input's"
     return ""
 
@@ -116,7 +157,9 @@ class Pretended:
     def put(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The tensor, whose memory is new, said to be on ``device``."""
         if device.type == "mps" and tensor.dtype in (torch.float64, torch.complex128):
-            raise DeviceError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+            raise DeviceError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
         storage = tensor.untyped_storage()
         if device.type == self.device.type:
             self._places[storage._cdata] = StorageWeakRef(storage), self.device
@@ -190,7 +233,12 @@ class _Operations(TorchDispatchMode):
 
 
 # Properties that tell the device, and what they ask for.
-_GETTERS: dict[Any, str] = {Tensor.device.__get__: "", Tensor.is_cuda.__get__: "cuda", Tensor.is_mps.__get__: "mps", Tensor.is_cpu.__get__: "cpu"}  # type: ignore[attr-defined]
+_GETTERS: dict[Any, str] = {
+    Tensor.device.__get__: "",
+    Tensor.is_cuda.__get__: "cuda",
+    Tensor.is_mps.__get__: "mps",
+    Tensor.is_cpu.__get__: "cpu",
+}  # type: ignore[attr-defined]
 
 
 class _Functions(TorchFunctionMode):
@@ -228,7 +276,7 @@ class _Functions(TorchFunctionMode):
 
     def _to(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         copy, kwargs = kwargs.pop("copy", False), dict(kwargs)
-        if args and isinstance(args[0], Tensor) or "other" in kwargs:
+        if (args and isinstance(args[0], Tensor)) or "other" in kwargs:
             other = args[0] if args else kwargs.pop("other")
             device, dtype, options = self.pretended.place(other), other.dtype, {}
         else:

@@ -181,7 +181,19 @@ def test_a_wait_inside_a_network_is_counted() -> None:
 # -- metrics ----------------------------------------------------------------------------------------------------------
 
 # Those whose networks must be fetched are in test_metrics_sets.py, on seeded ones.
-PAIR = ("ssim", "stray_hue", "content_loss", "cf", "cfsd", "gram_loss", "mean_std_loss", "ge", "lp", "e_statistic", "color_histogram")
+PAIR = (
+    "ssim",
+    "stray_hue",
+    "content_loss",
+    "cf",
+    "cfsd",
+    "gram_loss",
+    "mean_std_loss",
+    "ge",
+    "lp",
+    "e_statistic",
+    "color_histogram",
+)
 
 
 @pytest.mark.parametrize("kind", DEVICES)

@@ -18,102 +18,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tint_net import installed, write_photos
 
 from zoo.cli import main
-from zoo.registry import load_registry
 from zoo.training import read_metadata
 from zoo.training.pack import pack
-
-PLUGIN = """
-from dataclasses import dataclass
-import torch
-from torch import nn
-from zoo.config import Config, option
-from zoo.stylizer import Stylized, Stylizer, Traits
-from zoo.training.task import TrainConfig, TrainingTask
-from zoo.weights import read_state
-
-@dataclass(frozen=True)
-class TintTaskConfig(Config):
-    width: int = option(4, "Channels of the network.", ge=1)
-    start: str | None = option(None, "Weights to begin from.")
-    slow: float = option(0.0, "Seconds that every step takes besides.", ge=0)
-
-class TintTask(TrainingTask):
-    method, paper, sets = "tint-net", "none", ("content", "style")
-    defaults = TrainConfig(steps=12, batch_size=2, crop=16, lr=1e-2, log_every=1, preview_every=0, precision="fp32")
-    Config = TintTaskConfig
-
-    def __init__(self, config=None):
-        super().__init__()
-        self.config = config or TintTaskConfig()
-        generator = torch.Generator().manual_seed(3)
-        self.network = nn.Sequential(nn.Conv2d(3, self.config.width, 1), nn.Conv2d(self.config.width, 3, 1))
-        for parameter in self.network.parameters():
-            nn.init.normal_(parameter, std=0.2, generator=generator)
-
-    def prepare(self, batches):
-        if self.config.start is not None:
-            self.network.load_state_dict(read_state(self.config.start))
-
-    def loss(self, batch):
-        if self.config.slow:
-            import time
-            time.sleep(self.config.slow)
-        target = batch["content"] * 0.5 + 0.1 * batch["style"].mean((2, 3), keepdim=True)
-        noisy = batch["content"] + 0.01 * torch.randn_like(batch["content"])
-        return {"total": (self.network(noisy).float() - target).pow(2).mean()}
-
-    def evaluate(self, held_out):
-        return {"seen": float(sum(image.shape[-1] for image in held_out["content"]))}
-
-    def describe(self):
-        return {k: v for k, v in self.config.to_dict().items() if k != "slow"}
-
-class TintNet(Stylizer):
-    ENTRY = {
-        "title": "Tint", "authors": "None", "year": 2020, "paper": "https://example.org", "bibtex": "@misc{tint}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
-        "default": "plain", "presets": {"plain": {"summary": "Plain"}}, "training": "zoo_tint_net:TintTask",
-    }
-    traits = Traits(kind="feed-forward", strength="none", min_size=2)
-
-    def _encode_style(self, style, content_size):
-        return {}
-
-    def _stylize(self, content, style, call):
-        return Stylized(content)
-"""
 
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
-    """A folder to put on the path, where the method tint-net is registered."""
-    folder = tmp_path_factory.mktemp("plugin")
-    (folder / "zoo_tint_net.py").write_text(PLUGIN)
-    info = folder / "zoo_tint_net-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-tint-net\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[zoo.methods]\ntint-net = zoo_tint_net:TintNet\n")
-    sys.path.insert(0, str(folder))
-    load_registry.cache_clear()
-    yield folder
-    sys.path.remove(str(folder))
-    sys.modules.pop("zoo_tint_net", None)
-    load_registry.cache_clear()
+    with installed(tmp_path_factory.mktemp("plugin")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Six small pictures in each of two folders."""
-    root = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for name in ("content", "style"):
-        (root / name).mkdir()
-        for index in range(6):
-            small = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
-            small.resize((40 + index, 48), Image.Resampling.BICUBIC).save(root / name / f"{index}.png")
-    return root
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +141,7 @@ MISTAKES = {
     "crop of pixels": (["style-swap", "--pixel-weight", "1", "--crop", "150"], "multiple of 4 pixels, not 150"),
     "crop of least squares": (["style-swap", "--start", "least-squares", "--crop", "150"], "multiple of 4 pixels"),
     "crop of a pyramid": (["texture-nets", "--crop", "200"], "multiple of 32 pixels, not 200"),
+    "crop too small": (["texture-nets", "--crop", "32"], "at least 64 pixels, not 32"),
     "tap weights": (["adain", "--tap-weights", "1,1,1"], "takes 4 numbers, of relu1_1 to relu4_1; got 3"),
 }
 
@@ -358,23 +279,6 @@ def test_killed_and_resumed_equals_unbroken(run, plugin, photos, both, tmp_path)
         torch.set_num_threads(threads)
     assert len(losses(tmp_path / "whole")) == reached + 16
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends signals")
-def test_a_signal_ends_at_a_checkpoint_and_says_how_to_go_on(plugin, photos, both, tmp_path):
-    out = tmp_path / "run"
-    words = ["tint-net", *both, "--out", out, "--steps", "100000", "--slow", "0.005"]
-    process = spawn(plugin, photos, *words, popen=subprocess.Popen)
-    wait_for(out / "losses.csv", process)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "Traceback" not in errors
-    line = next(line for line in errors.splitlines() if line.startswith("To go on: "))
-    assert line.endswith("--resume")
-    assert str(out) in line
-    assert read_metadata(out / "model.safetensors")["step"] == torch.load(out / "checkpoint.pt")["step"]
 
 
 def test_time_limit_and_going_on_with_more(run, both, tmp_path, capsys):

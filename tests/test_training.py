@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
@@ -23,54 +22,19 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from training_runs import Tiny, losses, run, write_pictures
 
 from zoo import images
 from zoo.errors import ConfigError, ImageError, InputError, NumericalError, WeightsError
 from zoo.nn import fused
 from zoo.nn.decoder import VGGDecoder, channels, reflect, undone
-from zoo.training import ImageSet, TrainConfig, TrainingTask, export_checkpoint, find_images, read_metadata, train
+from zoo.training import ImageSet, TrainConfig, export_checkpoint, find_images, read_metadata
 from zoo.training.data import Crops, Loader, Sampler
 from zoo.training.export import plot_losses
 from zoo.training.launch import Material, launch, portable
-from zoo.training.trainer import TrainState
+from zoo.training.progress import TrainState
 from zoo.training.whitened import WhitenedAdam, measure, sample_patches, whitened_adam
 from zoo.weights import read_state
-
-TINY = TrainConfig(steps=12, batch_size=2, crop=16, lr=1e-2, log_every=4, preview_every=0, precision="fp32", warmup=2)
-
-
-class Tiny(TrainingTask):
-    """Learns to undo a fixed tint, with noise that must come out the same after a resume."""
-
-    method, paper, sets = "tiny", "none", ("content", "style")
-    defaults = TINY
-
-    def __init__(self, channels: int = 4, spoil_at: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(3)
-        self.network = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 3, 1))
-        for parameter in self.network.parameters():
-            nn.init.normal_(parameter, std=0.2, generator=generator)
-        self.spoil_at, self.calls = spoil_at, 0
-
-    def loss(self, batch):
-        self.calls += 1
-        target = batch["content"]
-        tinted = target * 0.5 + 0.1 * batch["style"].mean((2, 3), keepdim=True)
-        output = self.network(tinted + 0.01 * torch.randn_like(tinted)).float()
-        pixel = (output - target).pow(2).mean()
-        if self.spoil_at and self.calls >= self.spoil_at:
-            pixel = pixel * math.nan
-        return {"total": pixel, "brightness": (output.mean() - target.mean()).abs()}
-
-    def evaluate(self, held_out):
-        return {"error": float((self.network(held_out["content"][0]) - held_out["content"][0]).abs().mean())}
-
-    def preview(self, held_out):
-        return [[image, self.network(image).clamp(0, 1)] for image in held_out["content"]]
-
-    def describe(self):
-        return {"channels": self.network[0].out_channels}
 
 
 class Watched(Tiny):
@@ -95,15 +59,7 @@ class Watched(Tiny):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Ten smooth pictures for each of two sets, of several sizes."""
-    root = tmp_path_factory.mktemp("training-images")
-    random = np.random.default_rng(1)
-    for name in ("content", "style"):
-        (root / name / "deep").mkdir(parents=True)
-        for index in range(10):
-            small = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
-            picture = small.resize((60 + 5 * index, 48 + 3 * index), Image.Resampling.BICUBIC)
-            picture.save(root / name / ("deep" if index % 2 else ".") / f"{index}.png")
-    return root
+    return write_pictures(tmp_path_factory.mktemp("training-images"))
 
 
 @pytest.fixture(scope="module")
@@ -115,17 +71,6 @@ def data(folders):
 def _no_plot(monkeypatch):
     """Drawing takes longer than all of a tiny run."""
     monkeypatch.setattr("zoo.training.export.plot_losses", lambda folder: None)
-
-
-def run(data, folder: Path, task: TrainingTask | None = None, *, resume=False, progress=None, **options):
-    keep = {k: options.pop(k) for k in ("init_from", "held_out", "command", "notes") if k in options}
-    config = TrainConfig.make({**TINY.to_dict(), "zoom": tuple(TINY.zoom), **options})
-    return train(task or Tiny(), config, data, folder, resume=resume, progress=progress, **keep)
-
-
-def losses(folder: Path) -> list[list[str]]:
-    with (folder / "losses.csv").open(newline="") as file:
-        return list(csv.reader(file))
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -354,7 +299,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from test_training import TINY, Tiny
+from training_runs import TINY, Tiny
 from zoo.training import ImageSet, TrainConfig, train
 root, out, steps, pause = sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
 data = {n: ImageSet.open(f"{root}/{n}", store=40, cache_dir=f"{root}/cache") for n in ("content", "style")}
@@ -445,7 +390,8 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from test_training import TINY, Watched
+from test_training import Watched
+from training_runs import TINY
 import zoo.training.export
 from zoo.training import ImageSet, TrainConfig, train
 zoo.training.export.plot_losses = lambda folder: None
@@ -488,7 +434,7 @@ def test_a_measurement_before_the_first_step_does_not_depend_on_what_was_drawn_b
 def test_preparation_is_part_of_the_time(data, tmp_path, monkeypatch):
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
-    monkeypatch.setattr("zoo.training.trainer.time", clock)
+    monkeypatch.setattr("zoo.training.clock.time", clock)
 
     class Slow(Tiny):
         def prepare(self, batches):
@@ -545,7 +491,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
 def test_what_the_losses_depend_on_is_not_changed_by_a_resume(begun, data, tmp_path, options, told, earlier):
     folder = shutil.copytree(begun, tmp_path / "run")
     if earlier:
-        as_of_an_earlier_version(folder)
+        as_of_an_earlier_version(folder, data)
     before = (folder / "run.json").read_bytes()
     with pytest.raises(ConfigError, match=f"begun with other {told}"):
         run(data, folder, resume=True, **{"ema": 0.9, **options})
@@ -562,12 +508,14 @@ def begun(data, tmp_path_factory):
     return folder
 
 
-def as_of_an_earlier_version(folder: Path) -> None:
+def as_of_an_earlier_version(folder: Path, data: dict[str, ImageSet]) -> None:
     """The run's files as they were when the rest of a run's identity stood in run.json alone."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     identity = json.loads(state["identity"])
     kept = ("method", "task", "data", "batch_size", "accumulate", "crop", "zoom", "seed", "processes")
-    state["identity"] = json.dumps({**{k: identity[k] for k in kept}, "ema": True})
+    known = {"data": {name: images.earlier_digest for name, images in data.items()}, "ema": True}
+    state["identity"] = json.dumps({**{k: identity[k] for k in kept}, **known})
+    del state["images"], state["evaluated"]
     torch.save(state, folder / "checkpoint.pt")
     record = json.loads((folder / "run.json").read_text())
     del record["options"]
@@ -578,7 +526,7 @@ def as_of_an_earlier_version(folder: Path) -> None:
 def test_where_a_run_ends_and_what_it_reports_may_change(begun, data, tmp_path, earlier):
     folder = shutil.copytree(begun, tmp_path / "run")
     if earlier:
-        as_of_an_earlier_version(folder)
+        as_of_an_earlier_version(folder, data)
     picture = {"content": [torch.rand(1, 3, 20, 20)]}
     free = {"time_limit": 5.0, "checkpoint_minutes": 0.0, "preview_every": 3, "evaluate_every": 2, "log_every": 1}
     run(data, folder, resume=True, steps=8, ema=0.9, held_out=picture, accelerator="cpu", **free)

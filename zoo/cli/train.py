@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import sys
 import time
 from collections import deque
@@ -18,13 +17,13 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from zoo.cli.common import THREADS, console, options_table, out, parse_flags, real, whole
+from zoo.cli.common import THREADS, StopRequest, console, options_table, out, parse_flags, real, whole
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.training.launch import Material
-    from zoo.training.trainer import TrainResult, TrainState
+    from zoo.training.progress import TrainResult, TrainState
 
 # Where stderr is no terminal a line this often tells that the run is alive without filling the log.
 _LINE_SECONDS = 60.0
@@ -93,7 +92,7 @@ def train(
 
     Every option of the method's loss and of the run is a flag too (--steps, --time-limit, --batch-size, --crop, --lr,
     --precision, ...): 'zoo train METHOD --options' lists them with their defaults. These are the paper's, but for wct,
-    whose paper says little of its training (docs/methods/wct.md compares). Ctrl-C and SIGTERM end a run at a
+    whose paper says little of its training (docs/methods/wct.md compares). Ctrl-C, SIGTERM and SIGHUP end a run at a
     checkpoint. Several devices: torchrun --nproc-per-node N -m zoo train METHOD ...
 
     'zoo train --recipe zoo --hours H' trains everything that ships; 'zoo train --pack DIR' makes a small copy of the
@@ -191,7 +190,7 @@ def _method(
         display.ended(result)
         display.going_on(result)
     if result.ended == "asked":
-        raise typer.Exit(128 + display.signal)
+        raise typer.Exit(display.stop.code)
 
 
 def _command(arguments: Sequence[str]) -> str:
@@ -202,23 +201,42 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _program() -> list[str]:
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return ["zoo"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes), "-m", "zoo"]
+    from zoo.training.processes import processes
+
+    count = processes().local
+    return ["zoo"] if count == 1 else ["torchrun", "--nproc-per-node", str(count), "-m", "zoo"]
+
+
+class _Stop(StopRequest):
+    """The same, with a word on what happens now."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self.quiet = quiet
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        super()._handle(number, frame)
+        if not self.quiet:
+            # A handler may interrupt the console in the middle of a line; writing to the file itself is always safe.
+            with contextlib.suppress(OSError):
+                os.write(2, b"Stopping at a checkpoint; once more breaks off at once.\n")
 
 
 class Display(contextlib.AbstractContextManager["Display"]):
-    """The progress of a run on stderr, and the answer to Ctrl-C and SIGTERM, as one progress callback.
+    """The progress of a run on stderr, and the answer to Ctrl-C, SIGTERM and SIGHUP, as one progress callback.
 
     A bar on a terminal, a line a minute elsewhere. Of several processes only the first says anything. The first signal
-    ends the run at a checkpoint, a second one breaks it off; ``signal`` is the number of the first, or 0.
+    ends the run at a checkpoint, a second one breaks it off; so does the first, before there is anything to keep.
     """
 
     def __init__(self, label: str, quiet: bool, arguments: Sequence[str]) -> None:
-        self.label, self.signal = label, 0
-        self.arguments = arguments
-        self.quiet = quiet or os.environ.get("RANK", "0") != "0"
+        from zoo.training.processes import processes
+
+        self.label, self.arguments = label, arguments
+        self.quiet = quiet or not processes().first
+        self.stop = _Stop(self.quiet)
         self.bar: Progress | None = None
-        self._previous: list[tuple[int, Any]] = []
+        self._listening = self.stop.listening()
         self._recent: deque[tuple[int, float]] = deque(maxlen=20)
         self._said = 0.0
         self._built = time.monotonic()
@@ -234,25 +252,18 @@ class Display(contextlib.AbstractContextManager["Display"]):
             self.task = self.bar.add_task(escape(label), total=None, words="")
 
     def __enter__(self) -> Display:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous.append((number, signal.signal(number, self._heard)))
+        self._listening.__enter__()
         if self.bar is not None:
             self.bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
-        for number, handler in self._previous:
-            signal.signal(number, handler)
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
-            raise KeyboardInterrupt
-        self.signal = number
-        if not self.quiet:
-            # A handler may interrupt the console in the middle of a line; writing to the file itself is always safe.
-            os.write(2, b"Stopping at a checkpoint; once more breaks off at once.\n")
+        self._listening.__exit__(None, None, None)
+        if kind is KeyboardInterrupt and self.stop.asked:
+            self.say("Broken off.")
+            raise typer.Exit(self.stop.code)
 
     def begin(self, label: str) -> None:
         """The next run of several."""
@@ -267,7 +278,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
 
     def building(self, name: str, done: int, total: int) -> None:
         """Images of a set are being decoded. Nothing is trained yet, so a signal ends it here."""
-        if self.signal:
+        if self.stop.asked:
             raise KeyboardInterrupt
         if self.bar is not None:
             self.bar.update(self.task, description=f"decoding {escape(name)}", completed=done, total=total)
@@ -288,7 +299,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
         elif time.monotonic() - self._said >= _LINE_SECONDS or state.step >= state.steps:
             self._said = time.monotonic()
             self.say(f"{self.label} {state.step}/{state.steps} {self._words(state)}")
-        return bool(self.signal)
+        return self.stop.asked
 
     def _words(self, state: TrainState) -> str:
         losses = " ".join(f"{name} {value:.4g}" for name, value in {**state.losses, **state.figures}.items())
@@ -383,7 +394,7 @@ def _recipe(
         if ended == "asked":
             display.say(f"To go on: {_resuming(arguments)}")
     if ended == "asked":
-        raise typer.Exit(128 + display.signal)
+        raise typer.Exit(display.stop.code)
 
 
 # -- a pack -----------------------------------------------------------------------------------------------------------

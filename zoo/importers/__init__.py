@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UnknownNameError, WeightsError
+from zoo.files import write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,8 +99,6 @@ def import_weights(
     """
     from safetensors.torch import save
 
-    from zoo.training.trainer import write_atomic
-
     known = importers()
     if method not in known:
         raise UnknownNameError("importer", method, known)
@@ -125,7 +124,7 @@ def import_weights(
         facts["encoder"] = {own_encoder.name: own_encoder.sha256}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, save({k: v.contiguous() for k, v in draft.state.items()}, metadata))
+    write(out, save({k: v.contiguous() for k, v in draft.state.items()}, metadata))
     return result
 
 

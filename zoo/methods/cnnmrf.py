@@ -35,6 +35,7 @@ _MIN_SIDE = 32
 # Long side of the images that the authors' weights were chosen for (run_trans.lua).
 _AUTHORS_SIDE = 384
 
+
 @dataclass(frozen=True)
 class CNNMRFConfig(Config):
     """Options of :class:`CNNMRF`. The defaults are the preset ``cnnmrf.code``."""

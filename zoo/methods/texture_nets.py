@@ -393,6 +393,11 @@ class TextureNetsTask(TrainingTask):
         """Every scale has exactly half the side of the next."""
         return self.network.cell
 
+    @property
+    def min_crop(self) -> int:
+        """Two by two positions at the coarsest scale: one alone has no variance to normalise."""
+        return 2 * self.network.cell
+
     def style_targets(self) -> dict[str, Tensor]:
         """Gram matrices of the style by layer, on the task's device."""
         return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.training.data import ImageSet, find_images
     from zoo.training.export import export_checkpoint, read_metadata, write_card
+    from zoo.training.progress import TrainProgress, TrainResult, TrainState
     from zoo.training.task import TrainConfig, TrainingTask
-    from zoo.training.trainer import TrainProgress, TrainResult, TrainState, train
+    from zoo.training.trainer import train
 
 _HOMES = {
     "ImageSet": "data",
@@ -23,9 +24,9 @@ _HOMES = {
     "write_card": "export",
     "TrainConfig": "task",
     "TrainingTask": "task",
-    "TrainProgress": "trainer",
-    "TrainResult": "trainer",
-    "TrainState": "trainer",
+    "TrainProgress": "progress",
+    "TrainResult": "progress",
+    "TrainState": "progress",
     "train": "trainer",
 }
 

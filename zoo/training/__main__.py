@@ -16,7 +16,7 @@ import torch
 
 from zoo.errors import ConfigError, ZooError
 from zoo.training.launch import Material, launch, portable, task_class
-from zoo.training.trainer import TrainState
+from zoo.training.progress import TrainState
 
 
 def main(arguments: list[str]) -> int:

@@ -7,15 +7,16 @@ without a loader whose state would have to be saved.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import queue
-import shutil
 import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,13 @@ from filelock import FileLock
 from PIL import Image as PILImage
 from torch import Tensor
 
-from zoo import images
+from zoo import files, images
 from zoo.errors import ConfigError, ImageError, InputError
 from zoo.weights import home
 
 Building = Callable[[int, int], None]
 _FORMAT = 1
+_HASH = 16  # characters of a sha256
 
 
 def find_images(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -72,9 +74,12 @@ def _read_list(path: Path) -> str:
     return text
 
 
-def require_folder(path: Path, flag: str) -> None:
+def require_folder(path: Path, flag: str, *, for_weights: bool = False) -> None:
     """Before work begins whose results go there: ConfigError unless ``path`` is, or can become, a folder that files
-    can be written to. ``flag`` is the option that names it. Nothing is left behind."""
+    can be written to, and ``for_weights`` read from again. ``flag`` is the option that names it. Nothing is left
+    behind."""
+    if for_weights and any(unicodedata.category(character) == "Cs" for character in str(path)):
+        raise ConfigError(f"{flag} {path} is no text in UTF-8, so that weights in it could not be read: give another.")
     place = path.absolute()
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -109,15 +114,22 @@ class ImageSet:
     """Decoded images side by side in one flat uint8 file.
 
     ``sizes`` is (N, 2), height and width; ``offsets`` (N,), where each begins; ``skipped`` the files that could not
-    be read, with the reason; ``digest`` identifies the list of files and the stored size.
+    be read, with the reason; ``hashes`` are of the files' bytes. ``earlier_digest`` is by what versions that went by
+    paths, sizes and times knew the set.
     """
 
     pixels: np.ndarray
     sizes: np.ndarray
     offsets: np.ndarray
     skipped: tuple[tuple[str, str], ...]
-    digest: str
     sources: tuple[str, ...]
+    hashes: tuple[str, ...]
+    earlier_digest: str
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes of all files, whatever they are called and wherever they are."""
+        return hashlib.sha256("".join(sorted(self.hashes)).encode()).hexdigest()[:_HASH]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -144,10 +156,10 @@ class ImageSet:
         ImageError only where none can. ConfigError where the cache is to be built and ``cache_dir`` cannot be written
         to.
         """
-        files = find_images(source)
+        found = find_images(source)
         identity = [
-            (str(path), stat.st_size, stat.st_mtime_ns) for path in files if (stat := _stat(path)) is not None
-        ] + [(str(path), -1, -1) for path in files if _stat(path) is None]
+            (str(path), stat.st_size, stat.st_mtime_ns) for path in found if (stat := _stat(path)) is not None
+        ] + [(str(path), -1, -1) for path in found if _stat(path) is None]
         text = json.dumps([_FORMAT, store, identity])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         folder = Path(cache_dir or home() / "datasets") / f"{digest}-{store}"
@@ -156,8 +168,12 @@ class ImageSet:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not (folder / "index.json").exists():
-                    _build(folder, files, store, progress)
+                    _build(folder, found, store, progress)
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        if "hashes" not in index:  # of an earlier version
+            index["hashes"] = _hashes(index["sources"], progress)
+            with contextlib.suppress(ConfigError):  # the cache may be somebody else's
+                files.write(folder / "index.json", json.dumps(index))
         sizes = np.asarray(index["sizes"], dtype=np.int64).reshape(-1, 2)
         lengths = sizes.prod(1) * 3
         pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
@@ -165,7 +181,7 @@ class ImageSet:
             raise ImageError(f"The cache of decoded images {folder} is damaged: delete that folder.")
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         skipped = tuple((name, reason) for name, reason in index["skipped"])
-        return cls(pixels, sizes, offsets, skipped, digest, tuple(index["sources"]))
+        return cls(pixels, sizes, offsets, skipped, tuple(index["sources"]), tuple(index["hashes"]), digest)
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -175,19 +191,32 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _build(folder: Path, files: Sequence[Path], store: int, progress: Building | None) -> None:
-    """Decode into a temporary folder beside ``folder`` and rename it: a cache is whole or absent."""
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+def _hashes(sources: Sequence[str], progress: Building | None) -> list[str]:
+    found = []
+    for done, source in enumerate(sources, 1):
+        try:
+            found.append(files.sha256(Path(source))[:_HASH])
+        except OSError as error:
+            raise ImageError(f"{source} cannot be read ({files.reason(error)}): restore it.") from error
+        if progress is not None:
+            progress(done, len(sources))
+    return found
+
+
+def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building | None) -> None:
+    """Decode into a folder beside ``folder`` that takes its place: a cache is whole or absent."""
     sizes: list[tuple[int, int]] = []
     kept: list[str] = []
+    hashes: list[str] = []
     skipped: list[tuple[str, str]] = []
-    try:
+    with files.new_folder(folder) as work:
         with (work / "pixels.bin").open("wb") as out:
-            for done, path in enumerate(files, 1):
+            for done, path in enumerate(paths, 1):
                 try:
                     picture = images.read(path).pixels
                     if min(picture.shape[-2:]) > store:
                         picture = images.resize(picture, f"short:{store}")
+                    (own,) = _hashes([str(path)], None)
                 except ImageError as error:
                     skipped.append((str(path), str(error)))
                 else:
@@ -195,16 +224,13 @@ def _build(folder: Path, files: Sequence[Path], store: int, progress: Building |
                     out.write(array.contiguous().numpy().tobytes())
                     sizes.append((array.shape[0], array.shape[1]))
                     kept.append(str(path))
+                    hashes.append(own)
                 if progress is not None:
-                    progress(done, len(files))
+                    progress(done, len(paths))
         if not sizes:
-            raise ImageError(f"None of the {len(files)} images can be read; the first: {skipped[0][1]}")
-        index = {"sizes": sizes, "sources": kept, "skipped": skipped}
+            raise ImageError(f"None of the {len(paths)} images can be read; the first: {skipped[0][1]}")
+        index = {"sizes": sizes, "sources": kept, "hashes": hashes, "skipped": skipped}
         (work / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # an older cache without its index
-        os.replace(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -250,9 +276,28 @@ class Sampler:
         # Different sets must not walk in step, or content i would always meet style i.
         self._key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
         self._orders: dict[int, np.ndarray] = {}
+        self._places = np.arange(len(images))
+
+    @property
+    def hashes(self) -> list[str]:
+        """Those of the images, in the order in which they are counted."""
+        return [self.images.hashes[place] for place in self._places]
+
+    def arrange(self, hashes: str) -> None:
+        """Count the images in the order of ``hashes``, one after the other without a space: those that a set has whose
+        files are called otherwise."""
+        places: dict[str, list[int]] = {}
+        for place in reversed(range(len(self.images))):
+            places.setdefault(self.images.hashes[place], []).append(place)
+        wanted = [hashes[start : start + _HASH] for start in range(0, len(hashes), _HASH)]
+        self._places = np.array([places[one].pop() for one in wanted])
+
+    def picture(self, number: int) -> np.ndarray:
+        """(H, W, 3) uint8, the image counted as ``number``."""
+        return self.images.image(int(self._places[number]))
 
     def index(self, number: int) -> int:
-        """Which image sample ``number`` shows."""
+        """Which image sample ``number`` shows, as it is counted."""
         epoch, place = divmod(number, len(self.images))
         if epoch not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k >= epoch - 1}
@@ -262,7 +307,7 @@ class Sampler:
     def sample(self, number: int) -> np.ndarray:
         """(size, size, 3) uint8."""
         random = np.random.default_rng((self._key, 1, number))
-        return self.crops.cut(self.images.image(self.index(number)), random)
+        return self.crops.cut(self.picture(self.index(number)), random)
 
     def batch(self, position: int, rank: int = 0, world: int = 1) -> Tensor:
         """Batch ``position`` of process ``rank``."""

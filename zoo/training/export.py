@@ -19,9 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from zoo import files
 from zoo.errors import NumericalError, WeightsError
 from zoo.training.data import ImageSet, short_path
 from zoo.training.task import TrainingTask
+from zoo.words import visible
 
 
 def describe_set(images: ImageSet) -> dict[str, Any]:
@@ -66,9 +68,7 @@ def export(
 
     Needs the run.json that the trainer writes. Raises NumericalError where a weight does not fit fp16.
     """
-    from zoo.training.trainer import write_atomic
-
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record = _texts(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     record.pop("options", None)  # with the paths of this machine
     state = {}
     for name, value in task.network.state_dict().items():
@@ -78,12 +78,21 @@ def export(
         state[name] = half.contiguous()
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     path = folder / "model.safetensors"
-    write_atomic(path, save(state, metadata))
+    files.write(path, save(state, metadata))
     previews = sorted((folder / "previews").glob("*.png"))
     plotted = plot_losses(folder)
     pictures = [p.relative_to(folder).as_posix() for p in (*previews[-1:], *([plotted] if plotted else []))]
     card = write_card(path, folder / "card.md", pictures, folder / "evaluation.csv")
     return path, card
+
+
+def _texts(value: Any) -> Any:
+    """A record whose texts can be written: names of files need not be text in any encoding."""
+    if isinstance(value, str):
+        return visible(value, "\n\t")
+    if isinstance(value, dict):
+        return {_texts(key): _texts(inner) for key, inner in value.items()}
+    return [_texts(inner) for inner in value] if isinstance(value, list) else value
 
 
 def export_checkpoint(task: TrainingTask, folder: Path) -> Path:
@@ -126,8 +135,6 @@ def _loads(text: str) -> Any:
 def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), evaluation: Path | None = None) -> Path:
     """A model card in Markdown from the checkpoint's own metadata. ``pictures`` are paths relative to the card;
     ``evaluation`` is the run's evaluation.csv, if it has one: how the held-out figures went."""
-    from zoo.training.trainer import write_atomic
-
     facts = read_metadata(checkpoint)
     with safe_open(checkpoint, "pt") as file:
         count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118  # not a mapping
@@ -137,7 +144,7 @@ def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), evalu
     lines += ["## Options", "", "| option | value |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts["config"].items()]
     lines += ["", *(f"![{Path(picture).stem}]({picture})\n" for picture in pictures)]
-    write_atomic(path, "\n".join(lines).rstrip().encode() + b"\n")
+    files.write(path, "\n".join(lines).rstrip() + "\n")
     return path
 
 
@@ -227,6 +234,6 @@ def plot_losses(folder: Path) -> Path | None:
             axis.minorticks_off()
     figure.supxlabel("update")
     target = folder / "losses.png"
-    figure.savefig(folder / ".losses.png", dpi=100)
-    (folder / ".losses.png").replace(target)
+    with files.replacing(target) as work:
+        figure.savefig(work, dpi=100, format="png")
     return target

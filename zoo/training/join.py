@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from zoo import files
 from zoo.errors import NumericalError, WeightsError
 from zoo.training.export import data_lines, facts_rows, read_metadata, table_lines
-from zoo.training.trainer import write_atomic
 
 
 def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
@@ -62,7 +62,7 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
     }
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, save(state, metadata))
+    files.write(out, save(state, metadata))
     return out, write_joined_card(out, out.with_suffix(".md"))
 
 
@@ -94,5 +94,5 @@ def write_joined_card(checkpoint: Path, path: Path) -> Path:
         lines += ["", f"## {prefix}", ""]
         lines += table_lines([*facts_rows(part, count[prefix])[2:], ("Joined from sha256", part["sha256"])])
         lines += ["", *data_lines(part)]
-    write_atomic(path, "\n".join(lines).rstrip().encode() + b"\n")
+    files.write(path, "\n".join(lines).rstrip() + "\n")
     return path

@@ -21,8 +21,12 @@ from zoo.config import Config, OptionSpec, describe, parse
 from zoo.errors import ConfigError, RegistryError, UnknownNameError
 from zoo.registry import import_object, load_registry
 from zoo.training.data import ImageSet, require_folder, short_path
-from zoo.training.task import TrainConfig, TrainingTask
-from zoo.training.trainer import TrainProgress, TrainResult, check_crop, derived_seed, read_run, train
+from zoo.training.identity import derived_seed
+from zoo.training.processes import processes
+from zoo.training.progress import TrainProgress, TrainResult
+from zoo.training.records import read_run
+from zoo.training.task import TrainConfig, TrainingTask, check_crop
+from zoo.training.trainer import train
 
 Say = Callable[[str], None]
 _NAMED = 5  # of the files that cannot be read: enough to see what is wrong with them
@@ -148,6 +152,7 @@ def launch(
     :func:`zoo.training.train` raise.
     """
     say = say or (lambda text: None)
+    processes()  # before the images are read
     options = typed(task, options)
     if resume:
         begun = read_run(folder)
@@ -156,7 +161,7 @@ def launch(
         notes = notes or begun.get("notes", "")
     task_config, config = configure(task, options)
     check_sets(label, task, material)
-    require_folder(folder, "--out")
+    require_folder(folder, "--out", for_weights=True)
     if not resume and (folder / "checkpoint.pt").exists():
         raise ConfigError(f"{folder} already holds a run: add --resume to go on with it, or give another folder.")
     if init_from is not None and not init_from.is_file():
@@ -206,7 +211,7 @@ def _read_held_out(sources: Sequence[str], material: Material) -> list[Tensor]:
 
 
 def portable(argument: str) -> str:
-    """An argument as a card shows it: of a path only the last two names. ``a=PATH`` and lists by commas too."""
+    """Return an argument as a card shows it: of a path only the last two names. ``a=PATH`` and lists by commas too."""
     key, equals, value = argument.rpartition("=")
     if "/" in key:
         # The equals sign is part of a path.

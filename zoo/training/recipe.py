@@ -20,19 +20,20 @@ that an earlier run exported. Runs go into folders of their own under the recipe
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from zoo import files
 from zoo.errors import ConfigError, UnknownNameError, WeightsError, ZooError
 from zoo.registry import PACKAGE, explain, read_yaml
+from zoo.training.processes import processes
 
 if TYPE_CHECKING:
     from zoo.training.launch import Material
-    from zoo.training.trainer import TrainResult, TrainState
+    from zoo.training.progress import TrainResult, TrainState
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 State = Literal["new", "broken off", "done"]
@@ -202,7 +203,7 @@ def run_recipe(
     from zoo.training.data import require_folder
     from zoo.training.launch import check_sets, configure, launch, task_class, typed
 
-    require_folder(folder, "--out")
+    require_folder(folder, "--out", for_weights=True)
     chosen = recipe.chosen(only)
     todo: list[tuple[Run, Any, dict[str, Any]]] = []
     coming: set[str] = set()
@@ -300,20 +301,18 @@ def _state(run: Run, task: Any, folder: Path, settings: Mapping[str, Any]) -> St
 
 def _mark(folder: Path, settings: Mapping[str, Any]) -> None:
     """done.json, from what the run recorded itself."""
-    from zoo.training.trainer import write_atomic
-
-    if os.environ.get("RANK", "0") != "0":
+    if not processes().first:
         return
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     ended = "steps" if record["step"] >= settings["steps"] else "time"
-    write_atomic(folder / "done.json", json.dumps({**settings, "ended": ended}, indent=1).encode())
+    files.write(folder / "done.json", json.dumps({**settings, "ended": ended}, indent=1))
 
 
 def _join(recipe: Recipe, folder: Path, chosen: set[str], display: RecipeDisplay) -> None:
     """Each joined file of which a part was chosen and all parts are there."""
     from zoo.training.join import join_checkpoints
 
-    if os.environ.get("RANK", "0") != "0":
+    if not processes().first:
         return
     for join in recipe.join:
         files = {prefix: folder / run / "model.safetensors" for prefix, run in join.parts.items()}

@@ -92,6 +92,11 @@ class TrainingTask(nn.Module, ABC):
         were halved and doubled on their way."""
         return 1
 
+    @property
+    def min_crop(self) -> int:
+        """Smallest side of crops that the network can be trained on."""
+        return 1
+
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar losses by name, among them ``total``, whose gradient is followed.
@@ -135,3 +140,19 @@ def teacher(encoder: str, tap: str, digest: str) -> str:
     """What a card says of the frozen network behind a loss: its name, how deep it is used, its licence and digest."""
     entry = load_registry().encoders.get(encoder)
     return f"{encoder} to {tap}; {entry.licence if entry else 'licence as its source states'}; sha256 {digest[:16]}"
+
+
+def check_crop(task: TrainingTask, config: TrainConfig) -> None:
+    """ConfigError unless the crops have a side that ``task`` can use."""
+    cell = task.multiple_of
+    if config.crop < task.min_crop:
+        raise ConfigError(
+            f"Training {task.method} with these options needs crops of at least {task.min_crop} pixels, not "
+            f"{config.crop}: set --crop."
+        )
+    if config.crop % cell:
+        near = [side for side in (config.crop // cell * cell, (config.crop // cell + 1) * cell) if side >= 16]
+        raise ConfigError(
+            f"Training {task.method} with these options needs crops of a multiple of {cell} pixels, not "
+            f"{config.crop}: set --crop to {' or '.join(map(str, near))}."
+        )

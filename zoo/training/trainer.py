@@ -21,88 +21,35 @@ Several processes must not drift apart: process 0's clock, and what it measured 
 from __future__ import annotations
 
 import contextlib
-import csv
-import hashlib
 import io
 import json
-import logging
 import math
-import os
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from zoo import device as devices
-from zoo import images
-from zoo.config import Config
+from zoo import files
 from zoo.errors import ConfigError, NumericalError, WeightsError
 from zoo.stylizer import require_tensors
-from zoo.training.data import Crops, ImageSet, Loader, Sampler, short_path, to_float, without_folders
-from zoo.training.task import TrainConfig, TrainingTask
-from zoo.weights import read_state
+from zoo.training.clock import Clock
+from zoo.training.data import Crops, ImageSet, Loader, Sampler, to_float, without_folders
+from zoo.training.identity import derived_seed, identity, require_same, start_values, weights_named, with_digest
+from zoo.training.processes import make_fabric, processes
+from zoo.training.progress import TrainProgress, TrainResult, TrainState
+from zoo.training.records import Log, held, write_preview
+from zoo.training.task import TrainConfig, TrainingTask, check_crop
 
-# Fabric announces its precision at level INFO on a handler of its own.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _PATIENCE = 5.0  # seconds between two readings of the losses
-_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-# Options of a run that its losses depend on, beside the number format: none may change when it goes on.
-_KEPT = (
-    "batch_size",
-    "accumulate",
-    "crop",
-    "zoom",
-    "seed",
-    "optimiser",
-    "lr",
-    "schedule",
-    "decay",
-    "decay_every",
-    "warmup",
-    "beta2",
-    "clip",
-    "ema",
-)
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """Where a run stands. ``seconds`` of training (preparation counted, pauses of the process left out), ``loading``
-    the share of them spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest
-    evaluation, ``minutes`` the time limit."""
-
-    step: int
-    steps: int
-    seconds: float
-    loading: float
-    losses: Mapping[str, float] = field(default_factory=dict)
-    figures: Mapping[str, float] = field(default_factory=dict)
-    lr: float = 0.0
-    minutes: float | None = None
-
-
-class TrainProgress(Protocol):
-    """Told every ``log_every`` updates, and of slow ones sooner where one process works alone; returning True ends the
-    run cleanly at a checkpoint."""
-
-    def __call__(self, state: TrainState, /) -> bool | None: ...
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run left: its folder, the state it ended in, and why it ended (``steps``, ``time`` or ``asked``)."""
-
-    folder: Path
-    state: TrainState
-    ended: str
 
 
 def train(
@@ -128,9 +75,9 @@ def train(
     a safetensors file, or of a run's checkpoint.pt. ``options`` are the task's, kept in run.json for whoever resumes;
     ``command`` and ``notes`` (the licence of the data, say) are recorded and stand on the card.
 
-    Raises ConfigError (sets missing, crops of a side that the task cannot use, a run already there, a resumed run that
-    differs), WeightsError (init_from or checkpoint do not fit), NumericalError (the loss or its gradient is no longer
-    finite; the last checkpoint stays).
+    Raises ConfigError (sets missing, crops of a side that the task cannot use, a run already there or at work there, a
+    resumed run that differs, several processes that torchrun did not start), WeightsError (init_from or checkpoint do
+    not fit), NumericalError (the loss or its gradient is no longer finite; the last checkpoint stays).
     """
     missing = [name for name in task.sets if name not in data]
     if missing:
@@ -139,7 +86,8 @@ def train(
     run = _Run(task, config, data, folder, held_out or {}, progress)
     run.words = {"command": command, "notes": notes, "options": dict(options or {})}
     # Steps seed the global generators; the caller's state comes back afterwards.
-    with torch.random.fork_rng(), devices.ieee_float32(run.fabric.device):
+    kept = held(folder) if run.processes.first else contextlib.nullcontext()
+    with torch.random.fork_rng(), devices.ieee_float32(run.device), kept:
         return run.go(resume, init_from)
 
 
@@ -162,17 +110,12 @@ class _Run:
         if precision == "fp16" and device.type != "cuda":
             raise ConfigError("Training in fp16 needs CUDA: use --precision bf16 or fp32.")
         self.precision: devices.Precision = precision
-        # torchrun says how many processes there are; alone, one device.
-        local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-        self.fabric = Fabric(
-            accelerator=device.type,
-            devices=[device.index] if device.index is not None and world == 1 else local,
-            num_nodes=world // local,
-            precision=_PRECISIONS[precision],  # type: ignore[arg-type]  # one of Fabric's literals
-        )
+        self.processes = processes()
+        self.device = device
         self.step = 0
-        self.clock = _Clock()
+        self.clock = Clock()
         self.figures: dict[str, float] = {}
+        self.evaluated = -1  # the step of these figures
         self.losses: dict[str, float] = {}
         self.recent: deque[dict[str, float]] = deque(maxlen=100)
         self.ema: list[Tensor] | None = None
@@ -182,14 +125,13 @@ class _Run:
     # -- the run ------------------------------------------------------------------------------------------------
 
     def go(self, resume: bool, init_from: Path | None) -> TrainResult:
-        fabric, config, task = self.fabric, self.config, self.task
-        if fabric.world_size > 1:
-            fabric.launch()
-        self.clock.start()
+        config, task = self.config, self.task
         checkpoint = self.folder / "checkpoint.pt"
         resuming = resume and checkpoint.exists()
         if not resume and checkpoint.exists():
             raise ConfigError(f"{self.folder} already holds a run: resume it, or give another folder.")
+        self.fabric = fabric = make_fabric(self.device, self.precision, self.processes)
+        self.clock.start()
         crops = Crops(config.crop, (config.zoom[0], config.zoom[1]))
         self.samplers = {
             name: Sampler(self.data[name], name, crops, batch_size=config.batch_size, seed=config.seed)
@@ -213,9 +155,8 @@ class _Run:
         if resuming:
             self._load(checkpoint)
         if fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._write_run()
-        self.log = _Log(self.folder, self.step) if fabric.is_global_zero else None
+        self.log = Log(self.folder, self.step, self.evaluated) if fabric.is_global_zero else None
         fabric.barrier()
         loader = Loader(
             self.samplers,
@@ -242,14 +183,14 @@ class _Run:
         """Start values of a new run, and where they are from."""
         task = self.task
         if init_from is not None:
-            state = task.adopt(_start_values(init_from, task))
+            state = task.adopt(start_values(init_from, task))
             require_tensors(state, task.network.state_dict(), str(init_from))
             task.network.load_state_dict(state)
-            self.origin = _with_digest(init_from)
+            self.origin = with_digest(init_from)
             return
         task.prepare(self._preparing())
-        files = [f"{option} {_with_digest(path)}" for option, path in _weights_named(task).items()]
-        self.origin = ", ".join(files) or self.origin
+        named = [f"{option} {with_digest(path)}" for option, path in weights_named(task).items()]
+        self.origin = ", ".join(named) or self.origin
 
     @torch.no_grad()
     def _share(self, optimiser: torch.optim.Optimizer) -> None:
@@ -271,6 +212,8 @@ class _Run:
         saved = heard = time.monotonic()
         ended = ""
         self.clock.listen(loader)
+        if self._due():  # the process was ended between this checkpoint and its evaluation
+            self._evaluate()
         # Of several processes each has its own clock, and each by its own would follow another learning rate.
         shared = self.fabric.world_size > 1 and config.schedule == "cosine" and config.time_limit is not None
         while not ended:
@@ -295,7 +238,7 @@ class _Run:
                 if due and not ended:
                     self._save()
                     saved = time.monotonic()
-            if config.evaluate_every and self.step % config.evaluate_every == 0 and self.step < config.steps:
+            if self._due() and not ended:
                 self._evaluate()
             if config.preview_every and self.step % config.preview_every == 0:
                 self._preview()
@@ -370,8 +313,12 @@ class _Run:
 
     def _preparing(self) -> Iterator[dict[str, Tensor]]:
         """Batches for :meth:`TrainingTask.prepare`: the same in every process, and not those of the first steps."""
-        position = 1 << 40
+        position, heard = 1 << 40, time.monotonic()
         while True:
+            if self.progress is not None and self.fabric.world_size == 1 and time.monotonic() - heard >= _PATIENCE:
+                heard = time.monotonic()
+                if self.progress(self._state()):
+                    raise KeyboardInterrupt  # there is nothing to keep yet
             yield to_float({name: s.batch(position) for name, s in self.samplers.items()}, self.fabric.device)
             position += 1
 
@@ -420,12 +367,20 @@ class _Run:
         finally:
             _copy(own, self.parameters)
 
+    def _due(self) -> bool:
+        """Whether the run is evaluated at this step, the last one apart."""
+        every = self.config.evaluate_every
+        return bool(every) and self.step > 0 and self.step % every == 0 and self.step < self.config.steps
+
     def _evaluate(self) -> None:
-        if not self.fabric.is_global_zero or not self.held_out:
+        """The figures of this step, once: they depend on the weights alone, as the noise is the same every time."""
+        if not self.fabric.is_global_zero or not self.held_out or self.evaluated == self.step:
             return
         held_out = {k: [i.to(self.fabric.device) for i in v] for k, v in self.held_out.items()}
+        torch.manual_seed(derived_seed(self.config.seed, "evaluation"))
         with self._averaged(), torch.no_grad(), self.fabric.autocast():
             self.figures = self.task.evaluate(held_out)
+        self.evaluated = self.step
         if self.figures and self.log is not None:
             self.log.figures(self.step, self.figures)
 
@@ -443,40 +398,19 @@ class _Run:
             name: [
                 to_float(
                     {
-                        "x": torch.from_numpy(self.samplers[name].crops.cut(s.image(i), _plain()).copy())[None].permute(
+                        "x": torch.from_numpy(s.crops.cut(s.picture(i), np.random.default_rng(0)).copy())[None].permute(
                             0, 3, 1, 2
                         )
                     },
                     self.fabric.device,
                 )["x"]
-                for i in range(min(4, len(s)))
+                for i in range(min(4, len(s.images)))
             ]
-            for name, s in ((name, self.data[name]) for name in self.task.sets)
+            for name, s in self.samplers.items()
         }
 
     def _identity(self) -> dict[str, Any]:
-        """What must not differ when a run goes on."""
-        config = self.config.to_dict()
-        return {
-            "method": self.task.method,
-            "task": without_folders(self.task.describe()),
-            "data": {name: self.data[name].digest for name in self.task.sets},
-            **{name: config[name] for name in _KEPT},
-            "precision": self.precision,
-            "processes": self.fabric.world_size,
-        }
-
-    def _begun(self, identity: str) -> dict[str, Any]:
-        """The identity in a checkpoint. Those of earlier versions left the rest of it to run.json."""
-        before = json.loads(identity)
-        before["task"] = without_folders(before["task"])
-        if "lr" not in before:
-            record = read_run(self.folder)
-            before.pop("ema", None)  # was no more than whether there is an average
-            before |= {name: value for name, value in record.get("config", {}).items() if name in _KEPT}
-            if "machine" in record:
-                before["precision"] = record["machine"]["precision"]
-        return before
+        return identity(self.task, self.config, self.data, self.precision, self.fabric.world_size)
 
     def _save(self) -> None:
         self.fabric.barrier()
@@ -486,9 +420,12 @@ class _Run:
             self.log.flush()
         state = {
             "identity": json.dumps(self._identity(), sort_keys=True),
+            # In the order in which this run counts them, wherever it goes on.
+            "images": {name: "".join(sampler.hashes) for name, sampler in self.samplers.items()},
             "origin": self.origin,
             "recent": list(self.recent),
             "figures": self.figures,
+            "evaluated": self.evaluated,
             "step": self.step,
             "seconds": self.clock.seconds,
             "waited": self.clock.waited,
@@ -499,7 +436,7 @@ class _Run:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.folder / "checkpoint.pt", buffer.getbuffer())
+        files.write(self.folder / "checkpoint.pt", buffer.getbuffer())
         self._write_run()
 
     def _load(self, path: Path) -> None:
@@ -509,14 +446,9 @@ class _Run:
             raise WeightsError(
                 f"{path} cannot be read as a training checkpoint ({error}): start the run anew."
             ) from error
-        # Through JSON and back, because tuples are lists in the file.
-        before, now = self._begun(state["identity"]), json.loads(json.dumps(self._identity()))
-        changed = [told for key in now if key in before for told in _differences(key, before[key], now[key])]
-        if changed:
-            raise ConfigError(
-                f"The run in {path.parent} was begun with other {', '.join(changed)}: leave that as it was, or start a "
-                "new run from its weights with init_from."
-            )
+        require_same(path.parent, state["identity"], self._identity(), self.data)
+        for name, hashes in state.get("images", {}).items():
+            self.samplers[name].arrange(hashes)
         self.task.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.ema is not None:
@@ -526,6 +458,8 @@ class _Run:
         self.step, self.origin = int(state["step"]), state["origin"]
         self.recent.extend(state["recent"])
         self.figures = dict(state["figures"])
+        # Earlier versions did not say of which step the figures are: of the last one, where the run was ended in order.
+        self.evaluated = int(state.get("evaluated", self.step if self.figures else -1))
         self.clock.restore(float(state["seconds"]), float(state["waited"]))
 
     def _last_losses(self) -> dict[str, float]:
@@ -552,189 +486,7 @@ class _Run:
             "losses": self._last_losses(),
             "figures": self.figures,
         }
-        write_atomic(self.folder / "run.json", json.dumps(record, indent=1).encode())
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of the run in ``folder``, empty where there is none; ConfigError where it is damaged."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): start the run anew in another folder.") from error
-    if not isinstance(record, dict):
-        raise ConfigError(f"{path} is no record of a run: start the run anew in another folder.")
-    return record
-
-
-def check_crop(task: TrainingTask, config: TrainConfig) -> None:
-    """ConfigError unless the crops have a side that ``task`` can use."""
-    cell = task.multiple_of
-    if config.crop % cell:
-        near = [side for side in (config.crop // cell * cell, (config.crop // cell + 1) * cell) if side >= 16]
-        raise ConfigError(
-            f"Training {task.method} with these options needs crops of a multiple of {cell} pixels, not "
-            f"{config.crop}: set --crop to {' or '.join(map(str, near))}."
-        )
-
-
-def derived_seed(seed: int, *what: object) -> int:
-    """A seed for one purpose, from the run's: far from those of others, whatever their numbers."""
-    text = "/".join(map(str, (seed, *what)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
-
-
-def _differences(name: str, before: Any, now: Any) -> list[str]:
-    """What differs, as told to the user: ``lr (0.001, not 0.01)``, ``task level (2, not 3)``, ``content images``."""
-    if before == now:
-        return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if name == "data":
-            return [f"{key} images" for key in keys]
-        return [f"{name} {told}" for key in keys for told in _differences(key, before.get(key), now.get(key))]
-    if not all(value is None or isinstance(value, str | int | float) for value in (before, now)):
-        return [name]
-    old, new = ("none" if value is None else value for value in (before, now))
-    return [f"{name} ({old}, not {new})"]
-
-
-def _start_values(path: Path, task: TrainingTask) -> dict[str, Tensor]:
-    """The weights in a safetensors file; or in a run's checkpoint, with the moving average where it keeps one."""
-    if path.suffix != ".pt":
-        return read_state(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights, average = dict(state["network"]), state["ema"]
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as a training checkpoint: {error}.") from error
-    if average is not None:
-        trained = [name for name, parameter in task.network.named_parameters() if parameter.requires_grad]
-        weights |= dict(zip(trained, average, strict=False))
-    return weights
-
-
-def _weights_named(task: TrainingTask) -> dict[str, Path]:
-    """Files of weights that the task's options name, by option."""
-    config = getattr(task, "config", None)
-    options = {**task.describe(), **(config.to_dict() if isinstance(config, Config) else {})}
-    return {
-        name: Path(value)
-        for name, value in options.items()
-        if isinstance(value, str) and value.endswith((".safetensors", ".pt", ".pth")) and Path(value).is_file()
-    }
-
-
-def _with_digest(path: Path) -> str:
-    return f"{short_path(path)} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
-
-
-class _Clock:
-    """Seconds of training. A step ten times as long as the mean before it was a pause of the process, not work."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.waited = 0.0
-        self._steps = 0
-        self._sum = 0.0
-
-    def start(self) -> None:
-        self._last = time.perf_counter()
-
-    def restore(self, seconds: float, waited: float) -> None:
-        """The count of a run that goes on: finding its place again is no training."""
-        self.seconds, self.waited = seconds, waited
-        self._last = time.perf_counter()
-
-    def listen(self, loader: Loader) -> None:
-        """Before the first update: all since the start was preparation, which counts in full."""
-        self._loader, self._heard = loader, loader.waited
-        now = time.perf_counter()
-        self.seconds, self._last = self.seconds + now - self._last, now
-
-    def tick(self) -> None:
-        now = time.perf_counter()
-        taken, waited = now - self._last, self._loader.waited - self._heard
-        if self._steps >= 5 and taken > 10 * self._sum / self._steps:
-            waited *= self._sum / self._steps / taken
-            taken = self._sum / self._steps
-        self._last, self._heard = now, self._loader.waited
-        self.seconds, self.waited = self.seconds + taken, self.waited + waited
-        self._steps, self._sum = self._steps + 1, self._sum + taken
-
-    def skip(self) -> None:
-        """What passed since the tick (checkpoints, previews) is no step; it counts as time all the same."""
-        now = time.perf_counter()
-        self.seconds += min(now - self._last, 10 * self._sum / max(1, self._steps) + 60)
-        self._last, self._heard = now, self._loader.waited
-
-    @property
-    def loading(self) -> float:
-        return self.waited / self.seconds if self.seconds else 0.0
-
-
-class _Log:
-    """losses.csv, evaluation.csv and TensorBoard, cut back to ``step`` so that a resumed run repeats no row."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self._files: dict[str, io.TextIOWrapper] = {}
-        self._folder = folder
-        for name in ("losses", "evaluation"):
-            path = folder / f"{name}.csv"
-            if path.exists():
-                write_atomic(path, _cut(path.read_text(encoding="utf-8"), step).encode())
-        self._board = _board(folder, step)
-
-    def _row(self, name: str, row: Mapping[str, Any]) -> None:
-        if name not in self._files:
-            path = self._folder / f"{name}.csv"
-            new = not path.exists() or path.stat().st_size == 0
-            self._files[name] = path.open("a", encoding="utf-8", newline="")
-            if new:
-                csv.writer(self._files[name]).writerow(row)
-        csv.writer(self._files[name]).writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
-
-    def losses(self, step: int, lr: float, row: Mapping[str, float]) -> None:
-        self._row("losses", {"step": step, "lr": lr, **row})
-        if self._board is not None:
-            for name, value in {"lr": lr, **row}.items():
-                self._board.add_scalar(f"training/{name}", value, step)
-
-    def figures(self, step: int, row: Mapping[str, float]) -> None:
-        self._row("evaluation", {"step": step, **row})
-        if self._board is not None:
-            for name, value in row.items():
-                self._board.add_scalar(f"held-out/{name}", value, step)
-
-    def flush(self) -> None:
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        if self._board is not None:
-            self._board.flush()
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _cut(text: str, step: int) -> str:
-    """The header and the whole rows up to ``step``; a torn last row is after every checkpoint, so it goes too."""
-    lines = text.splitlines(keepends=True)
-    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
-    return "".join([*(lines[:1] if kept else []), *kept])
-
-
-def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        files.write(self.folder / "run.json", json.dumps(record, indent=1))
 
 
 @torch.no_grad()
@@ -748,42 +500,4 @@ def _scaler_state(fabric: Fabric) -> dict[str, Any] | None:
     return state or None
 
 
-def _plain() -> Any:
-    import numpy as np
-
-    return np.random.default_rng(0)
-
-
-def write_preview(task: TrainingTask, held_out: Mapping[str, Sequence[Tensor]], path: Path) -> None:
-    """A sheet of :meth:`TrainingTask.preview`; nothing where the task has none."""
-    with torch.no_grad():
-        rows = task.preview(held_out)
-    if rows:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images.write(path, images.contact_sheet([[i.float().cpu() for i in row] for row in rows], cell=192))
-
-
-def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """The file as a whole or not at all, also when the process or the machine stops."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-__all__ = [
-    "TrainProgress",
-    "TrainResult",
-    "TrainState",
-    "train",
-    "write_atomic",
-    "write_preview",
-]
+__all__ = ["TrainProgress", "TrainResult", "TrainState", "train"]

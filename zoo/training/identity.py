@@ -1,0 +1,141 @@
+"""What makes two halves of a training one run: the options and images that must agree. And where weights came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import files
+from zoo.config import Config
+from zoo.errors import ConfigError, WeightsError
+from zoo.training.data import ImageSet, short_path, without_folders
+from zoo.training.records import read_run
+from zoo.training.task import TrainConfig, TrainingTask
+from zoo.weights import read_state
+
+# Options of a run that its losses depend on, beside the number format: none may change when it goes on.
+_KEPT = (
+    "batch_size",
+    "accumulate",
+    "crop",
+    "zoom",
+    "store",
+    "seed",
+    "optimiser",
+    "lr",
+    "schedule",
+    "decay",
+    "decay_every",
+    "warmup",
+    "beta2",
+    "clip",
+    "ema",
+)
+
+
+def identity(
+    task: TrainingTask, config: TrainConfig, data: Mapping[str, ImageSet], precision: str, processes: int
+) -> dict[str, Any]:
+    """Return what must not differ when a run goes on, JSON-ready. Images count by their bytes: where their files are,
+    how they are called and when they were copied is nothing to the losses."""
+    options = config.to_dict()
+    found = {
+        "method": task.method,
+        "task": without_folders(task.describe()),
+        "data": {name: data[name].digest for name in task.sets},
+        **{name: options[name] for name in _KEPT},
+        "precision": precision,
+        "processes": processes,
+    }
+    # Through JSON and back, because tuples are lists in the file.
+    return json.loads(json.dumps(found))
+
+
+def require_same(folder: Path, saved: str, now: Mapping[str, Any], data: Mapping[str, ImageSet]) -> None:
+    """Raise ConfigError, which names what differs, unless the identity ``saved`` by the run in ``folder`` is that of
+    ``now``."""
+    before = _begun(folder, saved, data)
+    changed = [told for key in now if key in before for told in _differences(key, before[key], now[key])]
+    if changed:
+        raise ConfigError(
+            f"The run in {folder} was begun with other {', '.join(changed)}: leave that as it was, or start a new run "
+            "from its weights with init_from."
+        )
+
+
+def _begun(folder: Path, saved: str, data: Mapping[str, ImageSet]) -> dict[str, Any]:
+    """The identity in a checkpoint. Those of earlier versions left a part of it to run.json, and knew images by their
+    paths, sizes and times."""
+    before = json.loads(saved)
+    before["task"] = without_folders(before["task"])
+    for name, known in before["data"].items():
+        if name in data and known == data[name].earlier_digest:
+            before["data"][name] = data[name].digest
+    if "lr" not in before:
+        record = read_run(folder)
+        before.pop("ema", None)  # was no more than whether there is an average
+        before |= {name: value for name, value in record.get("config", {}).items() if name in _KEPT}
+        if "machine" in record:
+            before["precision"] = record["machine"]["precision"]
+    return before
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """What differs, as told to the user: ``lr (0.001, not 0.01)``, ``task level (2, not 3)``, ``content images``."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if name == "data":
+            return [f"{key} images" for key in keys]
+        return [f"{name} {told}" for key in keys for told in _differences(key, before.get(key), now.get(key))]
+    if not all(value is None or isinstance(value, str | int | float) for value in (before, now)):
+        return [name]
+    old, new = ("none" if value is None else value for value in (before, now))
+    return [f"{name} ({old}, not {new})"]
+
+
+def start_values(path: Path, task: TrainingTask) -> dict[str, Tensor]:
+    """Return the weights in a safetensors file; or in a run's checkpoint, with the moving average where it keeps one.
+
+    WeightsError where the file cannot be read as either.
+    """
+    if path.suffix != ".pt":
+        return read_state(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        weights, average = dict(state["network"]), state["ema"]
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as a training checkpoint: {error}.") from error
+    if average is not None:
+        trained = [name for name, parameter in task.network.named_parameters() if parameter.requires_grad]
+        weights |= dict(zip(trained, average, strict=False))
+    return weights
+
+
+def weights_named(task: TrainingTask) -> dict[str, Path]:
+    """Return the files of weights that the task's options name, by option."""
+    config = getattr(task, "config", None)
+    options = {**task.describe(), **(config.to_dict() if isinstance(config, Config) else {})}
+    return {
+        name: Path(value)
+        for name, value in options.items()
+        if isinstance(value, str) and value.endswith((".safetensors", ".pt", ".pth")) and Path(value).is_file()
+    }
+
+
+def with_digest(path: Path) -> str:
+    """Return a file as cards name it: the end of its path, and of which bytes it was."""
+    return f"{short_path(path)} (sha256 {files.sha256(path)[:16]})"
+
+
+def derived_seed(seed: int, *what: object) -> int:
+    """Return a seed for one purpose, from the run's: far from those of others, whatever their numbers."""
+    text = "/".join(map(str, (seed, *what)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
