@@ -1,17 +1,17 @@
 """A CUDA or MPS device that is only pretended: tensors are computed on the CPU, but carry the device they would be on.
 
-``with Pretended("mps") as device:`` makes ``torch.zeros(2, device="mps")`` and ``tensor.to("mps")`` work on any machine,
-and ``tensor.device`` say ``mps:0``. Values are real, so that optimisers, convergence tests and everything else that looks
-at them run as they do. What would fail on the device fails here:
+``with Pretended("mps") as device:`` makes ``torch.zeros(2, device="mps")`` and ``tensor.to("mps")`` work on any
+machine, and ``tensor.device`` say ``mps:0``. Values are real, so that optimisers and all else that looks at them run as
+they do. What would fail on the device fails here:
 
 * two tensors of different devices in one operation (zero-dimensional ones of the CPU may join, as in torch);
-* on MPS: float64, and operators without a kernel there: what torch's own list of operators (native_functions.yaml, which
-  comes with it) gives to no MPS, what came later than the oldest torch that the zoo runs with (:data:`LATER`), and what
-  the kernels refuse (:func:`_refused`);
+* on MPS: float64, and operators without a kernel there: those to which torch's own list (native_functions.yaml, which
+  comes with it) gives none, those that came later than the oldest torch that the zoo runs with (:data:`LATER`), and
+  what the kernels refuse (:func:`_refused`);
 * ``.numpy()`` without ``.cpu()``.
 
-``syncs`` counts how often the host waited for the device. The devices' number formats are not pretended: autocast runs as
-on the CPU. Nor is their arithmetic: only a real device shows that.
+``syncs`` counts how often the host waited for the device. The devices' number formats are not pretended: autocast runs
+as on the CPU. Nor is their arithmetic: only a real device shows that.
 """
 
 from __future__ import annotations
@@ -34,53 +34,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 
 # Operators that have an MPS kernel in torch 2.14 and none in 2.6, or are made of such: two-dimensional, dense and real.
-LATER = frozenset(
-    [
-        "_cdist_backward",
-        "_cholesky_solve_helper",
-        "_cummax_helper",
-        "_cummin_helper",
-        "_linalg_det",
-        "_linalg_eigh",
-        "_linalg_slogdet",
-        "_linalg_solve_ex",
-        "_linalg_svd",
-        "_logcumsumexp",
-        "_unique",
-        "_upsample_bicubic2d_aa",
-        "_upsample_bicubic2d_aa_backward",
-        "_upsample_bilinear2d_aa",
-        "_upsample_bilinear2d_aa_backward",
-        "angle",
-        "cholesky_inverse",
-        "cholesky_solve",
-        "col2im",
-        "erfc",
-        "gcd",
-        "geqrf",
-        "grid_sampler_2d_backward",
-        "hardshrink",
-        "index_copy",
-        "index_reduce",
-        "kthvalue",
-        "lcm",
-        "linalg_cholesky_ex",
-        "linalg_householder_product",
-        "linalg_lu",
-        "linalg_lu_factor_ex",
-        "linalg_lu_solve",
-        "linalg_matrix_exp",
-        "linalg_qr",
-        "lu_unpack",
-        "max_unpool2d",
-        "nanmedian",
-        "native_group_norm_backward",
-        "nonzero_static",
-        "sinc",
-        "unique_dim",
-        "vdot",
-    ]
-)
+_LATER = """
+    _cdist_backward _cholesky_solve_helper _cummax_helper _cummin_helper _linalg_det _linalg_eigh _linalg_slogdet
+    _linalg_solve_ex _linalg_svd _logcumsumexp _unique _upsample_bicubic2d_aa _upsample_bicubic2d_aa_backward
+    _upsample_bilinear2d_aa _upsample_bilinear2d_aa_backward angle cholesky_inverse cholesky_solve col2im erfc gcd geqrf
+    grid_sampler_2d_backward hardshrink index_copy index_reduce kthvalue lcm linalg_cholesky_ex
+    linalg_householder_product linalg_lu linalg_lu_factor_ex linalg_lu_solve linalg_matrix_exp linalg_qr lu_unpack
+    max_unpool2d nanmedian native_group_norm_backward nonzero_static sinc unique_dim vdot
+"""
+LATER = frozenset(_LATER.split())
 
 _WAITS = {aten._local_scalar_dense.default, aten.nonzero.default, aten._unique2.default, aten.unique_dim.default}
 _MAY_CROSS = {aten.copy_.default}
@@ -293,19 +255,26 @@ class _Functions(TorchFunctionMode):
 
 def _machine(kind: str) -> Iterator[Any]:
     """What the machine says of itself."""
-    yield mock.patch.object(torch.cuda, "is_available", lambda: kind == "cuda")
-    yield mock.patch.object(torch.cuda, "device_count", lambda: int(kind == "cuda"))
-    mps: Any = lambda: kind == "mps"  # noqa: E731
-    mps.__wrapped__ = mps  # torch's compiler, imported on the way, looks at it
-    yield mock.patch.object(torch.backends.mps, "is_available", mps)
-    yield mock.patch.object(torch.cuda, "is_bf16_supported", lambda including_emulation=True: kind == "cuda")
-    yield mock.patch.object(torch.cuda, "synchronize", lambda device=None: None)
-    yield mock.patch.object(torch.mps, "synchronize", lambda: None)
-    yield mock.patch.object(torch.cuda, "get_rng_state", lambda device=None: torch.zeros(16, dtype=torch.uint8))
-    yield mock.patch.object(torch.cuda, "set_rng_state", lambda state, device=None: None)
+
+    def answer(where: Any, name: str, value: Any) -> Any:
+        def says(*args: Any, **kwargs: Any) -> Any:
+            return value
+
+        says.__wrapped__ = says  # type: ignore[attr-defined]  # torch's compiler, imported on the way, looks at it
+        return mock.patch.object(where, name, says)
+
+    cuda = kind == "cuda"
+    yield answer(torch.cuda, "is_available", cuda)
+    yield answer(torch.cuda, "device_count", int(cuda))
+    yield answer(torch.cuda, "is_bf16_supported", cuda)
+    yield answer(torch.cuda, "synchronize", None)
+    yield answer(torch.cuda, "get_rng_state", torch.zeros(16, dtype=torch.uint8))
+    yield answer(torch.cuda, "set_rng_state", None)
+    yield answer(torch.backends.mps, "is_available", kind == "mps")
+    yield answer(torch.mps, "synchronize", None)
     for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check"):
         if hasattr(torch.optim.Optimizer, name):
-            yield mock.patch.object(torch.optim.Optimizer, name, lambda self: None)
+            yield answer(torch.optim.Optimizer, name, None)
     real = torch.autocast
 
     def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a device's name and a number format mean, and that float32 is float32 on CUDA (the switches are there without one)."""
+"""Float32 is float32 on CUDA, whose switches torch has everywhere, and float64 stays beside a device without it."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def test_singular_is_relative_to_the_features(smallest: float, wanted: bool) -> 
 
 
 def test_fewer_positions_than_axes_are_singular(style: Tensor) -> None:
-    """128 x 128 pixels have 256 positions at relu4_1, whose covariance has rank 255: Cholesky's factorisation may pass."""
+    """128 x 128 pixels are 256 positions at relu4_1, so the covariance has rank 255; Cholesky may well factorise it."""
     with pytest.raises(NumericalError, match="singular covariance"):
         load_metric("e_statistic", taps="relu4_1", short_side=128)(
             style, style, style.repeat(1, 1, 2, 2)[..., :80, :80]

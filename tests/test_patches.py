@@ -155,7 +155,7 @@ def test_faint_patches_lose_in_half_precision_without_nan(stride: int) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_rounding_leaves_of_a_patch_is_like_no_other(stride: int) -> None:
-    """A patch of next to nothing has a direction as any other: the query's own, of a millionth of the others' length."""
+    """A patch of next to nothing has a direction too: the query's own, of a ten-millionth of its length."""
     features = noise(4, 7, 7, dtype=torch.float32).abs()
     style = torch.cat([1e-7 * features, noise(4, 7, 7, seed=1, dtype=torch.float32).abs()], dim=2)
     found = match(PatchBank.of([features], 3, stride), bank := PatchBank.of([style], 3, stride))
@@ -184,7 +184,7 @@ def test_of_patches_that_are_alike_up_to_rounding_the_first_wins(stride: int, ch
 
 
 def test_the_energy_of_far_features_has_a_finite_gradient_in_float16() -> None:
-    """Nine patches cover a pixel, each thousands away from its match: their sum is beyond float16 until it is weighed."""
+    """Nine patches cover a pixel, each thousands from its match: their sum is beyond float16 until it is weighed."""
     features = torch.full((1, 4, 8, 8), 9000.0, dtype=torch.float16).requires_grad_()
     bank = PatchBank.of([torch.ones(4, 8, 8, dtype=torch.float16)], 3, 1)
     (1e-4 * patch_energy(features, bank, stride=1, dtype=torch.float32)).backward()

@@ -114,6 +114,15 @@ class Plugin(Stylizer):
         return x
 
 
+def resampled(x: Tensor) -> Tensor:
+    return F.interpolate(x, size=x.shape[2:], mode="bicubic", antialias=True)
+
+
+def bordered(x: Tensor) -> Tensor:
+    grid = torch.zeros(1, *x.shape[2:], 2, device=x.device)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
 FAULTS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
     "a constant left on the CPU": ("cuda", "same device", lambda x: x * torch.ones(3, 1, 1)),
     "an index made on the device of nothing": ("mps", "same device", lambda x: x.index_select(3, torch.arange(64))),
@@ -121,12 +130,12 @@ FAULTS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
     "float64 sums": ("mps", "float64", lambda x: x - x.double().mean().float()),
     "float64 moved there": ("mps", "float64", lambda x: x + torch.ones(1, dtype=torch.float64).to(x.device)),
     "float64 made there": ("mps", "float64", lambda x: x + torch.zeros(1, dtype=torch.float64, device=x.device)),
-    "antialiased bicubic": ("mps", "no MPS kernel", lambda x: F.interpolate(x, size=x.shape[2:], mode="bicubic", antialias=True)),
+    "antialiased bicubic": ("mps", "no MPS kernel", resampled),
     "eigenvectors": ("mps", "no MPS kernel", lambda x: x + torch.linalg.eigh(torch.eye(3, device=x.device))[0].sum()),
     "border padding": (
         "mps",
         "border padding",
-        lambda x: F.grid_sample(x, torch.zeros(1, *x.shape[2:], 2, device=x.device), padding_mode="border", align_corners=False),
+        bordered,
     ),
     "uneven pooling": ("mps", "does not divide", lambda x: x + F.adaptive_avg_pool2d(x, (7, 7)).mean()),
 }  # fmt: skip
@@ -158,8 +167,8 @@ def _waits(model: Stylizer) -> int:
 device_of_test: Pretended
 
 
-# One, to bring the picture back to the CPU. WCT looks at the covariance and the picture of each of two levels, so that it
-# can say which one failed.
+# One, to bring the picture back to the CPU. WCT looks at the covariance and the picture of each of two levels, so that
+# it can say which one failed.
 WAITS = {"adain": 1, "cin": 1, "johnson": 1, "texture-nets": 1, "wct": 5}
 
 

@@ -103,10 +103,9 @@ def match_color(images: Tensor, like: Tensor) -> Tensor:
 
 
 def to_lab(images: Tensor) -> Tensor:
-    """lαβ (B, 3, H, W) in float64 of Reinhard et al., whose axes correlate little in photographs; not CIE L*a*b*. On the
-    CPU for images on an MPS device.
+    """lαβ (B, 3, H, W) in float64 of Reinhard et al., whose axes correlate little in photographs; not CIE L*a*b*.
 
-    The pixel values are taken as they are stored, as the paper does: it undoes no gamma.
+    On the CPU for images on an MPS device. Pixel values are taken as stored, as the paper does: it undoes no gamma.
     """
     responses = _mixed(_matrix(_LMS), exact(images).double()).clamp_min(_BLACK)
     return _mixed(_to_opponent(), responses.log10())

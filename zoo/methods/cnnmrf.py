@@ -312,7 +312,7 @@ def _size(image: Tensor) -> tuple[int, int]:
 
 
 def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    """``size`` times ``factor``, rounded up as in the authors' pyramid (20 x 1.05 is 21, whatever the last bit says)."""
+    """``size`` times ``factor``, rounded up as in the authors' pyramid; 20 x 1.05 is 21, whatever its last bit says."""
     height, width = size
     return max(1, math.ceil(height * factor - 1e-6)), max(1, math.ceil(width * factor - 1e-6))
 

@@ -158,6 +158,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
             (weight,) = feature_masks(style.mask[0], bank.shapes[0])
             pixels, everything = weight.flatten(), slice(None)
             share = torch.stack([pixels[bank.rows(everything, dy, dx)] for dy, dx in bank.offsets]).mean(dim=0)
+            # Shares are float32 means of weights: those of patches that lie inside whole come as a little less than 1.
             code["allowed"] = share >= min(float(share.max()), 1.0) - 1e-3
         return {**code, "shape": bank.shapes[0]}
 

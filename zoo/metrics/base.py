@@ -184,7 +184,7 @@ def _check(outputs: Tensor, contents: Tensor, styles: Tensor) -> None:
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of two tensors as vectors, a scalar of their type; 1 for two zeros, 0 for one.
 
-    One that has a millionth of the other's length is a zero: features are float32 sums, of which rounding leaves as much.
+    One with a millionth of the other's length is a zero: features are float32 sums, and rounding leaves as much.
     """
     lengths = torch.linalg.vector_norm(first), torch.linalg.vector_norm(second)
     short, long = sorted(map(float, lengths))

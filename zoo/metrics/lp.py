@@ -13,6 +13,7 @@ the style's patches find among themselves, so that patches of one direction coun
 |---|---|---|
 | all pairs in memory | chunks of both sides (zoo.nn.patches) | 15,876 patches a side at 512 |
 | undefined for a patch of zeros | correlation 0 | it is like no other patch |
+| of equal patches the one that rounding prefers | the first of them, see ALIKE | one count on every processor |
 | means of blue, green, red taken from red, green, blue | every channel its own mean | what the network was trained on |
 | a style of another size is resized | it keeps its size | its patches are what they are |
 """

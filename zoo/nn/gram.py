@@ -84,7 +84,7 @@ def _product(features: Tensor) -> Tensor:
         return torch.bmm(positions.mT, positions, out_dtype=torch.float32)
     total = features.new_zeros((batch, channels, channels), dtype=torch.float32)
     for part in positions.chunk(_CHUNKS, dim=1):
-        # A product that comes back in float16 overflows: features in the hundreds, squared, over thousands of positions.
+        # A product that comes back in float16 overflows: hundreds, squared, over thousands of positions.
         part = part.float() if part.dtype == torch.float16 else part
         total += part.mT @ part
     return total

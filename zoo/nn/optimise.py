@@ -121,9 +121,9 @@ def optimise_pixels(
     return Optimised(best / PIXEL_SCALE, len(rows), rows, stopped)
 
 
-# The largest gradient of a pixel, as a power of two, that :class:`_Scaled` aims at, and from where to where it leaves the
-# scale alone. In VGG the gradients of features are up to some hundred times those of pixels, and float16 reaches from
-# 2^-24 to 2^16.
+# The largest gradient of a pixel, as a power of two, that :class:`_Scaled` aims at, and from where to where it leaves
+# the scale alone. In VGG the gradients of features are up to some hundred times those of pixels, and float16 reaches
+# from 2^-24 to 2^16.
 _AIM, _LOWEST, _HIGHEST = 4, 0, 8
 _SCALES = range(-100, 100)
 

@@ -294,8 +294,8 @@ def _match_block(
 ) -> None:
     """Matches of the patches of ``ours`` (height, n + reach, C) among those of a block of the style: ``theirs``, the
     pixels of (lines + reach) lines, ``scale`` (lines, columns), and which are ``allowed`` (lines * columns,), None for
-    all. No score counts for more than ``limit`` (height - reach, n). Where they beat ``best`` (height - reach, n), that and ``index`` are overwritten; the block's first patch has
-    number ``start``."""
+    all. No score counts for more than ``limit`` (height - reach, n). Where they beat ``best`` (height - reach, n), that
+    and ``index`` are overwritten; the block's first patch has number ``start``."""
     reach = size - 1
     lines, columns = scale.shape
     pitch = columns + reach

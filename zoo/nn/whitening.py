@@ -24,7 +24,7 @@ from zoo.nn.gram import gram
 # (UniversalStyleTransfer, test_wct.lua), in units of the normalised VGG's features, whose mean is 1.
 SMALLEST_EIGENVALUE = 1e-5
 # Relative error of an entry of a covariance from float32 sums. As noise in a symmetric C x C matrix it is a variance of
-# up to 2 sqrt(C) entries in directions that have none. Of photographs at 384 pixels that is at most the threshold above;
+# up to 2 sqrt(C) entries in directions that have none. Of photographs at 384 pixels that is about the threshold above;
 # where features are larger, one processor would keep a direction that another drops.
 _ROUNDING = 2.0**-24
 # Positions from which a covariance is taken. Weights of a mask are float32, so that two may come as a little less.

@@ -49,8 +49,8 @@ ALPHA = 0.05
 MIN_LEVELS = 3
 # A median of fewer timings has no interval worth the name: the extremes of five cover it in 94 % of cases.
 MIN_TIMINGS = 5
-# Share of the largest score below which a difference is rounding: means of float64 numbers taken in another order differ
-# by 1e-16 times their count. Without it two equal methods would be told apart, and with certainty.
+# Share of the largest score below which a difference is rounding: means of float64 numbers taken in another order
+# differ by 1e-16 times their count. Without it two equal methods would be told apart, and with certainty.
 ROUNDING = 1e-12
 # Pair weights held at once: 32 MiB of float64.
 _CHUNK = 1 << 22
