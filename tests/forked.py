@@ -35,12 +35,20 @@ _LARGEST = 200_000
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class _Forked(subprocess.Popen[Any]):
-    """The child of another process, of which a pipe tells how it ended."""
+class Popen(subprocess.Popen[Any]):
+    """As ``subprocess.Popen``; a Python process begins with torch imported, and a pipe tells how it ended."""
+
+    _told: int | None = None
 
     def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any,
                        env: Any, startupinfo: Any, creationflags: Any, shell: Any, p2cread: int, p2cwrite: int,
                        c2pread: int, c2pwrite: int, errread: int, errwrite: int, *rest: Any) -> None:  # fmt: skip
+        python = not isinstance(args, (str, bytes, os.PathLike)) and args[0] == sys.executable
+        if not python or preexec_fn or pass_fds or sys.platform != "linux":
+            return super()._execute_child(  # type: ignore[misc]
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+                p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
+            )  # fmt: skip
         self._told, tell = os.pipe()
         order = {
             "command": [os.fspath(word) for word in args[1:]],
@@ -55,16 +63,18 @@ class _Forked(subprocess.Popen[Any]):
         self.pid = int.from_bytes(os.read(self._told, 4), "little")
         if not self.pid:
             raise OSError("the process of tests/forked.py has ended")
-        self._child_created = True
+        self._child_created = self._closed_child_pipe_fds = True
         for theirs, ours in ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread)):
             if ours != -1:
                 os.close(theirs)
 
     def _internal_poll(self, _deadstate: Any = None, *_: Any) -> int | None:  # also called by __del__
-        return self.returncode if self.returncode is not None else self._hear(0)
+        return super()._internal_poll(_deadstate) if self._told is None else self._hear(0)  # type: ignore[misc]
 
     def _wait(self, timeout: float | None) -> int:
-        if self.returncode is None and self._hear(timeout) is None:
+        if self._told is None:
+            return super()._wait(timeout)  # type: ignore[misc]
+        if self._hear(timeout) is None:
             raise TimeoutExpired(self.args, timeout or 0)
         return self.returncode
 
@@ -77,12 +87,6 @@ class _Forked(subprocess.Popen[Any]):
                 with contextlib.suppress(OSError):
                     self._server.send(json.dumps({"reap": self.pid}).encode())
         return self.returncode
-
-
-def Popen(command: Any, **options: Any) -> subprocess.Popen[Any]:  # noqa: N802  # the name that it stands for
-    """As ``subprocess.Popen``; a Python process begins with torch imported."""
-    ours = sys.platform == "linux" and command[0] == sys.executable
-    return (_Forked if ours else subprocess.Popen)(command, **options)
 
 
 def run(
@@ -121,7 +125,11 @@ def _server() -> socket.socket:
     )
     theirs.close()
 
-    atexit.register(process.communicate)
+    def end() -> None:
+        process.communicate()
+        ours.close()
+
+    atexit.register(end)
     return ours
 
 
@@ -158,13 +166,15 @@ def _serve(line: socket.socket) -> dict[str, Any] | None:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if order["session"]:
+                os.setsid()
             for standard in range(3):
                 os.dup2(fds[standard], standard)
+            os.write(fds[3], os.getpid().to_bytes(4, "little"))
             for fd in (*fds, *running.values(), woken, wake):
                 os.close(fd)
             line.close()
             return order
-        os.write(fds[3], pid.to_bytes(4, "little"))
         running[pid] = fds.pop()
         for fd in fds:
             os.close(fd)
@@ -172,15 +182,21 @@ def _serve(line: socket.socket) -> dict[str, Any] | None:
 
 def _become(order: dict[str, Any], base: list[str]) -> None:
     """Go on as the process that was ordered. Raises whatever its code raises, SystemExit too."""
-    if order["session"]:
-        os.setsid()
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
+    # Made anew, because what they write to is no longer what they were made for.
+    encoding, _, errors = order["env"].get("PYTHONIOENCODING", "").partition(":")
+    how = {"encoding": encoding or None, "closefd": False}
+    sys.stdin = sys.__stdin__ = open(0, errors=errors or None, **how)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", errors=errors or None, **how)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", errors="backslashreplace", buffering=1, **how)  # noqa: SIM115
     words = order["command"]
-    if words[:2] == ["-W", "error"]:
-        warnings.simplefilter("error")
-        words = words[2:]
+    while words[0] in ("-u", "-W"):
+        if words[0] == "-W":
+            assert words.pop(1) == "error"
+            warnings.simplefilter("error")
+        words = words[1:]
     first = {"-m": order["cwd"], "-c": ""}.get(words[0], os.path.dirname(words[0]))
     paths = [part for part in order["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = dict.fromkeys([first, *paths, *base])
@@ -208,11 +224,9 @@ def _main() -> None:
                 importlib.import_module(name)
     import forked
 
-    from zoo.bench import supervise
-
-    # A run of the benchmark that is split from here orders its workers here too.
+    # What is split from here orders its own processes here too.
     forked._server = lambda: ours
-    supervise.subprocess = forked  # type: ignore[assignment]
+    subprocess.Popen = forked.Popen  # type: ignore[misc]
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process of several threads must not split itself"
     gc.freeze()
     order = _serve(theirs)
