@@ -195,6 +195,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     changed = replace(whole, methods={**whole.methods, "cin": entry})
     monkeypatch.setattr(registry, "load_registry", lambda: changed)
+    monkeypatch.setattr("zoo.loading.load_registry", lambda: changed)
 
 
 def run(*arguments: object) -> int:
