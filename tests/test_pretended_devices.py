@@ -27,7 +27,6 @@ from zoo.nn.gram import gram
 from zoo.registry import import_object, load_registry
 from zoo.stylizer import Call, Context, Mix, Style, Stylized, Stylizer, Traits
 from zoo.training import TrainConfig, train
-from zoo.training import trainer as trainer_module
 
 DEVICES = ("cuda", "mps")
 
@@ -277,7 +276,7 @@ def test_a_step_of_training_stays_on_its_device(
     sets = {name: photographs for name in task.sets}
     held_out = {name: [picture(32, 40, seed=1)] for name in task.sets}
     with Pretended("mps") as device:
-        monkeypatch.setattr(trainer_module, "Fabric", functools.partial(fabric, device))
+        monkeypatch.setattr("lightning_fabric.Fabric", functools.partial(fabric, device))
         result = train(task, config, sets, tmp_path / "run", held_out=held_out)
     assert result.ended == "steps"
     assert {"convolution", "convolution_backward"} <= device.operators
