@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import forked
@@ -62,15 +61,13 @@ def both(photos):
     return ["--content-dir", str(photos / "content"), "--style-dir", str(photos / "style"), "--device", "cpu"]
 
 
-def spawn(
-    plugin: Path, photos: Path, *arguments: str, popen: Callable[..., subprocess.Popen[str]] = forked.Popen
-) -> subprocess.Popen[str]:
+def spawn(plugin: Path, photos: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parent.parent}", "OMP_NUM_THREADS": "1",
         "ZOO_HOME": str(photos / "home"),
     }  # fmt: skip
     command = [sys.executable, "-m", "zoo", "train", *map(str, arguments)]
-    return popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return forked.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def losses(folder: Path) -> list[list[str]]:
