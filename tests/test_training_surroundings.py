@@ -252,7 +252,7 @@ def moved(photos: Path, folder: Path, how: str) -> Path:
         (new / "deep").mkdir()
         for path in paths[::2]:
             path.rename(new / "deep" / path.name)
-    elif how == "one cannot be read":
+    elif how == "with one that cannot be read":
         (new / "aa.png").write_bytes(b"\x89PNG nothing")
     elif how == "one pixel":
         with Image.open(paths[0]) as opened:
