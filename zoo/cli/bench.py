@@ -143,8 +143,7 @@ def bench(
                 )
     except KeyboardInterrupt as stop:
         if not quiet:
-            with contextlib.suppress(OSError):  # the terminal may be gone
-                console.say("Stopped. What was measured is kept: the same command goes on from there.")
+            console.say("Stopped. What was measured is kept: the same command goes on from there.")
         raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     if not quiet:
         _print_result(result)
@@ -219,8 +218,7 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
-            with contextlib.suppress(OSError):  # the terminal may be gone
-                self.bar.stop()
+            self.bar.stop()
 
     def show(self, event: Event) -> None:
         """Take an event of the run."""
