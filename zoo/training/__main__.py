@@ -86,3 +86,5 @@ if __name__ == "__main__":
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before there was anything to keep
+        sys.exit(130)

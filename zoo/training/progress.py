@@ -26,7 +26,7 @@ class TrainState:
 
 class TrainProgress(Protocol):
     """Told every ``log_every`` updates, and of slow ones sooner where one process works alone; returning True ends the
-    run cleanly at a checkpoint."""
+    run cleanly at a checkpoint. Long preparations tell of step 0; True is then a KeyboardInterrupt."""
 
     def __call__(self, state: TrainState, /) -> bool | None: ...
 
