@@ -191,8 +191,9 @@ def test_a_path_an_address_or_a_file_in_any_input_of_any_function_reads_nothing(
         widgets = ["astronaut", "swirls", ["tint"], None, 64, 1, "none", 0, 0]
         statuses = set()
         for function, arity in door.arities.items():
+            plain = widgets if function == door.functions["order"] else [None] * arity
+            assert visitor.ask(function, *plain).status_code == 200
             for position in range(arity):
-                plain = widgets if function == door.functions["order"] else [None] * arity
                 for value in values:
                     data = [*plain[:position], value, *plain[position + 1 :]]
                     statuses.add(visitor.ask(function, *data).status_code)
@@ -264,8 +265,10 @@ def test_gradios_own_routes_are_closed_but_for_what_the_page_uses(door: Door):
         with door.client.stream(method, re.sub(r"\{[^}]*\}", "x", path), content=content) as response:
             if response.status_code not in (404, 405):
                 opened.add((method, path))
-    # Of these the first four are Gradio's own still; /run/ is open as /run/predict alone, and asked for /run/x here.
-    drawn = {("get", "/"), ("head", "/"), ("get", "/theme.css"), ("get", "/favicon.ico")}
+    # Gradio's own still; /run/{api_name} is open as /run/predict alone, and asked for as /run/x here.
+    drawn = {("get", "/"), ("head", "/")} | {
+        ("get", path) for path in ("/theme.css", "/favicon.ico", "/gradio_api/app_id")
+    }
     answered = {("get", "/upload_progress"), ("get", "/heartbeat/{session_hash}"), ("post", "/upload")}
     assert opened == drawn | {(method, "/gradio_api" + path) for method, path in answered}
     # The same under other spellings.

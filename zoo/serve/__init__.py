@@ -5,11 +5,12 @@
     visits       what the page keeps for every visitor: uploads, results on disk, and the order in work
     values       what the browser sends and is sent
     words        tables, captions and sentences as the page shows them
-    page         the widgets and what each does (Gradio)
+    page         what the page does when its widgets are used
+    widgets      how they look, and which does what (Gradio)
     application  what is answered, to whom, and what is not (ASGI)
     server       address, port, cleaning up
 
-Only ``page``, ``application`` and ``server`` need the extra ``serve``.
+Only ``widgets``, ``application`` and ``server`` need the extra ``serve``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from starlette.staticfiles import StaticFiles
 
 from zoo.addresses import Names
 from zoo.errors import ZooError
-from zoo.serve import page, words
+from zoo.serve import widgets, words
 from zoo.serve.limits import Limits
 from zoo.serve.visits import Visits
 from zoo.serve.work import Workshop
@@ -42,7 +42,7 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 UPLOAD = "/gradio_api/upload"
 # What of Gradio's the page fetches.
-DRAWN = ("/", "/theme.css", "/favicon.ico", "/assets/{path:path}", "/static/{path:path}")
+DRAWN = ("/", "/theme.css", "/favicon.ico", "/assets/{path:path}", "/static/{path:path}", "/gradio_api/app_id")
 # Values of all widgets, with texts of 300 characters each, are below 10 kB.
 _LARGEST_CALL = 64_000
 # The frame of a form around a file.
@@ -68,13 +68,13 @@ _log = logging.getLogger("zoo.serve")
 
 def application(workshop: Workshop, visits: Visits, names: Names) -> ASGI:
     """The page, answering to ``names``; swept of what was left behind while it runs."""
-    blocks = page.build(workshop, visits)
+    blocks = widgets.build(workshop, visits)
     drawn = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,
         path="/",
-        theme=page.theme(),
-        css=page.CSS,
+        theme=widgets.theme(),
+        css=widgets.CSS,
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -209,10 +209,12 @@ def _answer(content: object, status: int = 200) -> Response:
 
 
 class Uploads:
-    """Takes files in, one at a time, and answers with the token by which the page asks for each."""
+    """Takes files in, one a request, and answers with the token by which the page asks for each."""
 
     def __init__(self, visits: Visits) -> None:
         self.visits = visits
+        # So many are in memory before it is known whether there is room for them; the others wait on disk.
+        self.limiter = anyio.CapacityLimiter(_THREADS)
 
     async def answer(self, request: Request) -> Response:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -222,7 +224,8 @@ class Uploads:
             if sent is None or isinstance(sent, str):
                 raise HTTPException(400, "There is no file in this form.")
             try:
-                token = self.visits.receive(sent.filename or "", await sent.read())
+                async with self.limiter:
+                    token = self.visits.receive(sent.filename or "", await sent.read())
             except ZooError as error:
                 return PlainTextResponse(str(error), 413)
         return _answer([token])

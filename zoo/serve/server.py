@@ -160,6 +160,7 @@ def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            ws="none",
             # A browser opens up to six for a page.
             limit_concurrency=6 * limits.visitors + 16,
             timeout_graceful_shutdown=_GRACE_SECONDS,
