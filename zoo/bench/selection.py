@@ -134,14 +134,15 @@ def list_pairs(pairs: Any, contents: Sequence[str], styles: Sequence[str]) -> li
             own = drawn([f"{content}__{style}" for style in styles], pairs.styles_per_content, pairs.seed)
             found += [(content, style) for style in styles if f"{content}__{style}" in own]
         return found
-    named = []
-    for pair in pairs:
-        found = [find(name, known) for name, known in zip(pair, (contents, styles), strict=True)]
-        for name, known, role in zip(pair, found, ("contents", "styles"), strict=True):
-            if known is None:
-                raise ValueError(f"pairs: {name!r} is not one of the {role}")
-        named.append((str(found[0]), str(found[1])))
-    return named
+    return [(_known(content, contents, "contents"), _known(style, styles, "styles")) for content, style in pairs]
+
+
+def _known(name: str, names: Sequence[str], role: str) -> str:
+    """The name as the protocol has it; ValueError where it is not among them."""
+    found = find(name, names)
+    if found is None:
+        raise ValueError(f"pairs: {name!r} is not one of the {role}")
+    return found
 
 
 def drawn(names: Sequence[str], count: int, seed: int) -> set[str]:
