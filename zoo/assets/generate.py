@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from zoo.assets.canvas import SUPERSAMPLING, finish, generator
 FOLDER = Path(__file__).resolve().parent / "styles"
 SIZE = 512
 SEED = 0
+#: Of WebP's encoder, 0 to 6: the file becomes smaller, its pixels stay.
+EFFORT = 6
 
 # Name on the command line, module that draws it, title.
 STYLES = (
@@ -47,7 +50,7 @@ def save(name: str, folder: Path, seed: int = SEED) -> dict[str, object]:
     """Draw and write one picture; returns its entry for ``styles.json``."""
     pixels = draw(name, SIZE, seed)
     path = folder / f"{name}.webp"
-    Image.fromarray(pixels).save(path, lossless=True, quality=100, method=6)
+    Image.fromarray(pixels).save(path, lossless=True, quality=100, method=EFFORT)
     return {
         "name": name,
         "file": path.name,
@@ -59,13 +62,13 @@ def save(name: str, folder: Path, seed: int = SEED) -> dict[str, object]:
     }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the styles named on the command line, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="styles to draw; default: all")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
     parser.add_argument("--seed", type=int, default=SEED)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     order = [name for name, _, _ in STYLES]
     unknown = sorted(set(options.names) - set(order))
     if unknown:

@@ -18,6 +18,8 @@ from zoo.assets.canvas import Array, fractal, grid, lab, noise, ramp
 # From a wave's own units (crest at height 1, y upwards) to pixels.
 Place = Callable[[Array], Array]
 
+_ANGLES = np.linspace(0, 2 * np.pi, 18, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 INK, DEEP, BLUE, PALE, FOAM, PAPER = lab("16233f", "1f3f6e", "3f6f9a", "9fbcc4", "f3ead2", "e6d8b4")
 
 
@@ -144,8 +146,7 @@ def _disc(image: Array, centre: Array, radius: float, rim: float) -> None:
 
 
 def _spot(image: Array, centre: Array, radius: float, tint: Array) -> None:
-    angle = np.linspace(0, 2 * np.pi, 18, endpoint=False)
-    _fill(image, centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1), tint)
+    _fill(image, centre + radius * _CIRCLE, tint)
 
 
 def _fill(image: Array, outline: NDArray[np.floating], tint: Array) -> None:

@@ -22,6 +22,8 @@ class Channel:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
+        # The same for print, which writes whole lines there: the last one before a crash is the reason that is given.
+        sys.stdout = sys.stderr
         self.job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
         threading.Thread(target=_end_with_parent, daemon=True).start()
 
