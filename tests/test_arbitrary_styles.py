@@ -37,7 +37,7 @@ def _style_losses(style: Tensor, *images: Tensor) -> list[float]:
     """The style loss of every image."""
     features = load_encoder("vgg19.normalised", taps=STYLE_TAPS, padding="reflect")(torch.cat([style, *images]))
     moments = torch.cat([torch.cat(mean_std(features[tap]), dim=1) for tap in STYLE_TAPS], dim=1)
-    return (moments[1:] - moments[0]).square().sum(dim=1).tolist()
+    return (moments[1:] - moments[0]).square().flatten(1).sum(dim=1).tolist()
 
 
 @pytest.mark.parametrize("method", METHODS)
