@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 from safetensors.torch import load_file
-from test_train_command import PLUGIN, photos  # noqa: F401  # a fixture
+from tint_net import PLUGIN, write_photos
 
 from zoo.errors import ConfigError
 from zoo.training.recipe import Recipe, find_recipe, load_recipe
@@ -141,7 +141,9 @@ def test_weights_come_in_parts_by_value_and_what_has_no_room_is_named(gpu: Modul
         assert archive.getnames()[0] == "adain/model.safetensors"
 
 
-def test_a_pack_trains_on_a_cpu_with_nothing_but_itself(gpu: ModuleType, photos: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pack_trains_on_a_cpu_with_nothing_but_itself(gpu: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    photos = write_photos(tmp_path / "photos")
     recipe, target, out = tmp_path / "two.yaml", tmp_path / "pack.tar.gz", tmp_path / "out"
     recipe.write_text(RECIPE)
     sets = {name: [str(photos / name)] for name in ("content", "style")}
