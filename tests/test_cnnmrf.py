@@ -246,7 +246,7 @@ def test_matching_has_its_own_precision(monkeypatch: pytest.MonkeyPatch, precisi
     for match_precision in ("auto", "fp32", "bf16"):
         config = CNNMRFConfig(num_steps=1, levels=1, match_precision=match_precision)  # type: ignore[arg-type]
         tried = CNNMRF(config, device="cpu", precision=precision)
-        tried.stylize(picture(64, 64), tried.encode_style(picture(64, 64, seed=1)))
+        tried.stylize(picture(32, 32), tried.encode_style(picture(32, 32, seed=1)))
         wanted = dtypes[precision if match_precision == "auto" else match_precision]
         assert set(asked) == {wanted}
         asked.clear()
@@ -271,7 +271,7 @@ def test_strength_zero_is_the_content(plain: CNNMRF, code: StyleCode) -> None:
 
 
 def test_strength_scales_the_change() -> None:
-    tried = model(num_steps=20)
+    tried = model(num_steps=8)
     content, code = picture(64, 64), tried.encode_style(picture(64, 72, seed=1))
     weak, full = (tried.stylize(content, code, strength=s).image for s in (0.05, 1.0))
     assert 0 < (weak - content).square().mean() < (full - content).square().mean()
