@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import bench_fakes
+import forked
 import numpy as np
 import pytest
 import yaml
@@ -210,8 +211,9 @@ def test_cluster_options_are_numbers_truth_values_json_or_text():
     }
 
 
-def test_shards_through_submitit_make_the_rows_of_one_run(protocol, tmp_path, capsys):
+def test_shards_through_submitit_make_the_rows_of_one_run(protocol, tmp_path, capsys, monkeypatch):
     pytest.importorskip("submitit")
+    monkeypatch.setattr("submitit.local.local.subprocess", forked)
     out = tmp_path / "out"
     common = ["--methods", "tint", "--protocol", str(protocol), "--out", str(out), "--device", "cpu", "--threads", "1"]
     assert command(*common, "--shards", "2", "--cluster", "local") == 0
