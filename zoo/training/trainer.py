@@ -47,7 +47,7 @@ from zoo.training.records import Log, held, write_preview
 from zoo.training.task import TrainConfig, TrainingTask, check_crop
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    pass
 
 _PATIENCE = 5.0  # seconds between two readings of the losses
 
@@ -432,7 +432,7 @@ class _Run:
             "network": self.task.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "ema": self.ema,
-            "scaler": _scaler_state(self.fabric),
+            "scaler": self.fabric.strategy.precision.state_dict() or None,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -493,11 +493,6 @@ class _Run:
 def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
     for ours, theirs in zip(target, source, strict=True):
         ours.copy_(theirs)
-
-
-def _scaler_state(fabric: Fabric) -> dict[str, Any] | None:
-    state = fabric.strategy.precision.state_dict()
-    return state or None
 
 
 __all__ = ["TrainProgress", "TrainResult", "TrainState", "train"]
