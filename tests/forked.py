@@ -32,6 +32,7 @@ __all__ = ["PIPE", "CompletedProcess", "Popen", "SubprocessError", "TimeoutExpir
 # What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, and torch-fidelity.
 _PRELOADED = ("torch", "zoo.cli", "zoo.images", "zoo.stylizer", "zoo.metrics.ssim", "torch_fidelity")
 _LARGEST = 200_000
+_split = False  # whether this process is one that was ordered
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -44,7 +45,9 @@ class Popen(subprocess.Popen[Any]):
                        env: Any, startupinfo: Any, creationflags: Any, shell: Any, p2cread: int, p2cwrite: int,
                        c2pread: int, c2pwrite: int, errread: int, errwrite: int, *rest: Any) -> None:  # fmt: skip
         python = not isinstance(args, (str, bytes, os.PathLike)) and args[0] == sys.executable
-        if not python or preexec_fn or pass_fds or sys.platform != "linux":
+        # What a split process starts belongs to that one's group, unless it gets a session of its own.
+        foreign = _split and not rest[-2]
+        if not python or preexec_fn or pass_fds or foreign or sys.platform != "linux":
             return super()._execute_child(  # type: ignore[misc]
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
                 p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
@@ -226,6 +229,7 @@ def _main() -> None:
 
     # What is split from here orders its own processes here too.
     forked._server = lambda: ours
+    forked._split = True
     subprocess.Popen = forked.Popen  # type: ignore[misc]
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process of several threads must not split itself"
     gc.freeze()
