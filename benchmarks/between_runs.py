@@ -24,7 +24,7 @@ import torch
 import yaml
 from turns import conditions, write
 
-from zoo.bench import remarks
+from zoo.bench import environment
 from zoo.bench.run import run
 from zoo.report.statistics import timing_interval
 
@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if not result.ok:
                 raise SystemExit(next(row.reason for row in result.rows if row.status == "failed"))
             (entry,) = json.loads((result.folder / "run.json").read_text())["runs"]
-            busy.append(remarks.busy(entry))
+            busy.append(environment.busy(entry))
             for row in result.rows:
                 if row.metric == "seconds.stylize" and row.value is not None:
                     interval = timing_interval([row.samples])

@@ -28,7 +28,7 @@ import yaml
 from torch import Tensor
 from turns import conditions, write
 
-from zoo.bench import overhead, remarks
+from zoo.bench import environment, overhead
 from zoo.bench.memory import MIB
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
@@ -156,7 +156,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "sleep_error_s": abs(sleep - SLEEP_SECONDS),
         "held_bytes": held,
         "memory_error": abs(held / HELD_BYTES - 1),
-        "busy": remarks.busy(entry),
+        "busy": environment.busy(entry),
     }
 
 

@@ -148,6 +148,7 @@ def _row(cell: Cell, metric: str, value: float | None, reason: str = "", picture
         unit={"seconds.stylize": "s", "memory.resident": "MiB"}.get(metric, ""),
         status="ok" if value is not None else "failed",
         reason=reason,
+        cause=None if value is not None else "memory",
         utc="2026-01-02T03:04:05Z",
         picture=picture,
     )

@@ -20,13 +20,15 @@ from bench_fakes import Tint
 from PIL import Image
 from torch import nn
 
-from zoo.bench import growth, machine, operations, overhead, remarks, stages
+from zoo.bench import environment, growth, machine, operations, overhead, stages
 from zoo.bench.parameters import parameters
+from zoo.bench.plan import of_run
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
 from zoo.bench.supervise import Worker
 from zoo.bench.worker import _Session
 from zoo.nn import fused
+from zoo.report import remarks
 from zoo.report.tables import read_table
 
 CPU = torch.device("cpu")
@@ -183,11 +185,11 @@ def test_what_belongs_to_the_run_is_a_remark_and_no_line(measured):
         STEPPER,
     }
     assert {line.size for line in result.table.lines} == set(SIZES)
-    (said,) = [text for text in result.table.remarks if text.startswith("Measured peak")]
+    (said,) = [one.text for one in result.table.remarks if one.kind == "machine"]
     assert "fp32" in said
     columns = {column.metric: column for column in result.table.columns}
     assert columns["images_per_second"].direction == "higher"
-    assert "operations, of peak: not counted: linalg_eigh (filter.plain)." in result.table.remarks
+    assert "operations, of peak: not counted: linalg_eigh (filter.plain)." in map(str, result.table.remarks)
 
 
 def test_shares_that_a_kill_left_out_are_filled_in(measured, tmp_path):
@@ -208,8 +210,8 @@ def test_the_run_says_how_busy_the_machine_was(measured):
     result, _ = measured
     (entry,) = json.loads((result.folder / "run.json").read_text())["runs"]
     assert entry["seconds"] > 0
-    assert entry["busy"] is bool(remarks.busy(entry))
-    said = [text for text in read_table(result.folder).remarks if text.startswith("Busy machine")]
+    assert entry["busy"] is bool(environment.busy(entry))
+    said = [one.text for one in read_table(result.folder).remarks if one.kind == "busy"]
     assert bool(said) == entry["busy"]
 
 
@@ -370,18 +372,23 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {"load_before": 0.1, "other_cores": 0.0, "environment": {"usable_cores": 2}, **ended, **changes}
 
 
+def busy(entries: list[dict[str, Any]]) -> str:
+    runs = [{**one, "environment": {"source": "", **one["environment"]}} for one in entries]
+    return "".join(one.text for one in remarks.of_runs({"runs": runs}) if one.kind == "busy")
+
+
 def test_a_machine_is_busy_by_its_load_before_or_by_its_neighbours():
-    assert remarks.busy_remark([entry(), entry(other_cores=None)]) == ""
-    assert "load of 1.5 on 2 cores" in remarks.busy_remark([entry(), entry(load_before=1.5)])
-    assert "kept 0.9 of 2 cores busy" in remarks.busy_remark([entry(load_before=None, other_cores=0.9)])
+    assert busy([entry(), entry(other_cores=None)]) == ""
+    assert "load of 1.5 on 2 cores" in busy([entry(), entry(load_before=1.5)])
+    assert "kept 0.9 of 2 cores busy" in busy([entry(load_before=None, other_cores=0.9)])
     broken = entry(ended=None, timed=None, other_cores=None)
-    assert "Of 2 runs into this folder 1 did not come to an end" in remarks.busy_remark([broken, entry()])
-    assert remarks.busy_remark([entry(ended=None, timed=0)]) == ""
-    assert "others kept the GPU 40 % busy" in remarks.busy_remark([entry(gpu_before=40)])
-    assert remarks.busy_remark([entry(gpu_before=3), entry(gpu_before=None)]) == ""
+    assert "Of 2 runs into this folder 1 did not come to an end" in busy([broken, entry()])
+    assert busy([entry(ended=None, timed=0)]) == ""
+    assert "others kept the GPU 40 % busy" in busy([entry(gpu_before=40)])
+    assert busy([entry(gpu_before=3), entry(gpu_before=None)]) == ""
     spare = {"usable_cores": 1, "logical_cores": 2}
-    assert remarks.busy(entry(other_cores=1.1, environment=spare)) == ""
-    assert "kept 1.5 of 2 cores" in remarks.busy(entry(other_cores=1.5, environment=spare))
+    assert environment.busy(entry(other_cores=1.1, environment=spare)) == ""
+    assert "kept 1.5 of 2 cores" in environment.busy(entry(other_cores=1.5, environment=spare))
 
 
 def test_the_largest_sizes_are_told_with_what_ended_the_search():
@@ -389,6 +396,6 @@ def test_the_largest_sizes_are_told_with_what_ended_the_search():
         row("size.largest", 0, 1536.0, content=None, style=None, unit="px", reason="1600: out of memory"),
         row("size.largest", 0, 4096.0, method="n.y", content=None, style=None, unit="px"),
     ]
-    assert all(map(remarks.of_run, rows))
+    assert all(map(of_run, rows))
     expected = "Largest size that fits, in pixels: m.x 1536 (1600: out of memory); n.y 4096."
-    assert remarks.largest_remark(rows) == expected
+    assert remarks.largest(rows) == [remarks.Remark("largest", expected)]

@@ -42,7 +42,8 @@ def row(**changes: object) -> Row:
 
 
 def test_a_row_survives_its_line(tmp_path):
-    rows = [row(content="naïve"), row(metric="lpips", value=None, status="skipped", reason="a\nb\u2028c")]
+    lost = row(metric="lpips", value=None, status="skipped", reason="a\nb\u2028c", cause="lacking")
+    rows = [row(content="naïve"), lost, dataclasses.replace(lost, metric="ssim2", cause=None)]
     with RowStore(tmp_path / "rows.jsonl") as store:
         assert store.append(rows) == rows
     assert read_rows(tmp_path / "rows.jsonl") == rows
@@ -55,6 +56,9 @@ def test_a_row_survives_its_line(tmp_path):
 def test_a_row_has_a_finite_value_or_a_status_that_says_why_not(value, status):
     with pytest.raises(ProtocolError):
         row(value=value, status=status)
+    for cause in ({"cause": "memory"}, {"cause": "bad luck", "value": None, "status": "failed"}):
+        with pytest.raises(ProtocolError, match="cause"):
+            row(**cause)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])

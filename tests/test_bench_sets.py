@@ -144,7 +144,7 @@ def test_a_set_is_looked_at_again_once_its_pictures_are_made(
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     for row in rows:
         if row["metric"] == "fd_vgg19" and row["method"] == "tint.plain":
-            row |= {"value": None, "status": "skipped", "reason": "1 of the 4 pictures of the set are missing"}
+            row |= {"value": None, "status": "skipped", "cause": "input", "reason": "1 of the 4 pictures"}
     (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if not pictures:
         for picture in (out / "outputs").glob("tint*.png"):

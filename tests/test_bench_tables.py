@@ -84,6 +84,10 @@ COLD = "Times of n_1.y[k=2] are of calls without warm-up: this protocol is not o
 SANITY = "Sanity rows beat every method: content-copy in SSIM. No such column alone tells a good transfer."
 
 
+def texts(table: Table) -> list[str]:
+    return [remark.text for remark in table.remarks]
+
+
 def values(table: Table, metric: str) -> dict[str, float | None]:
     return {line.method: line.values.get(metric) for line in table.lines}
 
@@ -94,7 +98,7 @@ def test_speed_and_quality_are_means_and_memory_is_the_largest():
     assert values(table, "ssim") == {"m.x": 0.625, "n_1.y[k=2]": 0.25, "content-copy": 1.0}
     assert values(table, "memory.resident")["m.x"] == 120.0
     assert values(table, "seconds.first")["m.x"] == 0.7
-    assert table.remarks == [SANITY, COLD]
+    assert texts(table) == [SANITY, COLD]
     assert table.notes == []
 
 
@@ -106,7 +110,7 @@ def test_a_mean_joins_only_pairs_that_every_line_covers():
     assert values(table, "seconds.stylize")["m.x"] == 0.25
     # Memory exists for one method alone, so both its pairs count.
     assert values(table, "memory.resident")["m.x"] == 120.0
-    assert table.remarks == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s.", SANITY, COLD]
+    assert texts(table) == ["stylize, SSIM at 64: over the 1 of 2 pairs that every line covers: a x s.", SANITY, COLD]
     assert table.notes == ["failed on 1 pair: boom."]
     assert [line.notes for line in table.lines] == [(), (1,), ()]
 
@@ -154,7 +158,7 @@ def test_rows_of_another_protocol_are_refused():
 
 def test_a_busy_machine_and_changed_code_are_remarked():
     busy = {"load_before": 1.5, "environment": {"usable_cores": 2, "source": "def"}}
-    remarks = build_table(ROWS, {**RUN, "runs": [*RUN["runs"], busy]}).remarks
+    remarks = texts(build_table(ROWS, {**RUN, "runs": [*RUN["runs"], busy]}))
     assert any("load of 1.5 on 2 cores" in remark for remark in remarks)
     assert any("code changed" in remark for remark in remarks)
 
@@ -165,7 +169,7 @@ def test_other_libraries_and_variables_between_runs_are_remarked():
         return {"load_before": 0.1, "environment": environment}
 
     def said(*entries: dict[str, Any]) -> list[str]:
-        return [remark for remark in build_table(ROWS, {**RUN, "runs": entries}).remarks if "other things" in remark]
+        return [remark for remark in texts(build_table(ROWS, {**RUN, "runs": entries})) if "other things" in remark]
 
     assert said(entry(), entry()) == []
     (remark,) = said(entry(), entry(libraries={"torch": "2.7"}, variables={"OMP_NUM_THREADS": "1"}))
@@ -174,16 +178,16 @@ def test_other_libraries_and_variables_between_runs_are_remarked():
 
 
 def test_times_of_cold_calls_are_told_as_the_protocol_has_them():
-    assert COLD in build_table(ROWS, RUN).remarks
+    assert COLD in texts(build_table(ROWS, RUN))
     some = [one for one in ROWS if one.metric != "seconds.first"]
-    assert COLD in build_table(some, RUN).remarks, "a table of some columns says the same"
+    assert COLD in texts(build_table(some, RUN)), "a table of some columns says the same"
 
     def cold(label: str, **timings: dict[str, int]) -> bool:
         entries = {name.replace("__", "."): {"timing": value} for name, value in timings.items()}
         resolved = {**RUN["protocol"]["resolved"], "timing": entries.pop("all")["timing"], "methods": entries}
         resolved["optimisation"] = entries.pop("optimisation", None)
         run = {**RUN, "protocol": {"id": "p@1", "resolved": resolved}}
-        remarks = build_table([row(label, "a", "seconds.stylize", 0.5)], run).remarks
+        remarks = texts(build_table([row(label, "a", "seconds.stylize", 0.5)], run))
         return any("without warm-up" in remark for remark in remarks)
 
     warm, none = {"warmup": 2}, {"warmup": 0}
@@ -194,7 +198,7 @@ def test_times_of_cold_calls_are_told_as_the_protocol_has_them():
     assert not cold("gatys.zoo", all=none, optimisation=none, gatys=warm)
     assert cold("gatys.zoo", all=warm, gatys=warm, gatys__zoo=none)
     quality = [one for one in ROWS if one.metric == "ssim"]
-    assert not [remark for remark in build_table(quality, RUN).remarks if "warm-up" in remark]
+    assert not [remark for remark in texts(build_table(quality, RUN)) if "warm-up" in remark]
 
 
 def test_what_is_said_beside_a_column_names_the_lines_it_is_of():
@@ -206,7 +210,7 @@ def test_what_is_said_beside_a_column_names_the_lines_it_is_of():
         row("m.x", "a", "gram_loss", 0.5, reason="of all"),
         row("n.y", "a", "gram_loss", 0.5, reason="of all"),
     ]
-    remarks = build_table(rows, RUN).remarks
+    remarks = texts(build_table(rows, RUN))
     assert "SSIM: blind in one eye (m.x)." in remarks
     assert "SSIM: tired (n.y at 128)." in remarks
     assert "gram loss: of all." in remarks
@@ -218,9 +222,9 @@ def test_weights_that_were_replaced_since_are_told():
     assert known is not None
     old = row("adain.zoo", "a", "ssim", 0.5, checkpoint="0" * 64)
     said = "Measured with earlier weights than the zoo has now: adain.zoo."
-    assert said in build_table([old], RUN).remarks
+    assert said in texts(build_table([old], RUN))
     new = dataclasses.replace(old, checkpoint=known.sha256)
-    assert said not in build_table([new], RUN).remarks
+    assert said not in texts(build_table([new], RUN))
 
 
 def test_a_method_of_trained_styles_shows_no_time_of_encoding_one():
@@ -242,7 +246,7 @@ def test_a_method_of_trained_styles_shows_no_time_of_encoding_one():
 
 def test_a_peak_of_another_run_is_told():
     def remarks(*rows: Row) -> list[str]:
-        return [remark for remark in build_table(rows, RUN).remarks if "another run" in remark]
+        return [remark for remark in texts(build_table(rows, RUN)) if "another run" in remark]
 
     peak = row("machine[precision=bf16]", None, "machine.conv_gflops", 900.0, style=None, size=0)
     first = [row("m.x", "a", name, value) for name, value in (("seconds.stylize", 2.0), ("gflops.stylize", 900.0))]
@@ -389,8 +393,8 @@ def test_a_pair_that_few_lack_is_named_and_the_json_names_all():
     rows = [row(method, content, "ssim", 0.5) for method in ("m.x", "m.y") for content in contents]
     run = run_with(baselines=[], pairs=pairs)
     table = build_table([r for r in rows if (r.method, r.content) != ("m.y", "c03")], run)
-    assert table.remarks == ["SSIM at 64: over the 11 of 12 pairs that every line covers: all but c03 x s."]
+    assert texts(table) == ["SSIM at 64: over the 11 of 12 pairs that every line covers: all but c03 x s."]
     found = json.loads(to_json(table))
     assert [line["values"]["ssim"]["without"] for line in found["lines"]] == [["c03 x s"]] * 2
     most = build_table([r for r in rows if r.method == "m.x" or str(r.content) < "c10"], run)
-    assert most.remarks == ["SSIM at 64: over the 10 of 12 pairs that every line covers: all but c10 x s, c11 x s."]
+    assert texts(most) == ["SSIM at 64: over the 10 of 12 pairs that every line covers: all but c10 x s, c11 x s."]

@@ -28,8 +28,8 @@ from zoo.bench.plan import Cell, MethodPlan, SetCell
 from zoo.bench.protocol import Limits, Protocol, ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import RowStore
 from zoo.bench.supervise import Worker, WorkerError
-from zoo.bench.worker import explain
-from zoo.errors import ImageError, ProtocolError
+from zoo.bench.worker import why
+from zoo.errors import ImageError, InputError, NumericalError, ProtocolError, UnsupportedError
 from zoo.registry import MetricEntry, Registry
 
 CPU = torch.device("cpu")
@@ -297,14 +297,17 @@ def test_the_machines_processor_time_covers_our_own():
     assert end - begun >= 0.1
 
 
-def test_reasons_are_one_line_and_say_out_of_memory():
-    assert explain(ValueError("a\n  b")) == "ValueError: a b"
-    assert explain(KeyError()) == "KeyError: KeyError"
-    assert explain(MemoryError("no room")) == "out of memory: no room"
+def test_reasons_are_one_line_beside_a_word_to_decide_by():
+    assert why(ValueError("a\n  b")) == {"reason": "ValueError: a b", "cause": "crash"}
+    assert why(KeyError())["reason"] == "KeyError: KeyError"
+    assert why(MemoryError("no room")) == {"reason": "out of memory: no room", "cause": "memory"}
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert explain(caught.value).startswith("out of memory: ")
-    assert len(explain(ValueError("x" * 9999))) <= 500
+    assert why(caught.value)["cause"] == "memory"
+    assert len(why(ValueError("x" * 9999))["reason"]) <= 500
+    assert why(UnsupportedError("Not this.")) == {"reason": "Not this.", "cause": "lacking"}
+    found = [why(error("no"))["cause"] for error in (NumericalError, ZeroDivisionError, InputError, ImageError)]
+    assert found == ["numerical", "numerical", "input", "input"]
 
 
 # -- stages, with scripted workers -----------------------------------------------------------------------------------
@@ -429,7 +432,7 @@ def test_what_was_killed_from_outside_is_measured_once_more(scripts, found, aske
 
 
 def test_after_a_limit_neither_this_size_nor_a_larger_one_is_tried(setting, ledger):
-    slow = WorkerError("took longer than the limit of 9 s", limit=True)
+    slow = WorkerError("took longer than the limit of 9 s", "time")
     setting.play(Script([loaded(), *measured(0), {"event": "start", "cell": 1}], slow))
     stages.measure(setting, ledger, [(PLAN, CELLS)])
     found = outcomes(ledger)
@@ -441,7 +444,7 @@ def test_after_a_limit_neither_this_size_nor_a_larger_one_is_tried(setting, ledg
 
 
 def test_out_of_memory_says_the_projected_need(setting, ledger):
-    death = {"event": "failed", "cell": 1, "reason": "out of memory: can't allocate memory"}
+    death = {"event": "failed", "cell": 1, "reason": "no room", "cause": "memory"}
     both = Script([loaded(), *measured(0), *measured(1), *measured(2)])
     setting.play(both, Script([loaded(), *measured(0), {"event": "start", "cell": 1}, death, *measured(2)]))
     stages.measure(setting, ledger, [(PLAN, CELLS)])
@@ -487,8 +490,8 @@ def test_the_largest_size_is_a_row_of_the_run_with_what_ended_the_search(setting
         styles=(ProtocolImage("s", "builtin:swirls", ""),),
         pairs=(("a", "s"),),
     )
-    slow = WorkerError("took longer than the limit of 9 s", limit=True)
-    death = {"event": "failed", "cell": 0, "reason": "out of memory: 9 MiB needed; and so on"}
+    slow = WorkerError("took longer than the limit of 9 s", "time")
+    death = {"event": "failed", "cell": 0, "reason": "9 MiB needed; and so on", "cause": "memory"}
     setting.play(
         Script([loaded(), *measured(0), *measured(1), *measured(2)]),
         Script([loaded(), {"event": "start", "cell": 0}], slow),  # 64, in the protocol
@@ -499,7 +502,7 @@ def test_the_largest_size_is_a_row_of_the_run_with_what_ended_the_search(setting
     largest.find(setting, ledger, [PLAN])
     (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
     assert (row.method, row.size, row.content, row.value, row.unit) == ("m.x", 0, None, 48, "px")
-    assert row.reason == "56: out of memory: 9 MiB needed"
+    assert row.reason == "56: 9 MiB needed"
     assert setting.jobs[-1]["timing"]["warmup"] == 0
     assert not (setting.folder.outputs / "largest").exists()
     assert largest.pending(ledger, [PLAN]) == []
@@ -509,7 +512,7 @@ def test_a_search_that_meets_another_failure_says_so(setting, ledger, monkeypatc
     monkeypatch.setattr(largest, "_prepare", lambda folder, protocol, size: {})
     setting.play(
         *(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)),
-        Script([loaded(), {"event": "failed", "cell": 0, "reason": "ValueError: too wide for me"}]),
+        Script([loaded(), {"event": "failed", "cell": 0, "reason": "ValueError: too wide for me", "cause": "crash"}]),
     )
     stages.measure(setting, ledger, [(PLAN, CELLS)])
     largest.find(setting, ledger, [PLAN])
@@ -574,7 +577,7 @@ def test_a_crash_while_scoring_costs_one_picture(setting, ledger):
     ]
     again = [{"event": "start", "metric": 0, "item": 0}]  # numbered anew
     last = [
-        {"event": "refused", "metric": 1, "item": None, "reason": "weights are missing"},
+        {"event": "refused", "metric": 1, "item": None, "reason": "weights are missing", "cause": "lacking"},
     ]
     setting.play(Script(first, WorkerError("crashed")), Script(again, WorkerError("crashed")), Script(last))
     scoring.score(setting, ledger, pending)
@@ -634,7 +637,7 @@ def test_a_scorer_that_ends_once_costs_nothing(said, how, setting, ledger):
         ]
 
     death = {"a person": killed(), "a crash": WorkerError("crashed")}.get(
-        how, WorkerError("oom", limit=True, outside=True)
+        how, WorkerError("oom", "memory", outside=True)
     )
     first = Script(whole((0, 1))[:said], death)
     # The second process is given what is left, in which the pictures are numbered anew.
@@ -647,7 +650,7 @@ def test_a_scorer_that_ends_once_costs_nothing(said, how, setting, ledger):
 def test_a_scorer_that_met_a_limit_of_its_own_is_not_tried_again(setting, ledger):
     start = [{"event": "load", "metric": 0}, {"event": "start", "metric": 0, "item": 0}]
     rest = [{"event": "load", "metric": 0}, {"event": "scored", "metric": 0, "item": 0, "value": 1}]
-    setting.play(Script(start, WorkerError("too slow", limit=True)), Script(rest))
+    setting.play(Script(start, WorkerError("too slow", "time")), Script(rest))
     scoring.score(setting, ledger, [(0, cell) for cell in CELLS[:2]])
     assert [row.reason for row in ledger.store.rows] == ["too slow", ""]
 

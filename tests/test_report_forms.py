@@ -71,7 +71,7 @@ def test_the_second_is_underlined_and_sanity_rows_that_win_are_named(table):
         ("wct.zoo", "seconds.stylize"),
         ("adain.zoo", "memory.resident"),
     }
-    (said,) = [remark for remark in table.remarks if remark.startswith("Sanity rows")]
+    (said,) = [remark.text for remark in table.remarks if remark.kind == "sanity"]
     assert said == (
         "Sanity rows beat every method: content-copy in gram loss, LP; style-copy in gram loss, LP. "
         "No such column alone tells a good transfer."

@@ -20,7 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
-from zoo.bench.worker import build, explain, measurement, run_cells, started
+from zoo.bench.worker import build, measurement, run_cells, started
+from zoo.errors import out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,7 +142,7 @@ class _Cell:
                     call, device, repeats=self.timing["repeats"], budget=self.timing["budget"] / len(wanted)
                 )
             except Exception as error:
-                if not explain(error).startswith("out of memory"):
+                if not out_of_memory(error):
                     raise
                 reason = f"a batch of {batch} ran out of memory"
                 break

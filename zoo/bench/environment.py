@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ _LIBRARIES = (
 )
 # Settings from outside that change how fast torch is.
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "THP_MEM_ALLOC_ENABLE", "CUDA_VISIBLE_DEVICES")
+# Above this share of the cores, other work runs beside the benchmark and its timings suffer.
+_BUSY_SHARE = 0.5
+# The same for the mean over the whole run, which a short burst does not move.
+_BUSY_MEAN_SHARE = 0.15
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -141,6 +146,27 @@ class Neighbours:
         if busy is None or self._busy is None or wall <= 0:
             return None
         return round(max(0.0, busy - self._busy - (_own_seconds() - self._own)) / wall, 2)
+
+
+def busy(entry: Mapping[str, Any]) -> str:
+    """Return why a run (its entry in run.json) counts as one on a busy machine; empty where it does not.
+
+    What counts is the load when it began, against the usable cores (and that of its GPU), and how many cores other
+    processes kept busy on average while it ran. A run that timed nothing has no busy machine.
+    """
+    if entry.get("timed") == 0:
+        return ""
+    cores = entry["environment"]["usable_cores"]
+    everything = entry["environment"].get("logical_cores") or cores
+    before, others = entry.get("load_before"), entry.get("other_cores")
+    # Cores that the run may not use can be others' without harm.
+    if others is not None and others - (everything - cores) > _BUSY_MEAN_SHARE * cores:
+        return f"other processes kept {others:.1f} of {counted(everything, 'core')} busy while a run was on"
+    if before is not None and before > _BUSY_SHARE * cores:
+        return f"a load of {before:g} on {counted(cores, 'core')} when a run began"
+    if (gpu := entry.get("gpu_before") or 0) > 100 * _BUSY_MEAN_SHARE:
+        return f"others kept the GPU {gpu} % busy when a run began"
+    return ""
 
 
 def _busy_seconds() -> float | None:

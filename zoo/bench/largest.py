@@ -14,11 +14,11 @@ from pathlib import Path
 
 from zoo import images
 from zoo.bench.inputs import prepared
-from zoo.bench.ledger import Ledger
+from zoo.bench.ledger import Ledger, Loss
 from zoo.bench.plan import MethodPlan, RunCell
 from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, Timing
-from zoo.bench.rows import Row
-from zoo.bench.stages import OUT_OF_MEMORY, STATUS, Setting, no_room
+from zoo.bench.rows import LIMITS, Cause, Row
+from zoo.bench.stages import Setting, no_room
 from zoo.bench.supervise import WorkerError
 from zoo.errors import ImageError
 from zoo.imagesets import Role
@@ -28,12 +28,14 @@ _GRID = 8
 # The boundary is known to this share of itself; memory goes with the square.
 _SHARE = 1 / 16
 _ONCE = Timing(warmup=0, repeats=1, budget=0)
-# How the reasons begin of cells that met a limit; every other failure is the method's own.
-_LIMITS = (OUT_OF_MEMORY, "took longer than", "not tried", "the process was killed from outside; the machine")
 
 
 class _FailedError(Exception):
     """The method failed for another reason than its size."""
+
+    def __init__(self, reason: str, cause: Cause) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 def pending(ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> list[MethodPlan]:
@@ -62,7 +64,7 @@ def find(setting: Setting, ledger: Ledger, plans: Iterable[MethodPlan], retry: b
         try:
             low, high = search(max(good), min((size for size in bad if size > max(good)), default=None), fits)
         except _FailedError as error:
-            ledger.lack(cell, METRIC, "failed", str(error), precision)
+            ledger.lack(cell, METRIC, Loss("failed", str(error), error.cause), precision)
             continue
         reason = "" if high is None else f"{high}: {why[high].partition(';')[0]}"
         ledger.record(
@@ -98,7 +100,7 @@ def _sizes(ledger: Ledger, plan: MethodPlan) -> tuple[dict[int, Row], dict[int, 
         row = ledger.measured(cell)
         if row is not None and cell.size and row.status == "ok":
             good[cell.size] = row
-        elif row is not None and cell.size and row.status == "failed" and row.reason.startswith(_LIMITS):
+        elif row is not None and cell.size and row.status == "failed" and row.cause in LIMITS:
             bad[cell.size] = row
     return {size: row for size, row in good.items() if size not in bad}, bad
 
@@ -118,17 +120,17 @@ def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: i
             for event in worker.events():
                 if event["event"] == "unwritable":
                     raise no_room(event["reason"])
-                if event["event"] in STATUS:
-                    if event["reason"].startswith(OUT_OF_MEMORY):
+                if event["event"] in ("refused", "failed"):
+                    if event["cause"] in LIMITS:
                         return event["reason"]
-                    raise _FailedError(f"at {size}: {event['reason']}")
+                    raise _FailedError(f"at {size}: {event['reason']}", event["cause"])
         return ""
     except WorkerError as error:
-        if error.limit or str(error).startswith(_LIMITS):
+        if error.limit:
             return str(error)
-        raise _FailedError(f"at {size}: {error}") from error
+        raise _FailedError(f"at {size}: {error}", error.cause) from error
     except ImageError as error:
-        raise _FailedError(f"at {size}: {error}") from error
+        raise _FailedError(f"at {size}: {error}", "input") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import Cell, MethodPlan, RunCell, Scored, SetCell
 from zoo.bench.protocol import ResolvedProtocol
-from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.bench.rows import Cause, Row, RowStore, Status, utc_now
 from zoo.registry import Registry
 
 Stage = Literal["measure", "score"]
@@ -25,6 +25,23 @@ class Event:
     total: int
     label: str
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Why there is no number: ``skipped`` where it cannot be had here, ``failed`` where it should have been."""
+
+    status: Status
+    reason: str
+    cause: Cause
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Loss:
+        """A worker's ``refused`` or ``failed``."""
+        return cls("skipped" if event["event"] == "refused" else "failed", event["reason"], event["cause"])
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
 
 
 class Ledger:
@@ -92,20 +109,19 @@ class Ledger:
             for number in sorted(measured, key=lambda number: number["metric"] == PRIMARY)
         )
 
-    def refuse(self, cell: Cell, status: Status, reason: str, precision: str | None) -> None:
+    def refuse(self, cell: Cell, loss: Loss, precision: str | None) -> None:
         """A cell that gave no numbers, and why; it counts as done."""
-        unit = MEASURES[PRIMARY].unit
-        self._write([self._row(cell, PRIMARY, unit, precision=precision, status=status, reason=reason)])
-        self.advance(str(cell), f"{cell}: {status}: {reason}")
+        self.lack(cell, PRIMARY, loss, precision)
+        self.advance(str(cell), f"{cell}: {loss}")
 
-    def lack(self, cell: Cell | RunCell, metric: str, status: Status, reason: str, precision: str | None) -> None:
-        """A measure beside the seconds that could not be taken, and why."""
-        self._write([self._row(cell, metric, MEASURES[metric].unit, precision=precision, status=status, reason=reason)])
+    def lack(self, cell: Cell | RunCell, metric: str, loss: Loss, precision: str | None) -> None:
+        """A measure that could not be taken, and why."""
+        self._write([self._row(cell, metric, MEASURES[metric].unit, precision=precision, loss=loss)])
 
-    def score(self, cell: Scored, metric: int, value: float | None, status: Status = "ok", reason: str = "") -> None:
+    def score(self, cell: Scored, metric: int, value: float | None, loss: Loss | None = None, note: str = "") -> None:
         """A metric's value of a cell or set, or why there is none; it counts as done.
 
-        Beside a value ``reason`` is what must be said with it.
+        ``note`` is what must be said with a value.
         """
         use = self.protocol.spec.metrics[metric]
         measured = self.measured(cell.members[0] if isinstance(cell, SetCell) else cell)
@@ -115,24 +131,23 @@ class Ledger:
             self.registry.metric(use.name).unit,
             precision=measured.precision if measured else None,
             value=value,
-            status=status,
-            reason=reason,
+            reason=note,
+            loss=loss,
             # Not beside a failure: such a row is of another file only where the file came from elsewhere (unlike).
-            picture=self.drawn.get(cell) if isinstance(cell, Cell) and status == "ok" else None,
+            picture=self.drawn.get(cell) if isinstance(cell, Cell) and loss is None else None,
         )
         self._write([row])
         what = f"{use.label} of {cell}"
-        self.advance(what, f"{what}: {status}: {reason}" if status != "ok" else "")
+        self.advance(what, f"{what}: {loss}" if loss else "")
 
-    def miss(self, cell: Cell, metrics: Iterable[int], status: Status, reason: str) -> None:
+    def miss(self, cell: Cell, metrics: Iterable[int], loss: Loss) -> None:
         """A picture made elsewhere that cannot be scored, and why; it counts as one piece of work."""
         uses = [self.protocol.spec.metrics[metric] for metric in metrics]
         units = [self.registry.metric(use.name).unit for use in uses]
         self._write(
-            self._row(cell, use.label, unit, precision=None, status=status, reason=reason)
-            for use, unit in zip(uses, units, strict=True)
+            self._row(cell, use.label, unit, precision=None, loss=loss) for use, unit in zip(uses, units, strict=True)
         )
-        self.advance(str(cell), f"{cell}: {status}: {reason}")
+        self.advance(str(cell), f"{cell}: {loss}")
 
     def _write(self, rows: Iterable[Row]) -> None:
         self.written += len(self.store.append(rows))
@@ -145,8 +160,8 @@ class Ledger:
         *,
         precision: str | None,
         value: float | None = None,
-        status: Status = "ok",
         reason: str = "",
+        loss: Loss | None = None,
         samples: tuple[float, ...] = (),
         picture: str | None = None,
     ) -> Row:
@@ -167,8 +182,9 @@ class Ledger:
             metric=metric,
             value=value,
             unit=unit,
-            status=status,
-            reason=reason,
+            status=loss.status if loss else "ok",
+            reason=loss.reason if loss else reason,
+            cause=loss.cause if loss else None,
             utc=utc_now(),
             samples=samples,
             picture=picture or self.picture(cell),

@@ -93,7 +93,7 @@ def main() -> None:
     """Run the job that stands on standard input: the ceiling in its ``precision`` on its ``device``."""
     channel = Channel()
     job = channel.job
-    from zoo.bench.worker import REFUSALS, explain, measurement, started
+    from zoo.bench.worker import REFUSALS, measurement, started, why
     from zoo.device import dtype_of
 
     if job["threads"] is not None:
@@ -106,9 +106,9 @@ def main() -> None:
             measured.append(measurement(f"machine.{name}_gflops", speed / 1e9, "GFLOP/s", samples))
         measured.append(measurement("seconds.extra", started(job), "s"))
     except REFUSALS as error:
-        channel.send("refused", cell=0, reason=str(error))
+        channel.send("refused", cell=0, **why(error))
     except Exception as error:
-        channel.send("failed", cell=0, reason=explain(error))
+        channel.send("failed", cell=0, **why(error))
     else:
         channel.send("measured", cell=0, measured=measured)
     channel.send("done")

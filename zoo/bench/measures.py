@@ -11,7 +11,7 @@ class Measure:
     """A number that the harness reports.
 
     ``scope`` says what it belongs to: one ``cell``, the whole ``process`` that measured a method at a size, or the
-    ``run`` (then its row has no picture, size 0, and is no line of a table: :mod:`zoo.bench.remarks`). ``column`` is
+    ``run`` (then its row has no picture, size 0, and is no line of a table). ``column`` is
     its heading in tables, empty where only table.csv shows it; ``combine`` is how a column joins its pairs;
     ``direction`` is which end is better; ``ranked`` is whether tables mark the best.
     """

@@ -19,19 +19,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from zoo import images
 from zoo.bench.folder import Folder
+from zoo.bench.ledger import Ledger, Loss
 from zoo.bench.plan import Cell, SetCell, cells_of, set_cells
 from zoo.bench.protocol import NAME, Baseline, Protocol, ResolvedProtocol
 from zoo.download import file_sha256
 from zoo.errors import ProtocolError, ZooError
 from zoo.names import composed
 from zoo.registry import Registry
-
-if TYPE_CHECKING:
-    from zoo.bench.ledger import Ledger
 
 _MISSING = "the folder has no picture of it"
 # METHOD, CONTENT, STYLE, size, seed and strength: a name as the harness writes it (Cell.filename).
@@ -177,9 +175,9 @@ def take(gallery: Gallery, folder: Folder, ledger: Ledger, metrics: Sequence[int
     unreported = gallery.unreported(ledger, metrics)
     ledger.begin("score", len(refused) + len(unreported))
     for cell in refused:
-        ledger.miss(cell, metrics, "failed", gallery.unusable[cell])
+        ledger.miss(cell, metrics, Loss("failed", gallery.unusable[cell], "input"))
     for cell in unreported:
-        ledger.miss(cell, metrics, "skipped", _MISSING)
+        ledger.miss(cell, metrics, Loss("skipped", _MISSING, "input"))
 
 
 def _taken(cell: Cell, gallery: Gallery, folder: Folder, ledger: Ledger, metrics: Sequence[int]) -> bool:

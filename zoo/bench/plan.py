@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.bench.measures import MEASURES
 from zoo.bench.protocol import ResolvedProtocol, Timing, check_settings, label_with
-from zoo.bench.rows import RowKey
+from zoo.bench.rows import Row, RowKey
 from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import Registry
 
@@ -39,10 +40,6 @@ class Cell:
         return f"{self.method} {self.content} x {self.style} at {self.size}"
 
 
-# How the reason ends of a set that lacks pictures.
-LACKING = "pictures of the set are missing"
-
-
 @dataclass(frozen=True)
 class SetCell:
     """All pictures of a method at one size, seed and strength, as a metric of sets scores them: ``members``.
@@ -56,7 +53,7 @@ class SetCell:
     @property
     def lacking(self) -> str:
         """Why it cannot be scored."""
-        return f"{self.missing} of the {len(self.members)} {LACKING}"
+        return f"{self.missing} of the {len(self.members)} pictures of the set are missing"
 
     @property
     def method(self) -> str:
@@ -107,6 +104,19 @@ class RunCell:
 
     def __str__(self) -> str:
         return self.method
+
+
+MACHINE = "machine[precision="
+
+
+def machine_label(precision: str) -> str:
+    """Return the method of the rows that hold the machine's own speed in a precision."""
+    return f"{MACHINE}{precision}]"
+
+
+def of_run(row: Row) -> bool:
+    """Return whether a row belongs to the run and not to a line of a table."""
+    return row.method.startswith(MACHINE) or (row.metric in MEASURES and MEASURES[row.metric].scope == "run")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zoo.bench.ledger import Ledger
+from zoo.bench.ledger import Ledger, Loss
 from zoo.bench.measures import PRIMARY
 from zoo.bench.memory import MIB
-from zoo.bench.plan import Cell, MethodPlan, RunCell
-from zoo.bench.remarks import machine_label
-from zoo.bench.rows import Row, Status
-from zoo.bench.stages import STATUS, Setting
+from zoo.bench.plan import Cell, MethodPlan, RunCell, machine_label
+from zoo.bench.rows import Row
+from zoo.bench.stages import Setting
 from zoo.bench.supervise import WorkerError
 
 
@@ -88,18 +87,19 @@ def _count(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: Sequence[C
                     else:
                         busy = False
                         for cell in cells if event["cell"] is None else [cells[event["cell"]]]:
-                            _lack(ledger, plan, cell, STATUS[kind], event["reason"], precision)
+                            _lack(ledger, plan, cell, Loss.of(event), precision)
             return
         except WorkerError as error:
             if error.outside and not error.limit and cells[current] not in again:
                 again.add(cells[current])
                 cells = cells[current:]
                 continue
+            loss = Loss("failed", str(error), error.cause)
             if not busy:  # while loading or between two cells: the next worker would end there too
                 for cell in cells[current:]:
-                    _lack(ledger, plan, cell, "failed", str(error), precision)
+                    _lack(ledger, plan, cell, loss, precision)
                 return
-            _lack(ledger, plan, cells[current], "failed", str(error), precision)
+            _lack(ledger, plan, cells[current], loss, precision)
             cells = cells[current + 1 :]
 
 
@@ -111,9 +111,9 @@ def _known(ledger: Ledger, cell: Cell) -> dict[str, Any]:
     return {"seed": cell.seed, "strength": cell.strength, "seconds": measured.value, "bytes": needed}
 
 
-def _lack(ledger: Ledger, plan: MethodPlan, cell: Cell, status: Status, reason: str, precision: str | None) -> None:
+def _lack(ledger: Ledger, plan: MethodPlan, cell: Cell, loss: Loss, precision: str | None) -> None:
     for metric in _wanted(plan):
-        ledger.lack(cell, metric, status, reason, precision)
+        ledger.lack(cell, metric, loss, precision)
 
 
 # -- the share of the machine's peak ---------------------------------------------------------------------------------
@@ -174,14 +174,14 @@ def _machine(row: Row) -> RunCell:
 
 def _measure_machine(setting: Setting, ledger: Ledger, cell: RunCell, precision: str) -> None:
     ledger.tell(str(cell))
-    failure: tuple[Status, str] = ("failed", "the process gave no numbers")
+    loss = Loss("failed", "the process gave no numbers", "crash")
     try:
         with setting.worker("zoo.bench.machine", {"precision": precision}) as worker:
             for event in worker.events():
                 if event["event"] == "measured":
                     ledger.record(cell, precision, event["measured"])
                     return
-                failure = (STATUS[event["event"]], event["reason"])
+                loss = Loss.of(event)
     except WorkerError as error:
-        failure = ("failed", str(error))
-    ledger.lack(cell, "machine.conv_gflops", *failure, precision)
+        loss = Loss("failed", str(error), error.cause)
+    ledger.lack(cell, "machine.conv_gflops", loss, precision)

@@ -21,6 +21,10 @@ from typing import Any, Literal, Self, get_args
 from zoo.errors import ProtocolError
 
 Status = Literal["ok", "failed", "skipped"]
+# Why there is no number: a limit (of the machine too), weights or an ability that is not there, arithmetic that left
+# the finite numbers, pictures that are missing or damaged, or anything else.
+Cause = Literal["memory", "time", "lacking", "numerical", "input", "crash"]
+LIMITS: tuple[Cause, ...] = ("memory", "time")
 RowKey = tuple[str, str | None, str | None, int, int, float, str]
 
 
@@ -35,8 +39,8 @@ class Row:
     seconds of a cell (:data:`zoo.bench.measures.PRIMARY`) that of the file the method's result was written to, beside
     the metrics of a sanity row that of the file the harness drew, beside those of a picture made elsewhere that of the
     file that was given (of a set: of their sha256 in order); None elsewhere, and in rows from before it was kept. A row
-    that is not ``ok`` has no value and a reason; one that is ``ok`` has a finite value, and as reason what must be said
-    beside it, if anything.
+    that is not ``ok`` has no value, a reason to be read and a ``cause`` to decide by (None in rows from before it was
+    kept); one that is ``ok`` has a finite value, and as reason what must be said beside it, if anything.
     """
 
     run_id: str
@@ -58,12 +62,15 @@ class Row:
     utc: str
     samples: tuple[float, ...] = ()
     picture: str | None = None
+    cause: Cause | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
             raise ProtocolError(f"A row's status is ok, failed or skipped, not {self.status!r}.")
         if (self.status == "ok") != (self.value is not None and math.isfinite(self.value)):
             raise ProtocolError(f"A row that is {self.status} cannot hold the value {self.value}.")
+        if self.cause is not None and (self.status == "ok" or self.cause not in get_args(Cause)):
+            raise ProtocolError(f"A row that is {self.status} cannot have the cause {self.cause!r}.")
 
     @property
     def key(self) -> RowKey:
@@ -73,8 +80,9 @@ class Row:
     def to_json(self) -> str:
         """One line, without its end."""
         data = dataclasses.asdict(self)
-        if self.picture is None:
-            del data["picture"]
+        for name in ("picture", "cause"):
+            if data[name] is None:
+                del data[name]
         return json.dumps(data, allow_nan=False, ensure_ascii=False)
 
     @classmethod

@@ -20,10 +20,10 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, inputs, largest, outside, rates, remarks, scoring, stages
+from zoo.bench import environment, inputs, largest, outside, rates, scoring, stages
 from zoo.bench.folder import Folder, check_conditions
 from zoo.bench.ledger import Event, Ledger
-from zoo.bench.plan import LACKING, Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, plan_methods, set_cells
+from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, of_run, plan_methods, set_cells
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.bench.supervise import terminable
@@ -157,7 +157,7 @@ def run(
                     timed(sum(len(cells) for _, cells in work.missing) + ledger.written - begun)
                     ledger.drawn |= _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
-            rows = [row for row in store.rows if row.method in labels or remarks.of_run(row)]
+            rows = [row for row in store.rows if row.method in labels or of_run(row)]
         return BenchResult(folder.path, write_report(folder.path), rows, ledger.written)
 
 
@@ -211,15 +211,17 @@ class _Work:
         row = self.ledger.scored(cell, metric)
         return self.ledger.unlike(cell, metric) or (row is not None and row.status != "ok" and self.retry)
 
-    def _lacked(self, group: SetCell, metric: int) -> str:
-        """What a set lacked when it was skipped; empty where it was not for that."""
+    def _incomplete(self, group: SetCell, metric: int) -> Row | None:
+        """The row that says that a set was skipped for want of pictures, if it was."""
         row = self.ledger.scored(group, metric)
-        return row.reason if row is not None and row.status == "skipped" and row.reason.endswith(LACKING) else ""
+        return row if row is not None and (row.status, row.cause) == ("skipped", "input") else None
 
     def _complete(self, group: SetCell, metric: int) -> bool:
         """Whether a set was skipped for want of pictures that have all been made since."""
         rows = map(self.ledger.measured, group.members)
-        return bool(self._lacked(group, metric)) and all(row is not None and row.status == "ok" for row in rows)
+        return self._incomplete(group, metric) is not None and all(
+            row is not None and row.status == "ok" for row in rows
+        )
 
     def unreported(self) -> list[Cell]:
         """Cells of pictures made elsewhere that are not there, and no row says so yet."""
@@ -250,7 +252,8 @@ class _Work:
                 (metric, counted)
                 for metric in self.set_metrics
                 if self._to_score(group, metric)
-                or (group.method in own and self._lacked(group, metric) not in ("", counted.lacking))
+                # Of other pictures than the row says, which then is written anew.
+                or (group.method in own and (row := self._incomplete(group, metric)) and row.reason != counted.lacking)
             ]
         return sorted(found, key=lambda one: one[0])
 
@@ -326,7 +329,7 @@ def _noted(
         entry["ended"] = utc_now()
         entry["load_after"] = environment.load_average()
         entry["seconds"] = round(time.monotonic() - begun, 3)
-        entry["busy"] = bool(remarks.busy(entry))
+        entry["busy"] = bool(environment.busy(entry))
         folder.write_run(run_file)
 
     try:

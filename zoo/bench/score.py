@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
-from zoo.bench.worker import REFUSALS, explain
+from zoo.bench.worker import REFUSALS, why
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,10 +45,10 @@ def main() -> None:
         try:
             metric = build(use["name"], device=job["device"], **use["settings"])
         except REFUSALS as error:
-            channel.send("refused", metric=number, item=None, reason=str(error))
+            channel.send("refused", metric=number, item=None, **why(error))
             continue
         except Exception as error:
-            channel.send("failed", metric=number, item=None, reason=explain(error))
+            channel.send("failed", metric=number, item=None, **why(error))
             continue
         measures = load_registry().metric(use["name"]).measures
         known: dict[tuple[str, ...], float] = {}
@@ -62,9 +62,9 @@ def main() -> None:
                     assert isinstance(metric, Metric)
                     found = {"value": _score_picture(metric, measures, _read(picture), known)}
             except REFUSALS as error:
-                channel.send("refused", metric=number, item=item, reason=str(error))
+                channel.send("refused", metric=number, item=item, **why(error))
             except Exception as error:
-                channel.send("failed", metric=number, item=item, reason=explain(error))
+                channel.send("failed", metric=number, item=item, **why(error))
             else:
                 channel.send("scored", metric=number, item=item, **found)
     channel.send("done")

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from zoo.bench.ledger import Ledger
+from zoo.bench.ledger import Ledger, Loss
 from zoo.bench.plan import Scored, SetCell
 from zoo.bench.protocol import MetricUse
-from zoo.bench.stages import STATUS, Setting
+from zoo.bench.stages import Setting
 from zoo.bench.supervise import Worker, WorkerError
 
 # A metric, by its position in the protocol, of a picture or a set.
@@ -38,7 +38,7 @@ def score(setting: Setting, ledger: Ledger, pending: Sequence[Piece], jobs: int 
     ledger.begin("score", len(pending))
     for number, cell in pending:
         if isinstance(cell, SetCell) and cell.missing:
-            ledger.score(cell, number, None, "skipped", cell.lacking)
+            ledger.score(cell, number, None, Loss("skipped", cell.lacking, "input"))
     parts = share_out([(i, cell) for i, cell in pending if not (isinstance(cell, SetCell) and cell.missing)], jobs)
     if not parts:
         return
@@ -163,9 +163,9 @@ def _score(setting: Setting, metrics: Sequence[MetricUse], pending: Sequence[Pie
                     whole = event["item"] is None
                     for cell in [cell for i, cell in rest if i == number] if whole else [cells[event["item"]]]:
                         if kind == "scored":
-                            yield _scored(cell, number, event["value"], reason=event.get("note", ""))
+                            yield _scored(cell, number, event["value"], note=event.get("note", ""))
                         else:
-                            yield _scored(cell, number, None, status=STATUS[kind], reason=event["reason"])
+                            yield _scored(cell, number, None, loss=Loss.of(event))
                         del rest[number, cell]
                     busy = None
             return
@@ -178,7 +178,7 @@ def _score(setting: Setting, metrics: Sequence[MetricUse], pending: Sequence[Pie
                 if (number, cell) not in again and (error.outside or not error.limit):
                     again.add((number, cell))
                     continue
-                yield _scored(cell, number, None, status="failed", reason=str(error))
+                yield _scored(cell, number, None, loss=Loss("failed", str(error), error.cause))
                 del rest[number, cell]
             # Without a loss it had done all of a metric and died on its own: what is left can be done by another.
             pending = list(rest)

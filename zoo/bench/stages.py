@@ -6,24 +6,20 @@ What :mod:`zoo.bench.rates` adds, operations and rates, is found after all of it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.bench import growth
 from zoo.bench.folder import Folder
-from zoo.bench.ledger import Ledger
+from zoo.bench.ledger import Ledger, Loss
 from zoo.bench.measures import PRIMARY
 from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell
 from zoo.bench.protocol import Limits
-from zoo.bench.rows import Status
 from zoo.bench.supervise import Worker, WorkerError
 from zoo.errors import ProtocolError
 from zoo.memory import machine_memory
-
-# How reasons begin that speak of memory, the supervisor's and the worker's.
-OUT_OF_MEMORY = "out of memory"
-STATUS: dict[str, Status] = {"refused": "skipped", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -57,18 +53,19 @@ def measure(setting: Setting, ledger: Ledger, missing: Sequence[tuple[MethodPlan
     """Measure cells, a process per method and size. After a limit, larger sizes of that method are not tried."""
     ledger.begin("measure", sum(len(cells) for _, cells in missing))
     for plan, cells in missing:
-        reason = ""
+        loss: Loss | None = None
         for size in dict.fromkeys(cell.size for cell in cells):
             group = [cell for cell in cells if cell.size == size]
-            if reason:
+            if loss:
                 for cell in group:
-                    ledger.refuse(cell, "failed", reason + _projected(ledger, cell), None)
+                    reason = loss.reason + _projected(ledger, cell)
+                    ledger.refuse(cell, dataclasses.replace(loss, reason=reason), None)
             else:
-                reason = _measure_size(setting, ledger, plan, group)
+                loss = _measure_size(setting, ledger, plan, group)
 
 
-def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: list[Cell]) -> str:
-    """Measure cells of one size; returns the reason why larger ones need not be tried, if there is one.
+def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: list[Cell]) -> Loss | None:
+    """Measure cells of one size; returns why larger ones need not be tried, if they need not.
 
     What a person killed, no limit and no crash, is tried once more.
     """
@@ -86,7 +83,7 @@ def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: lis
             with setting.worker("zoo.bench.worker", job) as worker:
                 for event in worker.events():
                     _note(ledger, cells, event, now)
-            return ""
+            return None
         except WorkerError as error:
             # None: it was still loading.
             at = None if now.cell is None else cells[now.cell]
@@ -96,19 +93,20 @@ def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: lis
                 if retry:
                     continue
                 for cell in cells:
-                    ledger.refuse(cell, "failed", f"while loading: {error}", now.precision)
-                return f"not tried, because loading {error}" if error.limit else ""
+                    ledger.refuse(cell, Loss("failed", f"while loading: {error}", error.cause), now.precision)
+                return Loss("failed", f"not tried, because loading {error}", error.cause) if error.limit else None
             lost, cells = cells[now.cell], cells[now.cell + (0 if now.busy and retry else 1) :]
             if now.busy and not retry:
                 need = _projected(ledger, lost) if error.limit else ""
-                ledger.refuse(lost, "failed", f"{error}{need}", now.precision)
+                ledger.refuse(lost, Loss("failed", f"{error}{need}", error.cause), now.precision)
             if error.limit:
                 # What a limit ended would end again on a picture of the same size or a larger one.
-                reason = f"not tried, because {lost.content} x {lost.style} at {lost.size} {error}"
+                why = f"not tried, because {lost.content} x {lost.style} at {lost.size} {error}"
+                loss = Loss("failed", why, error.cause)
                 for cell in cells:
-                    ledger.refuse(cell, "failed", reason, now.precision)
-                return reason
-    return ""
+                    ledger.refuse(cell, loss, now.precision)
+                return loss
+    return None
 
 
 def no_room(reason: str) -> ProtocolError:
@@ -144,8 +142,9 @@ def _note(ledger: Ledger, cells: Sequence[Cell], event: Mapping[str, Any], now: 
     else:
         now.busy = False
         for cell in cells if event["cell"] is None else [cells[event["cell"]]]:
-            need = _projected(ledger, cell) if event["reason"].startswith(OUT_OF_MEMORY) else ""
-            ledger.refuse(cell, STATUS[kind], event["reason"] + need, now.precision)
+            loss = Loss.of(event)
+            need = _projected(ledger, cell) if loss.cause == "memory" else ""
+            ledger.refuse(cell, dataclasses.replace(loss, reason=loss.reason + need), now.precision)
 
 
 def _projected(ledger: Ledger, cell: Cell) -> str:

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import psutil
 
+from zoo.bench.rows import LIMITS, Cause
+
 # What the supervisor does while it waits is taken from what is being timed.
 _POLL_SECONDS = 0.1
 # To find a process's children is to read the whole of /proc, a few milliseconds.
@@ -42,12 +44,17 @@ def kernel_kills() -> int | None:
 
 
 class WorkerError(Exception):
-    """The worker ended before its job did; ``str`` is the reason. ``limit``: of time or memory, the machine's too.
-    ``outside``: a signal of somebody else's ended it, the kernel out of memory or a person."""
+    """The worker ended before its job did; ``str`` is the reason. ``outside``: a signal of somebody else's ended it,
+    the kernel out of memory or a person."""
 
-    def __init__(self, reason: str, *, limit: bool = False, outside: bool = False) -> None:
+    def __init__(self, reason: str, cause: Cause = "crash", *, outside: bool = False) -> None:
         super().__init__(reason)
-        self.limit, self.outside = limit, outside
+        self.cause, self.outside = cause, outside
+
+    @property
+    def limit(self) -> bool:
+        """Whether a limit of time or memory ended it, the machine's too."""
+        return self.cause in LIMITS
 
 
 class Terminated(KeyboardInterrupt):
@@ -179,13 +186,13 @@ class Worker:
     def _check_limits(self, deadline: float) -> None:
         if time.monotonic() > deadline:
             self.kill()
-            raise WorkerError(f"took longer than the limit of {self.seconds:g} s", limit=True)
+            raise WorkerError(f"took longer than the limit of {self.seconds:g} s", "time")
         self._used = used = self._resident()
         if used > self.memory:
             self.kill()
             raise WorkerError(
                 f"out of memory: {used / 2**20:.0f} MiB resident, the limit is {self.memory / 2**20:.0f} MiB",
-                limit=True,
+                "memory",
             )
 
     def _resident(self) -> int:
@@ -223,11 +230,11 @@ class Worker:
         now = kernel_kills()
         if self._kills is None or now is None:
             reason = "the process was killed from outside; the machine may have run out of memory"
-            return WorkerError(reason, limit=True, outside=True)
+            return WorkerError(reason, "memory", outside=True)
         if now == self._kills:
             return WorkerError("the process was killed from outside", outside=True)
         seen = f", which had {self._used / 2**20:.0f} MiB resident when last seen" if self._used else ""
-        return WorkerError(f"out of memory: the kernel ended the process{seen}", limit=True, outside=True)
+        return WorkerError(f"out of memory: the kernel ended the process{seen}", "memory", outside=True)
 
     def kill(self) -> None:
         """End the worker and everything it started, and wait for it. Does nothing when it has ended."""

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.bench import remarks
 from zoo.bench.folder import Folder, check_same, place
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.plan import Cell, MethodPlan
+from zoo.bench.plan import Cell, MethodPlan, of_run
 from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.download import file_sha256
@@ -66,7 +65,7 @@ def take(
     rows = [
         row
         for row in latest(read_rows(other.rows))
-        if (row.metric in MEASURES and (row.method in weights or remarks.of_run(row)))
+        if (row.metric in MEASURES and (row.method in weights or of_run(row)))
         or (row.metric in alike and row.method in scored and row.status == "ok")
     ]
     own = {_cell(row) for row in latest(read_rows(folder.rows)) if row.metric == PRIMARY}

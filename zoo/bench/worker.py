@@ -37,9 +37,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.channel import Channel
-from zoo.errors import DownloadRequiredError, ImageError, UnsupportedError, out_of_memory
+from zoo.errors import (
+    ConfigError,
+    DownloadRequiredError,
+    ImageError,
+    InputError,
+    MemoryLimitError,
+    NumericalError,
+    UnsupportedError,
+    WeightsError,
+    out_of_memory,
+)
 
 if TYPE_CHECKING:
+    from zoo.bench.rows import Cause
     from zoo.stylizer import Progress, StyleCode, Stylized, Stylizer
 
 REFUSALS = (UnsupportedError, DownloadRequiredError)
@@ -87,9 +98,9 @@ def build(channel: Channel) -> Stylizer | None:
     try:
         return load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
     except REFUSALS as error:
-        channel.send("refused", cell=None, reason=str(error))
+        channel.send("refused", cell=None, **why(error))
     except Exception as error:
-        channel.send("failed", cell=None, reason=explain(error))
+        channel.send("failed", cell=None, **why(error))
     return None
 
 
@@ -105,9 +116,9 @@ def run_cells(channel: Channel, model: Stylizer, measure: Callable[[dict[str, An
             channel.send("unwritable", cell=number, reason=str(error))
             return
         except REFUSALS as error:
-            channel.send("refused", cell=number, reason=str(error))
+            channel.send("refused", cell=number, **why(error))
         except Exception as error:
-            channel.send("failed", cell=number, reason=explain(error))
+            channel.send("failed", cell=number, **why(error))
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
         else:
@@ -132,12 +143,24 @@ def measurement(
     }
 
 
-def explain(error: BaseException) -> str:
-    """An exception as the reason of a row: one line; out of memory is said in those words."""
+def why(error: BaseException) -> dict[str, str]:
+    """Return ``reason`` and ``cause`` of an exception as an event carries them: one line, and a word to decide by."""
+    cause = _cause(error)
+    if isinstance(error, REFUSALS):
+        return {"reason": str(error), "cause": cause}
     text = " ".join(str(error).split()) or type(error).__name__
-    if out_of_memory(error):
-        return f"out of memory: {text}"[:500]
-    return f"{type(error).__name__}: {text}"[:500]
+    kind = "out of memory" if cause == "memory" else type(error).__name__
+    return {"reason": f"{kind}: {text}"[:500], "cause": cause}
+
+
+def _cause(error: BaseException) -> Cause:
+    if isinstance(error, MemoryLimitError) or out_of_memory(error):
+        return "memory"
+    if isinstance(error, UnsupportedError | WeightsError):
+        return "lacking"
+    if isinstance(error, NumericalError | ArithmeticError):
+        return "numerical"
+    return "input" if isinstance(error, InputError | ImageError | ConfigError) else "crash"
 
 
 class UnwritableError(Exception):

@@ -26,7 +26,7 @@ from typing import Any
 
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.remarks import of_run
+from zoo.bench.plan import of_run
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
 from zoo.references import references
@@ -268,7 +268,7 @@ class _Source:
         fastest, slowest = self._extremes()
         contents, styles = ([image["name"] for image in resolved[role]] for role in ("contents", "styles"))
         failed, skipped = (sum(row.status == status for row in self.rows) for status in ("failed", "skipped"))
-        beaten = [text for text in self.table.remarks if text.startswith("Sanity rows")]
+        beaten = [remark.text for remark in self.table.remarks if remark.kind == "sanity"]
         said = drawn.said
         return {
             "title": f"{counted(len(self.methods), 'style-transfer method')} under one protocol: a sample paper",
@@ -294,7 +294,7 @@ class _Source:
             "threads": counted(int(conditions["threads"]), "thread"),
             "libraries": self._libraries(),
             "timing": words.timing(resolved),
-            "remarks": [text for text in self.table.remarks if text not in beaten],
+            "remarks": [remark.text for remark in self.table.remarks if remark.kind != "sanity"],
             "reasons": words.reasons(self._lost()),
             "families": self._families(),
             "precision": self._precision(),

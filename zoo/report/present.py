@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def present(table: Table, layout: Layout | None = None, name: str = "table") -> 
             rows.append([*row, *(_entry(table, i, shown, layout) for shown in columns)])
         groups.append(Group(title, rows, aside))
     spreads = any(entry.spread for group in groups for row in group.rows for entry in row)
-    said = list(table.remarks)
+    said = [remark.text for remark in table.remarks]
     if table.intervals and (spreads or layout.intervals != "none"):
         said.insert(
             0, ("± is half the width. " if spreads and layout.intervals == "plusminus" else "") + table.intervals
@@ -217,7 +218,7 @@ def to_json(table: Table) -> str:
         for c in table.columns
     ]
     whole = {"protocol": table.protocol, "caption": table.caption, "intervals": table.intervals, "columns": columns}
-    return _dump({**whole, "lines": lines, "remarks": table.remarks})
+    return _dump({**whole, "lines": lines, "remarks": [dataclasses.asdict(remark) for remark in table.remarks]})
 
 
 def records_csv(records: Sequence[dict[str, Any]]) -> str:

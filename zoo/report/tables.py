@@ -22,14 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.bench import remarks as run_remarks
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.measures import MEASURES, PRIMARY
+from zoo.bench.plan import of_run
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
 from zoo.registry import Registry, load_registry
-from zoo.report import beside, statistics
+from zoo.report import remarks, statistics
 from zoo.report.families import FAMILIES, OTHERS, SANITY, family, method_entry
+from zoo.report.remarks import Remark
 from zoo.report.scores import Scores, Unit, gather, names_of
 from zoo.report.statistics import Interval
 from zoo.words import counted
@@ -93,7 +94,7 @@ class Table:
     best: set[tuple[int, str]]
     pairs: dict[tuple[int, float, str], int]
     notes: list[str]
-    remarks: list[str]
+    remarks: list[Remark]
     second: set[tuple[int, str]] = field(default_factory=set)
     intervals: str = ""
     order: tuple[str, ...] = ()
@@ -126,8 +127,8 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     if strangers:
         raise ProtocolError(f"Rows of {sorted(strangers)[0]} cannot stand in a table of {identity['id']}.")
     baselines = set(identity["resolved"]["baselines"])
-    of_run = [row for row in valid if run_remarks.of_run(row)]
-    valid = [row for row in valid if not run_remarks.of_run(row)]
+    apart = [row for row in valid if of_run(row)]
+    valid = [row for row in valid if not of_run(row)]
     columns = _columns(valid, registry)
     groups: dict[tuple[int, float], list[Row]] = {}
     for row in valid:
@@ -142,7 +143,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
     pairs: dict[tuple[int, float, str], int] = {}
     missing: dict[tuple[int, float, str], tuple[str, ...]] = {}
     notes: list[str] = []
-    remarks: list[str] = []
+    said: list[Remark] = []
     for size in sorted({size for size, _ in groups}, key=lambda pixels: (pixels == 0, pixels)):
         fixed = [
             dataclasses.replace(row, seed=seed)
@@ -153,22 +154,20 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
         for strength in sorted(strengths, reverse=True):
             own = [row for row in groups.get((size, strength), []) if not _for_all_strengths(row, baselines)]
             start = len(lines)
-            lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, missing, notes, remarks)
+            lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, missing, notes, said)
             for found, place in ((best, 0), (second, 1)):
                 found |= _placed(lines, start, columns, place)
-    remarks += beside.sanity(lines, columns)
-    remarks += beside.said_beside(valid, columns)
-    remarks += beside.other_weights(valid, registry)
-    remarks += [said for said in (run_remarks.machine_remark(of_run), run_remarks.largest_remark(of_run)) if said]
-    remarks += beside.peak_of_another_run(valid, of_run)
-    remarks += beside.cold(valid, identity["resolved"], registry)
-    remarks += beside.of_runs(run_file)
-    remarks = list(dict.fromkeys(remarks))
+    said += remarks.sanity(lines, columns)
+    said += remarks.notes(valid, columns)
+    said += remarks.other_weights(valid, registry)
+    said += remarks.of_machine(apart) + remarks.largest(apart)
+    said += remarks.peak_of_another_run(valid, apart)
+    said += remarks.cold(valid, identity["resolved"], registry)
+    said += remarks.of_runs(run_file)
+    said = list(dict.fromkeys(said))
     order = tuple(dict.fromkeys(row.method for row in valid))
     caption, intervals = _caption(run_file, valid), _about_intervals(lines, columns, registry)
-    return Table(
-        identity["id"], caption, columns, lines, best, pairs, notes, remarks, second, intervals, order, missing
-    )
+    return Table(identity["id"], caption, columns, lines, best, pairs, notes, said, second, intervals, order, missing)
 
 
 def counted_rows(rows: Iterable[Row], registry: Registry) -> list[Row]:
@@ -223,7 +222,7 @@ def _lines(
     pairs: dict[tuple[int, float, str], int],
     missing: dict[tuple[int, float, str], tuple[str, ...]],
     notes: list[str],
-    remarks: list[str],
+    said: list[Remark],
 ) -> list[Line]:
     by_method: dict[str, list[Row]] = {}
     for row in rows:
@@ -247,7 +246,7 @@ def _lines(
         for method, interval in column_intervals(scores, column).items():
             intervals[method][column.metric] = interval
     for (common, left_out), titles in partial.items():
-        remarks.append(beside.coverage(common, left_out, titles, size))
+        said.append(remarks.coverage(common, left_out, titles, size))
     return [
         Line(
             method,

@@ -29,7 +29,15 @@ from torch import Tensor
 from zoo import color, images
 from zoo import device as devices
 from zoo.bench import memory
-from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError, UnsupportedError, ZooError
+from zoo.errors import (
+    ConfigError,
+    ImageError,
+    InputError,
+    UnknownNameError,
+    UnsupportedError,
+    ZooError,
+    out_of_memory,
+)
 from zoo.images import Image
 from zoo.loading import load
 from zoo.registry import Registry, import_object, load_registry
@@ -262,9 +270,7 @@ class Workshop:
         except ZooError as error:
             return Result(method, said=str(error))
         except Exception as error:
-            from zoo.bench.worker import explain
-
-            if explain(error).startswith("out of memory"):
+            if out_of_memory(error):
                 return Result(method, said="There is not enough memory for this size: choose a smaller one.")
             _log.exception("%s failed", method)
             return Result(method, said="It failed unexpectedly; the terminal of 'zoo serve' says why.")

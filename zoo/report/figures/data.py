@@ -9,7 +9,6 @@ from typing import Any
 from zoo.bench.growth import Growth, fit, projected
 from zoo.bench.measures import PRIMARY
 from zoo.bench.rows import Row, latest
-from zoo.bench.stages import OUT_OF_MEMORY
 from zoo.registry import Registry
 from zoo.report.tables import Table
 
@@ -60,7 +59,7 @@ def memory_boundary(rows: Iterable[Row], metric: str) -> list[Boundary]:
     rows = latest(rows)
     found: dict[str, int] = {}
     for row in rows:
-        if row.metric == PRIMARY and row.status == "failed" and OUT_OF_MEMORY in row.reason and row.size:
+        if row.metric == PRIMARY and row.status == "failed" and row.cause == "memory" and row.size:
             found[row.method] = min(row.size, found.get(row.method, row.size))
     return [Boundary(method, size, projected(rows, method, metric, size)) for method, size in found.items()]
 

@@ -74,7 +74,7 @@ def _build(folder: Folder, run_file: dict[str, Any], target: Path, names: dict[s
         protocol=table.protocol,
         caption=table.caption,
         notes=table.notes,
-        remarks=table.remarks,
+        remarks=[remark.text for remark in table.remarks],
         intervals=table.intervals,
         facts=facts(run_file, table),
         resolved=json.dumps(run_file["protocol"]["resolved"], indent=2, ensure_ascii=False),

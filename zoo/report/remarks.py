@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.bench import remarks
+from zoo.bench.environment import busy
 from zoo.bench.measures import PRIMARY
+from zoo.bench.plan import MACHINE
 from zoo.bench.rows import Row, RowKey
 from zoo.errors import UnknownNameError
 from zoo.registry import Registry
@@ -19,11 +20,28 @@ from zoo.words import counted
 if TYPE_CHECKING:
     from zoo.report.tables import Column, Line
 
+# What a remark is about: pairs that a column joins, sanity rows, a value's own note, weights replaced since, the speed
+# of the machine, the largest size, a peak of another run, calls without warm-up, other work on the machine, and what
+# changed between runs.
+Kind = Literal["coverage", "sanity", "note", "weights", "machine", "largest", "peak", "cold", "busy", "runs"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remark:
+    """A sentence to be read, and its kind to decide by."""
+
+    kind: Kind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 # Pairs that a remark names before it stops.
 _LISTED = 8
 
 
-def sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
+def sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[Remark]:
     """Return which sanity rows beat every method, and in what: such a column alone does not measure style transfer."""
     found: dict[str, list[str]] = {}
     for column in columns:
@@ -43,10 +61,11 @@ def sanity(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
     parts = [f"{method} in {', '.join(dict.fromkeys(titles))}" for method, titles in found.items()]
     if not parts:
         return []
-    return [f"Sanity rows beat every method: {'; '.join(parts)}. No such column alone tells a good transfer."]
+    text = f"Sanity rows beat every method: {'; '.join(parts)}. No such column alone tells a good transfer."
+    return [Remark("sanity", text)]
 
 
-def said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+def notes(rows: Sequence[Row], columns: Sequence[Column]) -> list[Remark]:
     """Return what must be said with the values of columns, once per reason, and of which lines if not of all."""
     titles = {column.metric: column.title for column in columns if column.shown}
     lines: dict[str, set[tuple[str, int]]] = {}
@@ -62,7 +81,7 @@ def said_beside(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
         for metric, own in metrics.items():
             where = "" if lines[metric] <= set(own) else f" ({_lines_named(own, lines[metric])})"
             said.setdefault((reason, where), []).append(titles[metric])
-    return [f"{', '.join(names)}: {reason}{where}." for (reason, where), names in said.items()]
+    return [Remark("note", f"{', '.join(names)}: {reason}{where}.") for (reason, where), names in said.items()]
 
 
 def _lines_named(some: Sequence[tuple[str, int]], every: set[tuple[str, int]]) -> str:
@@ -76,7 +95,7 @@ def _lines_named(some: Sequence[tuple[str, int]], every: set[tuple[str, int]]) -
     )
 
 
-def other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
+def other_weights(rows: Sequence[Row], registry: Registry) -> list[Remark]:
     """Return which methods were measured with weights which the zoo has replaced since."""
     found = []
     for label in dict.fromkeys(row.method for row in rows):
@@ -89,10 +108,11 @@ def other_weights(rows: Sequence[Row], registry: Registry) -> list[str]:
         used = {row.checkpoint for row in rows if row.method == label and row.checkpoint is not None}
         if known is not None and used - {known.sha256}:
             found.append(label)
-    return [f"Measured with earlier weights than the zoo has now: {', '.join(found)}."] if found else []
+    text = f"Measured with earlier weights than the zoo has now: {', '.join(found)}."
+    return [Remark("weights", text)] if found else []
 
 
-def peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[str]:
+def peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[Remark]:
     """Return whether shares of the peak join it with times of another run, between which a machine may change."""
     peaks = {row.precision: row for row in of_run if row.metric == "machine.conv_gflops" and row.value}
     runs = {row.key: row.run_id for row in rows}
@@ -110,7 +130,7 @@ def peak_of_another_run(rows: Sequence[Row], of_run: Sequence[Row]) -> list[str]
             if follows and runs[time] != peak.run_id:
                 apart[share.method] = None
     whose = "" if len(apart) == len({row.method for row in shares}) else f" of {', '.join(apart)}"
-    return [f"of peak: the peak was measured in another run than the times{whose}."] if apart else []
+    return [Remark("peak", f"of peak: the peak was measured in another run than the times{whose}.")] if apart else []
 
 
 def _beside(row: Row, metric: str) -> RowKey:
@@ -118,12 +138,13 @@ def _beside(row: Row, metric: str) -> RowKey:
     return dataclasses.replace(row, metric=metric).key
 
 
-def cold(rows: Sequence[Row], resolved: Mapping[str, Any], registry: Registry) -> list[str]:
+def cold(rows: Sequence[Row], resolved: Mapping[str, Any], registry: Registry) -> list[Remark]:
     """Return which methods' times are of calls without warm-up, as the protocol has it."""
     timed = dict.fromkeys(row.method for row in rows if row.metric == PRIMARY and row.status == "ok")
     cold = [method for method in timed if not _warmup(method, resolved, registry)]
     whose = "" if len(cold) == len(timed) else f" of {', '.join(cold)}"
-    return [f"Times{whose} are of calls without warm-up: this protocol is not one of speed."] if cold else []
+    text = f"Times{whose} are of calls without warm-up: this protocol is not one of speed."
+    return [Remark("cold", text)] if cold else []
 
 
 def _warmup(label: str, resolved: Mapping[str, Any], registry: Registry) -> int:
@@ -137,7 +158,7 @@ def _warmup(label: str, resolved: Mapping[str, Any], registry: Registry) -> int:
     return timing.get("warmup", 1)
 
 
-def coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> str:
+def coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[str], size: int) -> Remark:
     """Return which pairs a column joins or, where that is shorter, which it does not; table.json names all of these."""
     fewer = common if len(common) <= len(missing) else missing
     names = names_of(fewer)
@@ -145,16 +166,69 @@ def coverage(common: Sequence[Unit], missing: Sequence[Unit], titles: Sequence[s
     which = f": {'' if fewer is common else 'all but '}{listed}" if common else ""
     at = f" at {size}" if size else ""
     total = len(common) + len(missing)
-    return f"{', '.join(titles)}{at}: over the {len(common)} of {counted(total, 'pair')} that every line covers{which}."
+    covered = f"over the {len(common)} of {counted(total, 'pair')} that every line covers{which}."
+    return Remark("coverage", f"{', '.join(titles)}{at}: {covered}")
 
 
-def of_runs(run_file: dict[str, Any]) -> list[str]:
-    """Return what changed between the runs of a folder, and what else their machine did."""
+def of_machine(rows: Iterable[Row]) -> list[Remark]:
+    """Return the machine's measured peak in every precision."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.method.startswith(MACHINE) and row.value is not None:
+            found.setdefault(row.precision or "", {})[row.metric] = row.value
+    said = [
+        f"{precision} {values['machine.conv_gflops']:.0f} and {values['machine.matmul_gflops']:.0f} GFLOP/s"
+        for precision, values in found.items()
+        if {"machine.conv_gflops", "machine.matmul_gflops"} <= values.keys()
+    ]
+    text = f"Measured peak of the machine, a convolution and a matrix product: {'; '.join(said)}."
+    return [Remark("machine", text)] if said else []
+
+
+def largest(rows: Iterable[Row]) -> list[Remark]:
+    """Return the largest size that fits of every method, with what ended the search, where somebody asked."""
+    said = [
+        f"{row.method} {row.value:.0f}" + (f" ({row.reason})" if row.reason else "")
+        for row in rows
+        if row.metric == "size.largest" and row.value is not None
+    ]
+    return [Remark("largest", f"Largest size that fits, in pixels: {'; '.join(said)}.")] if said else []
+
+
+def of_runs(run_file: Mapping[str, Any]) -> list[Remark]:
+    """Return what else the machine did, and what changed between the runs of a folder."""
     runs = run_file["runs"]
-    busy = remarks.busy_remark(runs)
-    said = [busy] if busy else []
+    said = [Remark("busy", text)] if (text := _busy(runs)) else []
     if len({run["environment"]["source"] for run in runs}) > 1:
-        said.append("The rows come from several runs, between which the code changed.")
-    if others := remarks.libraries_remark(runs):
-        said.append(others)
-    return said
+        said.append(Remark("runs", "The rows come from several runs, between which the code changed."))
+    return said + [Remark("runs", text) for text in _changed(runs)]
+
+
+def _busy(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is to be said where a run shared the machine with other work, or may have."""
+    said = [why for entry in entries if (why := busy(entry))]
+    parts = [f"Busy machine: {said[0]}; timings suffer."] if said else []
+    unknown = sum(entry.get("ended", "") is None and entry.get("timed") != 0 for entry in entries)
+    if unknown:
+        parts.append(
+            f"Of {counted(len(entries), 'run')} into this folder {unknown} did not come to an end: what else the "
+            "machine did meanwhile is not known, only its load when they began."
+        )
+    return " ".join(parts)
+
+
+def _changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return which libraries, drivers or settings from outside changed between runs."""
+    described = []
+    for entry in entries:
+        environment = entry["environment"]
+        gpu = {name: value for name, value in environment.get("gpu", {}).items() if name in ("driver", "cuda", "cudnn")}
+        python = {"Python": environment.get("python")}
+        described.append({**environment.get("libraries", {}), **environment.get("variables", {}), **gpu, **python})
+    found = {
+        name: sorted({str(own.get(name, "none")) for own in described})
+        for name in dict.fromkeys(name for own in described for name in own)
+    }
+    said = [f"{name} ({', '.join(values)})" for name, values in found.items() if len(values) > 1]
+    text = f"The rows come from several runs, between which other things changed: {', '.join(said)}."
+    return [text] if said else []
