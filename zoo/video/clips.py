@@ -292,7 +292,9 @@ def require_av() -> Any:
         import av
     except ImportError as error:
         raise DataError("Films need the package av: run \"pip install 'style-transfer-zoo[video]'\".") from error
-    av.logging.set_level(av.logging.PANIC)  # what goes wrong is told once, by the exception
+    # What goes wrong is told once, by the exception. At any other level a decoder's thread waits for the interpreter to
+    # log a line, while the interpreter waits for that thread to end.
+    av.logging.set_level(None)
     return av
 
 
