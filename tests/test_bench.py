@@ -32,6 +32,7 @@ from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.memory import machine_memory
 from zoo.metrics import load_metric
+from zoo.report.files import write_report
 
 PROTOCOL: dict[str, Any] = {
     "schema": 1,
@@ -191,10 +192,11 @@ def test_rows_hold_the_hash_of_every_picture_that_was_written(whole):
 
 def test_tables_and_pictures_are_there(whole):
     result, _ = whole
+    write_report(result.folder)
     for name in ("table.csv", "table.md", "table.tex"):
         text = (result.folder / name).read_text()
         assert STEPPER.replace("_", "\\_") in text or STEPPER in text
-        assert result.table.protocol in text
+        assert result.rows[0].protocol in text
     with Image.open(result.folder / "sheet.jpg") as sheet:
         assert sheet.width > 6 * 192
     assert "moody.crash" in (result.folder / "table.md").read_text()
@@ -215,7 +217,7 @@ def test_a_finished_folder_is_left_alone_and_says_so(whole, protocol, capsys):
     assert command("--methods", "tint,moody.raise", "--protocol", str(protocol), "--out", str(result.folder)) == 1
     shown = capsys.readouterr()
     assert "moody.raise (" in shown.out
-    assert result.table.protocol in shown.out
+    assert result.rows[0].protocol in shown.out
     assert "nothing was left to measure" in shown.err
     assert command("--methods", "tint", "-p", str(protocol), "--out", str(result.folder), "--quiet") == 0
     assert capsys.readouterr().out == ""

@@ -147,7 +147,6 @@ def fate(monkeypatch: pytest.MonkeyPatch) -> Fate:
     monkeypatch.setattr(stages.Setting, "worker", worker)
     monkeypatch.setattr("os.write", torn)
     monkeypatch.setattr("os.replace", renamed)
-    monkeypatch.setattr("zoo.bench.run.write_report", lambda path: None)
     # Asks git and the processor, which takes longer than a whole played run.
     monkeypatch.setattr("zoo.bench.environment.describe", lambda device: {"usable_cores": 1, "source": ""})
     return fate

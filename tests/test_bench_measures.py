@@ -180,16 +180,18 @@ def test_shares_are_of_the_peak_measured_in_the_same_run(measured):
 
 def test_what_belongs_to_the_run_is_a_remark_and_no_line(measured):
     result, _ = measured
-    assert {line.method for line in result.table.lines} == {
+    assert {line.method for line in read_table(result.folder).lines} == {
         *(f"{name}.plain" for name in ("filter", "sleepy")),
         STEPPER,
     }
-    assert {line.size for line in result.table.lines} == set(SIZES)
-    (said,) = [one.text for one in result.table.remarks if one.kind == "machine"]
+    assert {line.size for line in read_table(result.folder).lines} == set(SIZES)
+    (said,) = [one.text for one in read_table(result.folder).remarks if one.kind == "machine"]
     assert "fp32" in said
-    columns = {column.metric: column for column in result.table.columns}
+    columns = {column.metric: column for column in read_table(result.folder).columns}
     assert columns["images_per_second"].direction == "higher"
-    assert "operations, of peak: not counted: linalg_eigh (filter.plain)." in map(str, result.table.remarks)
+    assert "operations, of peak: not counted: linalg_eigh (filter.plain)." in map(
+        str, read_table(result.folder).remarks
+    )
 
 
 def test_shares_that_a_kill_left_out_are_filled_in(measured, tmp_path):

@@ -20,6 +20,7 @@ from zoo.metrics import load_set_metric
 from zoo.metrics.base import SmallSetWarning
 from zoo.report.forms import to_markdown
 from zoo.report.present import present
+from zoo.report.tables import read_table
 
 PROTOCOL: dict[str, Any] = {
     "schema": 1,
@@ -107,13 +108,13 @@ def test_the_value_is_that_of_the_saved_pictures(whole: BenchResult) -> None:
 
 def test_the_table_shows_sets_by_strength_and_says_what_must_be_said(whole: BenchResult) -> None:
     rows = sets_of(whole.rows, "fd_vgg19")
-    shown = {(line.method, line.strength): line.values["fd_vgg19"] for line in whole.table.lines}
+    shown = {(line.method, line.strength): line.values["fd_vgg19"] for line in read_table(whole.folder).lines}
     for strength in (1.0, 0.5):
         assert shown["tint.plain", strength] == rows["tint.plain", strength].value
         assert shown["style-copy", strength] == rows["style-copy", 1.0].value
         assert shown["moody.raise", strength] is None
     assert shown["tint.plain", 1.0] != shown["tint.plain", 0.5]
-    text = to_markdown(present(whole.table))
+    text = to_markdown(present(read_table(whole.folder)))
     assert "fd vgg19: 4 pictures: a Fréchet distance of fewer than 2,048" in text
     assert "fd_vgg19 skipped on all pictures: 2 of the 4 pictures of the set are missing." in text
     assert "fid skipped on all pictures: The weights of inception.fid" in text

@@ -233,5 +233,3 @@ def test_shards_through_submitit_make_the_rows_of_one_run(protocol, tmp_path, ca
     assert len({row.run_id for row in timed}) == 2
     assert len({row.protocol for row in found}) == 1
     assert len(json.loads((out / "run.json").read_text())["runs"]) == 2
-    for name in ("table.md", "table.csv", "sheet.jpg"):
-        assert (out / name).exists()

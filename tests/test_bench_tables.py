@@ -19,9 +19,10 @@ from zoo.bench.plan import Cell
 from zoo.bench.rows import Row
 from zoo.errors import ProtocolError
 from zoo.registry import load_registry
+from zoo.report.files import SHEET_PAIRS, write_sheet
 from zoo.report.forms import escape_tex, to_latex, to_markdown, to_rich
 from zoo.report.present import number, present, to_csv, to_json
-from zoo.report.tables import SHEET_PAIRS, Table, build_table, write_sheet
+from zoo.report.tables import Table, build_table
 
 RUN: dict[str, Any] = {
     "protocol": {

@@ -21,7 +21,7 @@ RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/rows.jsonl"))
 @pytest.mark.parametrize("run", RUNS, ids=lambda path: path.name)
 def test_a_runs_table_is_what_its_rows_say(run: Path) -> None:
     table = to_markdown(present(read_table(run)))
-    assert (run / "table.md").read_text(encoding="utf-8") == table, "write it again: zoo.report.tables.write_report"
+    assert (run / "table.md").read_text(encoding="utf-8") == table, "write it again: zoo.report.files.write_report"
 
 
 def test_tables_in_the_documents_are_up_to_date():

@@ -1,4 +1,4 @@
-"""``zoo bench`` without its terminal: plan, measure what is missing, score what is missing, make the tables.
+"""``zoo bench`` without its terminal: plan, measure what is missing, score what is missing.
 
 Only this process writes rows. A run that is killed, or stopped with Ctrl-C (or SIGTERM, or SIGHUP of a terminal that
 closes), continues when started again: cells that have rows are not measured again. Failed and skipped cells stay as
@@ -33,15 +33,13 @@ from zoo.device import resolve_device, resolve_precision
 from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.registry import load_registry
-from zoo.report.tables import Table, write_report
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What a run left: its folder and table, the rows of the chosen methods, and how many of them are new."""
+    """What a run left: its folder, the rows of the chosen methods, and how many of them are new."""
 
     folder: Path
-    table: Table
     rows: list[Row] = field(repr=False)
     written: int
 
@@ -158,7 +156,7 @@ def run(
                     ledger.drawn |= _draw_baselines(folder, work.baselines)
                     scoring.score(setting, ledger, work.unscored(), jobs)
             rows = [row for row in store.rows if row.method in labels or of_run(row)]
-        return BenchResult(folder.path, write_report(folder.path), rows, ledger.written)
+        return BenchResult(folder.path, rows, ledger.written)
 
 
 def _labels(protocol: ResolvedProtocol, names: Sequence[str]) -> set[str]:

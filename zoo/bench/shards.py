@@ -1,8 +1,8 @@
 """A run in several parts: one task of a cluster per shard, and the shards merged into the same rows.
 
 A shard is a share of the protocol's pairs, measured and scored in a results folder of its own, ``shards/K-of-N`` in
-the run's. Its rows carry the id of the whole protocol. When all are there, one more task merges them, scores what needs
-all pictures together, and writes the tables: on the cluster too, because a folder holds results of one kind of machine.
+the run's. Its rows carry the id of the whole protocol. When all are there, one more task merges them, and scores
+what needs all pictures together: on the cluster too, because a folder holds results of one kind of machine.
 Everything can be stopped and started again like an unsharded run.
 
 Tasks go through submitit (the extra ``cluster``). A CPU's node is asked for as a whole, and the cluster ``local``, this
@@ -24,7 +24,6 @@ from zoo.bench.rows import RowStore, latest, read_rows, utc_now
 from zoo.bench.run import BenchResult, run
 from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import load_registry
-from zoo.report.tables import read_table
 from zoo.words import counted
 
 Cluster = Literal["slurm", "local"]
@@ -121,7 +120,7 @@ def run_sharded(
     tell(steps, "merged")
     labels = {plan.label for plan in plans} | set(resolved.spec.baselines)
     rows = [row for row in latest(read_rows(where / "rows.jsonl")) if row.method in labels]
-    return BenchResult(target, read_table(where), rows, len(rows))
+    return BenchResult(target, rows, len(rows))
 
 
 def _folder(run: Path, shard: Shard) -> Path:

@@ -19,6 +19,7 @@ from zoo.words import counted
 if TYPE_CHECKING:
     from zoo.bench.ledger import Event
     from zoo.bench.run import BenchResult
+    from zoo.report.tables import Table
 
 # A pipe has no width of its own, and a table folded to 80 columns is unreadable.
 _PIPE_WIDTH = 180
@@ -145,8 +146,11 @@ def bench(
         if not quiet:
             console.say("Stopped. What was measured is kept: the same command goes on from there.")
         raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
+    from zoo.report.files import write_report
+
+    table = write_report(result.folder)
     if not quiet:
-        _print_result(result)
+        _print_result(result, table)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -236,11 +240,11 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
             console.say(event.problem)
 
 
-def _print_result(result: BenchResult) -> None:
+def _print_result(result: BenchResult, table: Table) -> None:
     from zoo.report.forms import to_rich
     from zoo.report.present import present
 
-    out.show(to_rich(present(result.table)), _PIPE_WIDTH)
+    out.show(to_rich(present(table)), _PIPE_WIDTH)
     failed, skipped = result.count("failed"), result.count("skipped")
     counts = (
         f"{counted(result.count('ok'), 'row')} ok"

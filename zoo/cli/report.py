@@ -65,9 +65,8 @@ def report(
     figures, and their PDF where TeX is installed; with --out all three stand inside that folder.
     """
     from zoo.report.figures import FigureOptions, draw_figures
-    from zoo.report.files import FORMATS, write_tables
+    from zoo.report.files import FORMATS, write_report, write_tables
     from zoo.report.layout import Layout
-    from zoo.report.tables import write_report
 
     chosen = FORMATS if formats == "all" else tuple(split_list(formats))
     layout = Layout.make(columns, intervals=intervals, digits=digits, sort=sort)

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.bench.folder import Folder, write_text
+from zoo.bench.folder import Folder
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import of_run
 from zoo.bench.rows import Row, latest, read_rows
@@ -37,8 +36,6 @@ from zoo.words import counted
 
 Direction = Literal["higher", "lower"]
 _ARROWS = {"higher": "↑", "lower": "↓"}
-# Pairs on a contact sheet; an image file ends at 65,500 pixels.
-SHEET_PAIRS = 20
 
 
 @dataclass(frozen=True)
@@ -389,47 +386,3 @@ def read_table(path: Path) -> Table:
     if run_file is None:
         raise ProtocolError(f"{path} holds no results: run 'zoo bench --out {path}' first.")
     return build_table(read_rows(folder.rows), run_file)
-
-
-def write_report(path: Path) -> Table:
-    """Write table.csv, table.md, table.tex and sheet.jpg into a results folder from what lies in it."""
-    from zoo.report.forms import to_latex, to_markdown
-    from zoo.report.present import present, to_csv
-
-    folder = Folder(path)
-    table = read_table(path)
-    form = present(table)
-    write_text(path / "table.csv", to_csv(table))
-    write_text(path / "table.md", to_markdown(form))
-    write_text(path / "table.tex", to_latex(form))
-    write_sheet(folder, table)
-    return table
-
-
-def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
-    """Pairs down, content, style and methods across, at the smallest size, first seed and largest strength.
-
-    Of more than SHEET_PAIRS pairs as many are drawn, always the same. Without the pictures (they are not under version
-    control) an earlier sheet stays as it is.
-    """
-    from zoo import images
-    from zoo.bench.plan import Cell
-
-    protocol = (folder.read_run() or {})["protocol"]["resolved"]
-    size = table.lines[0].size if table.lines else 0
-    lines = [line for line in table.lines if line.size == size and not line.baseline]
-    methods = list(dict.fromkeys(line.method for line in lines))
-    grid = []
-    pairs = protocol["pairs"]
-    if len(pairs) > SHEET_PAIRS:
-        pairs = [pairs[i] for i in sorted(random.Random(0).sample(range(len(pairs)), SHEET_PAIRS))]
-    for content, style in pairs:
-        paths = [folder.input("content", content, size), folder.input("style", style, size)]
-        for method in methods:
-            name = Cell(method, content, style, size, protocol["seeds"][0], max(protocol["strengths"]))
-            paths.append(folder.output(name))
-        # Shrunk at once: rows of whole pictures would not fit into memory.
-        grid.append([images.read(path, size=f"long:{cell}").pixels if path.exists() else None for path in paths])
-    if any(picture is not None for line in grid for picture in line):
-        sheet = images.contact_sheet(grid, column_labels=["content", "style", *methods], cell=cell)
-        images.write(folder.path / "sheet.jpg", sheet, quality=85)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from zoo.report.figures import canvas
-from zoo.study.score import Scored
-from zoo.study.tables import axis_limit, order
+from zoo.study.score import Scored, order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ def strengths_figure(scored: Scored, width_mm: float) -> Figure:
     methods = order(scored)
     figure = canvas.new(width_mm, _FRAME_MM + _METHOD_MM * len(methods))
     panels = figure.subplots(1, len(scored.outcomes), sharey=True, squeeze=False)[0]
-    limit = axis_limit(scored)
+    limit = _axis_limit(scored)
     for panel, outcome in zip(panels, scored.outcomes, strict=True):
         axes: Axes = panel
         axes.axvline(0, color="0.6", linewidth=0.6)
@@ -39,3 +39,12 @@ def strengths_figure(scored: Scored, width_mm: float) -> Figure:
         axes.grid(axis="x")
     figure.supxlabel("score (log strength; a difference of 1: chosen 2.7 times as often)", fontsize=7)
     return figure
+
+
+def _axis_limit(scored: Scored) -> float:
+    """Half the width of the figure's axis: the largest score or bound, in halves."""
+    values = [abs(one.score) for outcome in scored.outcomes for one in outcome.strengths]
+    for outcome in scored.outcomes:
+        for one in outcome.strengths:
+            values += [abs(one.interval.low), abs(one.interval.high)] if one.interval else []
+    return max(0.5, math.ceil(2 * max(values)) / 2)

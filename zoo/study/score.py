@@ -341,3 +341,12 @@ def _over_methods(
     means = [float(np.mean([values[method, *item] for item in common])) for method in methods]
     result = correlate(means, centre, np.zeros(len(methods)))
     return result.kendall, result.spearman
+
+
+def order(scored: Scored) -> list[str]:
+    """Methods by their mean score over the questions, best first."""
+    total: dict[str, float] = dict.fromkeys(scored.key.data["methods"], 0.0)
+    for outcome in scored.outcomes:
+        for one in outcome.strengths:
+            total[one.method] += one.score
+    return sorted(total, key=lambda method: (-total[method], method))

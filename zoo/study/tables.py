@@ -10,7 +10,6 @@ study-scores.pdf, .png
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from zoo.report.files import FORMATS
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading, to_html, to_latex, to_markdown
 from zoo.report.present import records_csv, records_json
 from zoo.report.statistics import Interval
-from zoo.study.score import Outcome, Scored, Strength
+from zoo.study.score import Outcome, Scored, Strength, order
 from zoo.words import counted
 
 Records = list[dict[str, Any]]
@@ -106,15 +105,6 @@ def _spread(interval: Interval | None, digits: int = 2) -> str:
 
 def _bounds(interval: Interval | None) -> dict[str, float | None]:
     return {"low": interval.low if interval else None, "high": interval.high if interval else None}
-
-
-def order(scored: Scored) -> list[str]:
-    """Methods by their mean score over the questions, best first."""
-    total: dict[str, float] = dict.fromkeys(scored.key.data["methods"], 0.0)
-    for outcome in scored.outcomes:
-        for one in outcome.strengths:
-            total[one.method] += one.score
-    return sorted(total, key=lambda method: (-total[method], method))
 
 
 def _scores(scored: Scored) -> tuple[Form, Records]:
@@ -273,12 +263,3 @@ def _judges(scored: Scored) -> tuple[Form, Records]:
     ]
     form = Form("study-judges", _caption(scored, "Judges"), headings, [Group("", rows)], (), said)
     return form, [{**asdict(one), "form": one.form + 1} for one in scored.judges]
-
-
-def axis_limit(scored: Scored) -> float:
-    """Half the width of the figure's axis: the largest score or bound, in halves."""
-    values = [abs(one.score) for outcome in scored.outcomes for one in outcome.strengths]
-    for outcome in scored.outcomes:
-        for one in outcome.strengths:
-            values += [abs(one.interval.low), abs(one.interval.high)] if one.interval else []
-    return max(0.5, math.ceil(2 * max(values)) / 2)
