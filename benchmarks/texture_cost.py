@@ -110,8 +110,8 @@ def untrained(folder: Path) -> Path:
 
 def chosen(given: Path | None, folder: Path) -> tuple[Path, str]:
     """The network's file, and what it is."""
+    from zoo import weights
     from zoo.registry import load_registry
-    from zoo.weights import resolve_checkpoint
 
     if given is not None:
         return given, given.name
@@ -119,7 +119,7 @@ def chosen(given: Path | None, folder: Path) -> tuple[Path, str]:
     if "texture-nets" in registry.methods:
         resolved = registry.resolve("texture-nets")
         if resolved.checkpoint is not None:
-            return resolve_checkpoint(resolved.label, resolved.checkpoint), resolved.label
+            return weights.path(resolved.weights), resolved.label
     return untrained(folder), "texture-nets v2, untrained"
 
 

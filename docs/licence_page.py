@@ -12,7 +12,7 @@ from generated import DOCS, table, write_pages
 
 from zoo.images import builtin_contents, builtin_styles
 from zoo.imagesets import list_sets, load_manifest
-from zoo.registry import load_registry
+from zoo.registry import Asset, load_registry
 
 INTRODUCTION = """\
 # Licences
@@ -27,12 +27,12 @@ def page() -> str:
     """The whole page: encoders, networks of metrics, trained weights, images, sets."""
     registry = load_registry()
     encoders = [
-        (f"`{name}`", entry.title, entry.source, entry.licence, "yes" if entry.bundled else "no")
-        for name, entry in registry.encoders.items()
+        (f"`{name}`", asset.summary, _source(asset), asset.licence, "yes" if asset.bundled else "no")
+        for name, asset in registry.encoders.items()
     ]
     networks = [
-        (f"`{name}`", entry.title, f"[address]({entry.url})" if entry.url else f"`{entry.package}`", entry.licence)
-        for name, entry in registry.networks.items()
+        (f"`{name}`", asset.summary, _source(asset), asset.licence)
+        for name, asset in registry.networks.items()
     ]
     weights = [
         (f"[`{name}.{tag}`](methods/{name}.md)", checkpoint.licence, checkpoint.provenance.data)
@@ -64,6 +64,12 @@ def page() -> str:
         table(["set", "what it is", "from", "licence"], sets),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _source(asset: Asset) -> str:
+    if asset.url is not None:
+        return f"[address]({asset.url})"
+    return f"package `{asset.install}`" if asset.package else f"`{asset.base}`, scales of the zoo's own"
 
 
 def pages() -> dict[Path, str]:

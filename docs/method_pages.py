@@ -141,7 +141,7 @@ def _facts(name: str, entry: MethodEntry, module: str) -> str:
         f"file: `{module.replace('.', '/')}.py`",
     ]
     if entry.encoder:
-        facts.append(f"features: {load_registry().encoders[entry.encoder].title} (`{entry.encoder}`)")
+        facts.append(f"features: {load_registry().encoders[entry.encoder].summary} (`{entry.encoder}`)")
     return "\n".join(f"- {fact}" for fact in facts) + f"\n\n```\nzoo info {name}\n```"
 
 

@@ -13,7 +13,7 @@ from command import run
 from torch import Tensor
 
 import zoo
-from zoo import images
+from zoo import images, weights
 from zoo.cli.common import Reporter, StopRequest
 from zoo.cli.jobs import Job
 from zoo.cli.stylize import _Session
@@ -27,7 +27,7 @@ from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer
 from zoo.training.export import read_metadata
 from zoo.training.join import join_checkpoints
 from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask, psnr
-from zoo.weights import read_state, resolve_checkpoint
+from zoo.weights import read_state
 
 METHODS = ("adain", "wct", "style-swap")
 SMALL = ("--content-size", "96", "--style-size", "96", "--quiet")
@@ -201,7 +201,7 @@ def test_wct_takes_levels_and_makes_textures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_shipped_checkpoint_is_whole_and_has_its_card(method: str) -> None:
     for tag, checkpoint in load_registry().methods[method].checkpoints.items():
-        path = resolve_checkpoint(f"{method}.{tag}", checkpoint)
+        path = weights.path(f"{method}.{tag}", checkpoint)
         assert path.stat().st_size == checkpoint.bytes
         facts = read_metadata(path)
         assert facts["method"] == method
@@ -220,7 +220,7 @@ def test_shipped_checkpoints_stay_small() -> None:
 
 
 def test_training_goes_on_from_the_weights_that_ship() -> None:
-    path = resolve_checkpoint("wct.zoo", load_registry().methods["wct"].checkpoints["zoo"])
+    path = weights.path("wct.zoo", load_registry().methods["wct"].checkpoints["zoo"])
     state = read_state(path)
     for level in (1, 3):
         task = ReconstructionTask(ReconstructionConfig(level=level))
@@ -235,7 +235,7 @@ def test_training_goes_on_from_the_weights_that_ship() -> None:
 
 
 def test_one_level_can_be_exchanged_in_the_file_that_ships(tmp_path: Path) -> None:
-    shipped = resolve_checkpoint("wct.zoo", load_registry().methods["wct"].checkpoints["zoo"])
+    shipped = weights.path("wct.zoo", load_registry().methods["wct"].checkpoints["zoo"])
     parts = {f"level{level}": shipped for level in (1, 2)}
     out, card = join_checkpoints(tmp_path / "two.safetensors", parts)
     before, after = read_state(shipped), read_state(out)

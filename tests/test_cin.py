@@ -13,7 +13,7 @@ from tiny_runs import HELD_OUT, run
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import images, styles
+from zoo import images
 from zoo.checks import run_checks
 from zoo.errors import ConfigError, InputError, UnknownNameError, UnsupportedError, WeightsError
 from zoo.methods.cin import CIN, CINNet, CINTask, CINTaskConfig
@@ -122,7 +122,7 @@ def test_wrong_mixes_are_refused(model: CIN, weights: tuple[float, float]) -> No
         Mix([])
 
 
-def test_styles_by_name_and_by_image(model: CIN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_styles_by_name_and_by_image(model: CIN) -> None:
     assert model.style_names == ("swirls", "hatching")
     for name in model.style_names:
         by_name = model.encode_style(name).data
@@ -130,10 +130,9 @@ def test_styles_by_name_and_by_image(model: CIN, monkeypatch: pytest.MonkeyPatch
         assert all(torch.equal(by_name[k], by_copy[k]) for k in ("scale", "shift"))
     with pytest.raises(UnknownNameError, match="did you mean hatching"):
         model.encode_style("hatchin")
-    monkeypatch.setattr(styles, "measured_seconds", lambda task: 7.2)
     with pytest.raises(
         UnsupportedError,
-        match=r"hatching, swirls.*zoo train cin --add-style FILE --steps 1000 .*1,000 steps take about 2\.0 hours",
+        match=r"hatching, swirls.*zoo train cin --add-style FILE --steps 1000 .*1,000 steps",
     ):
         model.encode_style(images.read("builtin:mosaic").pixels)
 

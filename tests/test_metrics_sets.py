@@ -79,7 +79,7 @@ def make(
     inception_file: Path, art_state: dict[str, Tensor], alex_state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], SetMetric]:
     """Builds a set metric on seeded networks; Inception is read at its first 64 features, which are cheap."""
-    monkeypatch.setattr(fidelity, "network_file", lambda name: inception_file)
+    monkeypatch.setattr(fidelity.weights, "path", lambda name: inception_file)
     monkeypatch.setattr(fidelity, "INCEPTION_LAYER", "64")
     monkeypatch.setattr(fidelity, "read_network", lambda name: art_state)
     monkeypatch.setattr(lpips, "read_network", lambda name: alex_state)
@@ -228,7 +228,7 @@ def test_inception_distances_are_torch_fidelitys(
 def test_by_default_fid_reads_the_2048_pooled_features(
     inception_file: Path, monkeypatch: pytest.MonkeyPatch, content: Tensor
 ) -> None:
-    monkeypatch.setattr(fidelity, "network_file", lambda name: inception_file)
+    monkeypatch.setattr(fidelity.weights, "path", lambda name: inception_file)
     package = import_package("torch_fidelity.feature_extractor_inceptionv3")
     own = package.FeatureExtractorInceptionV3("own", ["2048"], feature_extractor_weights_path=str(inception_file))
     state = torch.get_rng_state()
@@ -388,7 +388,7 @@ def test_without_its_network_a_metric_says_what_fetches_it(
 def test_weights_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"fc.weight": torch.zeros(2)}, path)
-    monkeypatch.setattr(fidelity, "network_file", lambda name: path)
+    monkeypatch.setattr(fidelity.weights, "path", lambda name: path)
     with pytest.raises(WeightsError, match="FID's Inception"):
         fidelity.inception()
     monkeypatch.setattr(fidelity, "read_network", lambda name: {})

@@ -20,6 +20,7 @@ import yaml
 import zoo
 from zoo.config import describe
 from zoo.errors import RegistryError, UnknownNameError
+from zoo.modules import module_source
 from zoo.registry import (
     ENTRY_POINT_GROUP,
     PACKAGE,
@@ -28,7 +29,6 @@ from zoo.registry import (
     build_registry,
     import_object,
     load_registry,
-    module_source,
     parse_registry,
     registry_path,
 )

@@ -15,7 +15,7 @@ import zoo
 from zoo.errors import WeightsError
 from zoo.methods.johnson import JohnsonTask
 from zoo.methods.texture_nets import TextureNetsTask
-from zoo.registry import PACKAGE
+from zoo.registry import PACKAGE, load_registry
 from zoo.styles import one_of
 from zoo.weights import read_state
 
@@ -83,6 +83,18 @@ def test_info_lists_the_trained_styles(capsys):
     assert all(style["phash"] and style["licence"] for style in styles)
     assert run("info", "johnson") == 0
     assert "Trained styles" in capsys.readouterr().out
+
+
+def test_the_registry_names_the_styles_that_the_weights_hold():
+    trained = [
+        (f"{method}.{tag}", checkpoint.styles)
+        for method, entry in load_registry().methods.items()
+        for tag, checkpoint in entry.checkpoints.items()
+        if entry.taxonomy.styles != "any"
+    ]
+    assert len(trained) >= 4
+    for name, styles in trained:
+        assert zoo.load(name, device="cpu").style_names == styles, name
 
 
 @pytest.mark.parametrize(

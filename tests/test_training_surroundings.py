@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 import signal
@@ -310,31 +309,6 @@ def test_other_images_do_not(how: str, run: Run, begun: Any, photos: Path, tmp_p
     assert run("--out", out, "--resume", "--steps", "7", content=content) == 2
     assert "begun with other content images" in capsys.readouterr().err.splitlines()[-1]
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
-
-
-def test_a_cache_and_a_run_of_an_earlier_version_go_on(run: Run, begun: Any, photos: Path, tmp_path: Path):
-    """They knew images by path, size and time."""
-    from zoo.training import ImageSet
-
-    folder, whole = begun
-    out = shutil.copytree(folder, tmp_path / "run")
-    cache = shutil.copytree(photos / "home/datasets", tmp_path / "cache")
-    for path in cache.glob("*/index.json"):
-        index = json.loads(path.read_text())
-        del index["hashes"]
-        path.write_text(json.dumps(index))
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    identity = json.loads(state["identity"])
-    identity["data"] = {
-        name: ImageSet.open(str(photos / name), cache_dir=photos / "home/datasets").earlier_digest
-        for name in ("content", "style")
-    }
-    state["identity"] = json.dumps(identity)
-    del state["images"], state["evaluated"]
-    torch.save(state, out / "checkpoint.pt")
-    assert run("--out", out, "--resume", "--steps", "10", "--cache-dir", cache) == 0
-    assert losses(out) == whole
-    assert any("hashes" in json.loads(path.read_text()) for path in cache.glob("*/index.json"))
 
 
 # -- names that are no text ------------------------------------------------------------------------------------------

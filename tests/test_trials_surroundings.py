@@ -16,7 +16,7 @@ import sys
 import tempfile
 import types
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,15 @@ from report_runs import write_run
 from test_trials_numbers import verbs
 
 import zoo
+from zoo import weights
 from zoo.bench.environment import machine
 from zoo.cli import app, streams
 from zoo.cli.bench import _print_result
 from zoo.cli.common import Reporter, StopRequest
 from zoo.cli.streams import complain, console, out
 from zoo.download import home, make_folder
-from zoo.encoders import encoder_file
 from zoo.errors import DownloadRequiredError, WeightsError
 from zoo.metrics import load_metric
-from zoo.networks import network_file
 from zoo.registry import load_registry
 from zoo.report.tables import read_table
 
@@ -332,27 +331,21 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[set[str]]
 
 
 NETWORKS = [name for name, entry in load_registry().networks.items() if entry.url is not None]
-FETCHED: dict[str, Callable[[], Any]] = {
-    **{
-        name: lambda name=name: network_file(name, allow_download=True)
-        for name in (*NETWORKS, "vgg19.torchvision", "vgg16.torchvision")
-    },
-    "timm": lambda: encoder_file("timm:resnet18.a1_in1k", allow_download=True),
-}
+FETCHED = [*NETWORKS, "vgg19.torchvision", "vgg16.torchvision", "timm:resnet18.a1_in1k"]
 
 
-@pytest.mark.parametrize("name", list(FETCHED))
+@pytest.mark.parametrize("name", FETCHED)
 def test_a_mirror_is_asked_alone_and_offline_nobody(name, asked, monkeypatch):
     """The trial: torchvision's weights were fetched from the original host although a mirror was set."""
     monkeypatch.setenv("ZOO_MIRROR", "http://mirror.invalid/zoo")
     with pytest.raises(WeightsError, match=r"mirror\.invalid/zoo/.*\(ZOO_MIRROR\)") as caught:
-        FETCHED[name]()
+        weights.fetch(name)
     assert "\n" not in str(caught.value)
     assert asked == {"mirror.invalid"}
     asked.clear()
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     with pytest.raises(DownloadRequiredError, match="ZOO_OFFLINE forbids"):
-        FETCHED[name]()
+        weights.fetch(name)
     assert asked == set()
 
 
@@ -378,10 +371,10 @@ def test_a_mirror_may_be_a_folder(asked, monkeypatch, tmp_path):
     place.parent.mkdir(parents=True)
     place.write_bytes(bytes(range(256)) * 4000)
     monkeypatch.setenv("ZOO_MIRROR", (tmp_path / "mirror").as_uri())
-    path = network_file("inception.art", allow_download=True)
+    path = weights.fetch("inception.art")
     assert path.read_bytes() == place.read_bytes()
     assert path.is_relative_to(tmp_path / "TORCH_HOME")
-    assert network_file("inception.art") == path
+    assert weights.path("inception.art") == path
     assert asked == set()
 
 
@@ -390,9 +383,9 @@ def test_a_mirror_brings_a_backbone_of_timm(asked, monkeypatch, tmp_path):
     place.mkdir(parents=True)
     (place / "pytorch_model.bin").write_bytes(b"weights")
     monkeypatch.setenv("ZOO_MIRROR", (tmp_path / "mirror").as_uri())
-    path = encoder_file("timm:resnet18.a1_in1k", allow_download=True)
+    path = weights.fetch("timm:resnet18.a1_in1k")
     assert path.read_bytes() == b"weights"
-    assert encoder_file("timm:resnet18.a1_in1k") == path
+    assert weights.path("timm:resnet18.a1_in1k") == path
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

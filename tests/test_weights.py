@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from zoo import registry as registry_module
+from zoo import weights
 from zoo.cli import main
+from zoo.download import home, mirrored
 from zoo.errors import DownloadRequiredError, WeightsError
 from zoo.importers import import_weights, importers
 from zoo.importers.vgg import decoder_entries, encoder_entries, guess_level
 from zoo.nn.decoder import VGGDecoder
 from zoo.registry import Checkpoint, Provenance, load_registry
 from zoo.training import read_metadata
-from zoo.weights import checkpoint_path, fetch_checkpoint, mirrored, read_state, resolve_checkpoint
+from zoo.weights import read_state
 
 DATA = save({"weight": torch.arange(60_000, dtype=torch.float32)})
 
@@ -103,12 +105,12 @@ def run(*arguments: object) -> int:
 def test_fetched_once_and_whole(server):
     entry, heard = checkpoint(f"{server.url}/a/w.safetensors"), []
     with pytest.raises(DownloadRequiredError, match=r"zoo weights fetch net\.tag"):
-        resolve_checkpoint("net.tag", entry)
-    path = fetch_checkpoint("net.tag", entry, lambda done, total: heard.append((done, total)))
+        weights.path("net.tag", entry)
+    path = weights.fetch("net.tag", entry, lambda done, total: heard.append((done, total)))
     assert path.read_bytes() == DATA
     assert heard[-1] == (len(DATA), len(DATA))
-    assert resolve_checkpoint("net.tag", entry) == path
-    assert fetch_checkpoint("net.tag", entry) == path
+    assert weights.path("net.tag", entry) == path
+    assert weights.fetch("net.tag", entry) == path
     assert server.asked == [("/a/w.safetensors", None)]
     assert not part_of(path).exists()
 
@@ -116,78 +118,78 @@ def test_fetched_once_and_whole(server):
 def test_a_broken_download_goes_on_where_it_was(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
     server.cuts = [100_000, 50_000]
-    assert fetch_checkpoint("net.tag", entry).read_bytes() == DATA
+    assert weights.fetch("net.tag", entry).read_bytes() == DATA
     assert [asked[1] for asked in server.asked] == [None, "bytes=100000-", "bytes=150000-"]
 
 
 def test_a_killed_process_leaves_what_the_next_one_goes_on_from(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
-    path = checkpoint_path("net.tag", entry)
+    path = weights.place("net.tag", entry)
     server.cuts = [70_000, 0]
     with pytest.raises(WeightsError, match="goes on from there"):
-        fetch_checkpoint("net.tag", entry)
+        weights.fetch("net.tag", entry)
     assert not path.exists()
     assert part_of(path).read_bytes() == DATA[:70_000]
-    assert fetch_checkpoint("net.tag", entry).read_bytes() == DATA
+    assert weights.fetch("net.tag", entry).read_bytes() == DATA
     assert server.asked[-1][1] == "bytes=70000-"
 
 
 def test_a_server_without_ranges_starts_over(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
     server.ranges, server.cuts = False, [70_000]
-    assert fetch_checkpoint("net.tag", entry).read_bytes() == DATA
+    assert weights.fetch("net.tag", entry).read_bytes() == DATA
 
 
 def test_another_file_is_not_kept(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
-    path = checkpoint_path("net.tag", entry)
+    path = weights.place("net.tag", entry)
     server.content = bytes(len(DATA))
     with pytest.raises(WeightsError, match="sha256"):
-        fetch_checkpoint("net.tag", entry)
+        weights.fetch("net.tag", entry)
     server.content = bytes(len(DATA) + 600_000)
     with pytest.raises(WeightsError, match="longer"):
-        fetch_checkpoint("net.tag", entry)
+        weights.fetch("net.tag", entry)
     assert not path.exists()
     assert not part_of(path).exists()
     # Half of another file, then the right one: found out at the end, and the next attempt starts clean.
     part_of(path).write_bytes(bytes(10))
     server.content = DATA
     with pytest.raises(WeightsError, match="sha256"):
-        fetch_checkpoint("net.tag", entry)
-    assert fetch_checkpoint("net.tag", entry).read_bytes() == DATA
+        weights.fetch("net.tag", entry)
+    assert weights.fetch("net.tag", entry).read_bytes() == DATA
 
 
 def test_a_damaged_file_is_fetched_again(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
-    path = fetch_checkpoint("net.tag", entry)
+    path = weights.fetch("net.tag", entry)
     path.write_bytes(DATA[:-1] + b"x")
     with pytest.raises(WeightsError, match="damaged"):
-        resolve_checkpoint("net.tag", entry)
-    assert fetch_checkpoint("net.tag", entry).read_bytes() == DATA
+        weights.path("net.tag", entry)
+    assert weights.fetch("net.tag", entry).read_bytes() == DATA
 
 
 def test_an_absent_file_or_host_is_one_sentence(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
     server.content = b""
     with pytest.raises(WeightsError, match="cannot be fetched"):
-        fetch_checkpoint("net.tag", entry)
+        weights.fetch("net.tag", entry)
     nobody = checkpoint("http://127.0.0.1:9/w.safetensors")
     with pytest.raises(WeightsError, match=r"cannot be fetched from http://127.0.0.1:9"):
-        fetch_checkpoint("net.tag", nobody)
+        weights.fetch("net.tag", nobody)
 
 
 def test_mirror_and_offline(server, monkeypatch):
     entry = checkpoint("https://weights.invalid/models/w.safetensors?v=1")
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     with pytest.raises(DownloadRequiredError, match="ZOO_OFFLINE"):
-        fetch_checkpoint("net.tag", entry)
+        weights.fetch("net.tag", entry)
     assert server.asked == []
     monkeypatch.setenv("ZOO_OFFLINE", "0")
     monkeypatch.setenv("ZOO_MIRROR", server.url + "/mirror/")
-    path = fetch_checkpoint("net.tag", entry)
+    path = weights.fetch("net.tag", entry)
     assert server.asked == [("/mirror/models/w.safetensors?v=1", None)]
     monkeypatch.setenv("ZOO_OFFLINE", "1")
-    assert fetch_checkpoint("net.tag", entry) == path
+    assert weights.fetch("net.tag", entry) == path
     monkeypatch.delenv("ZOO_MIRROR")
     assert mirrored("https://a.b/c") == "https://a.b/c"
 
@@ -195,7 +197,7 @@ def test_mirror_and_offline(server, monkeypatch):
 def test_two_at_once_fetch_once(server):
     entry = checkpoint(f"{server.url}/w.safetensors")
     found = []
-    threads = [threading.Thread(target=lambda: found.append(fetch_checkpoint("net.tag", entry))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(weights.fetch("net.tag", entry))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -213,6 +215,7 @@ def registered(server, monkeypatch):
     )
     changed = registry_module.Registry({**known.methods, "gatys": entry}, known.encoders, known.metrics)
     monkeypatch.setattr(registry_module, "load_registry", lambda: changed)
+    monkeypatch.setattr(weights, "load_registry", lambda: changed)
     return server
 
 
@@ -241,8 +244,6 @@ def test_the_command_fetches_lists_and_verifies(registered, capsys, monkeypatch)
 
 
 def checkpoint_files() -> list[Path]:
-    from zoo.weights import home
-
     return list((home() / "checkpoints").glob("*.safetensors"))
 
 

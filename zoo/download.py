@@ -7,7 +7,6 @@ folder of what torch's users share, and ``XDG_CACHE_HOME`` that of both where th
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import tempfile
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from zoo.errors import DownloadRequiredError, ZooError
+from zoo.files import sha256 as file_sha256
 
 Progress = Callable[[int, int], None]
 
@@ -74,12 +74,6 @@ def mirrored(url: str) -> str:
         return url
     parts = urlsplit(url)
     return mirror.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(

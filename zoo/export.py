@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo import __version__, files, images, weights
-from zoo.download import make_folder
+from zoo import __version__, files, images
+from zoo.download import home, make_folder
 from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsError
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer
 
@@ -293,7 +293,7 @@ class _Through(Stylizer):
     def _network(self, style: Mix) -> OnnxNetwork:
         key = _digest(self.source, style)
         if key not in self._loaded:
-            path = weights.home() / "onnx" / f"{self.name}-{key}.onnx"
+            path = home() / "onnx" / f"{self.name}-{key}.onnx"
             if not path.is_file():
                 make_folder(path.parent, "ZOO_HOME", WeightsError)
                 export(self.source, style, path)

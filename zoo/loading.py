@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import weights
 from zoo.names import on_disk
 from zoo.registry import import_object, load_registry
-from zoo.weights import resolve_checkpoint
 
 if TYPE_CHECKING:
     from zoo.stylizer import Stylizer
@@ -30,10 +30,10 @@ def load(
     resolved = load_registry().resolve(name)
     cls: type[Stylizer] = import_object(resolved.entry.implementation)
     config = cls.Config.make({**resolved.options, **options})
-    weights: Path | None = on_disk(checkpoint) if checkpoint is not None else None
-    if weights is None and resolved.checkpoint is not None:
-        weights = resolve_checkpoint(resolved.label, resolved.checkpoint)
-    return cls(config, device=device, precision=precision, checkpoint=weights, name=resolved.label)
+    file: Path | None = on_disk(checkpoint) if checkpoint is not None else None
+    if file is None and resolved.checkpoint is not None:
+        file = weights.path(resolved.weights, resolved.checkpoint)
+    return cls(config, device=device, precision=precision, checkpoint=file, name=resolved.label)
 
 
 __all__ = ["load"]

@@ -13,10 +13,8 @@ import ast
 import fnmatch
 import functools
 import importlib
-import importlib.machinery
 import importlib.metadata
 import re
-import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from zoo.config import OptionSpec, class_attribute, describe_source
 from zoo.errors import RegistryError, UnknownNameError, ZooError
+from zoo.modules import module_source
 from zoo.provenance import read_header
 from zoo.references import references
 
@@ -73,46 +72,73 @@ class Provenance(_Entry):
     converter: str = ""
 
 
-class Checkpoint(_Entry):
-    """One set of trained weights: a bundled ``file`` (relative to the package) or a ``url``; checked by sha256.
+class Asset(_Entry):
+    """A file of pretrained weights: one place, the bytes it must have, and what may be done with it.
+
+    ``file`` lies in the folder of ``package``, a module that ``install`` (a requirement of pip) brings, or of the zoo
+    itself; ``url`` is fetched when the user asks, and kept as ``kept_as`` (default: the address's last part).
+    ``sha256`` may be its first digits. ``base`` is another asset without which this one is of no use.
+    """
+
+    summary: str = ""
+    file: str | None = None
+    package: str | None = None
+    install: str = ""
+    url: str | None = None
+    kept_as: str = ""
+    base: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
+    given_bytes: int | None = Field(default=None, alias="bytes")
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Asset:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give either 'file' or 'url'")
+        if self.package is not None and (self.file is None or not self.install):
+            raise ValueError("a 'package' also needs 'file' and 'install'")
+        return self
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it comes with the zoo or with one of its requirements."""
+        return self.file is not None and "[" not in self.install
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of the file; None where nobody says."""
+        if self.given_bytes is None and self.file is not None and self.package is None:
+            return (PACKAGE / self.file).stat().st_size
+        return self.given_bytes
+
+
+class Checkpoint(Asset):
+    """Weights that a method was trained to, with its ``options`` and the names of the ``styles`` it knows, if trained.
 
     What a bundled file tells of itself is not repeated: its size, parameters and provenance are read from it. A ``url``
     needs them, and a licence, in its entry. ``hours_in_all`` adds the runs that the file's own resumed.
     """
 
     summary: str
-    file: str | None = None
-    url: str | None = None
-    sha256: str
-    given_bytes: int | None = Field(default=None, alias="bytes")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     given_parameters: int | None = Field(default=None, alias="parameters")
     given_provenance: Provenance | None = Field(default=None, alias="provenance")
-    licence: str = ""
     hours_in_all: float | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    styles: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _one_place(self) -> Checkpoint:
-        if (self.file is None) == (self.url is None):
-            raise ValueError("give either 'file' or 'url'")
-        lacking = [
-            name
-            for name, value in (
-                ("bytes", self.given_bytes),
-                ("parameters", self.given_parameters),
-                ("provenance", self.given_provenance),
-                ("licence", self.licence),
-            )
-            if self.url is not None and not value
-        ]
+    def _told(self) -> Checkpoint:
+        told = {
+            "bytes": self.given_bytes,
+            "parameters": self.given_parameters,
+            "provenance": self.given_provenance,
+            "licence": self.licence,
+        }
+        lacking = [name for name, value in told.items() if self.url is not None and not value]
         if lacking:
             raise ValueError(f"weights behind a 'url' also need {', '.join(map(repr, lacking))}")
         return self
-
-    @property
-    def bytes(self) -> int:
-        """Size of the file."""
-        return self.given_bytes if self.given_bytes is not None else (PACKAGE / str(self.file)).stat().st_size
 
     @property
     def parameters(self) -> int:
@@ -171,37 +197,6 @@ class MethodEntry(_Entry):
         return [*self.presets, *self.checkpoints]
 
 
-class EncoderEntry(_Entry):
-    """A pretrained feature network and where its weights come from."""
-
-    title: str
-    source: str
-    licence: str
-    bundled: bool
-    bytes: int
-
-
-class NetworkEntry(_Entry):
-    """A pretrained network that only metrics read: its file and, where known, its sha256 (whole or first digits).
-
-    The file is fetched from ``url``, or is ``file`` in the folder of ``package``, a module of the extra ``metrics``.
-    """
-
-    title: str
-    url: str | None = None
-    package: str | None = None
-    file: str | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
-    bytes: int | None = None
-    licence: str
-
-    @model_validator(mode="after")
-    def _one_place(self) -> NetworkEntry:
-        if (self.url is None) == (self.package is None) or (self.file is None) != (self.package is None):
-            raise ValueError("give either 'url' or 'package' and 'file'")
-        return self
-
-
 class MetricEntry(_Entry):
     """A metric: its class, what it measures, which direction is better, its unit and the version of its definition.
 
@@ -239,9 +234,9 @@ class RegistryFile(_Entry):
     version: Literal[1] = Field(alias="schema")
     trained_licence: str = ""
     methods: dict[str, MethodEntry]
-    encoders: dict[str, EncoderEntry]
+    encoders: dict[str, Asset]
     metrics: dict[str, MetricEntry]
-    networks: dict[str, NetworkEntry] = Field(default_factory=dict)
+    networks: dict[str, Asset] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _networks(self) -> RegistryFile:
@@ -268,6 +263,12 @@ class Resolved:
         return f"{self.method}.{self.tag}"
 
     @property
+    def weights(self) -> str:
+        """The name of its checkpoint, ``method.tag``, of which a preset's may be another; empty where it has none."""
+        listed = self.entry.checkpoints.items()
+        return next((f"{self.method}.{tag}" for tag, one in listed if one is self.checkpoint), "")
+
+    @property
     def summary(self) -> str:
         """One line on this preset or checkpoint."""
         table: dict[str, Preset | Checkpoint] = {**self.entry.presets, **self.entry.checkpoints}
@@ -279,11 +280,11 @@ class Registry:
     """All entries. ``broken`` lists plugins that could not be read, with the reason."""
 
     methods: dict[str, MethodEntry]
-    encoders: dict[str, EncoderEntry]
+    encoders: dict[str, Asset]
     metrics: dict[str, MetricEntry]
     plugins: frozenset[str] = frozenset()
     broken: tuple[tuple[str, str], ...] = ()
-    networks: dict[str, NetworkEntry] = field(default_factory=dict)
+    networks: dict[str, Asset] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Resolved:
         """``gatys`` or ``gatys.paper`` as a :class:`Resolved`; UnknownNameError with suggestions otherwise."""
@@ -428,30 +429,6 @@ _NAME_RULE = "a method's name is letters, digits, '_' and '-', and is not 'all'.
 
 def _is_method_name(name: str) -> bool:
     return re.fullmatch(r"[\w-]+", name) is not None and name != "all"
-
-
-def _find_module(module: str) -> importlib.machinery.ModuleSpec | None:
-    # importlib.util.find_spec would import the parent packages, and with them perhaps torch.
-    spec: importlib.machinery.ModuleSpec | None = None
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        where = spec.submodule_search_locations if spec is not None else None
-        if depth > 1 and where is None:
-            return None
-        name = ".".join(parts[:depth])
-        found = (finder.find_spec(name, where) for finder in sys.meta_path)
-        spec = next((s for s in found if s is not None), None)
-        if spec is None:
-            return None
-    return spec
-
-
-def module_source(module: str) -> str:
-    """The text of a module, found without running it or its packages; RegistryError if there is none."""
-    spec = _find_module(module)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise RegistryError(f"Module {module!r} is not installed.")
-    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _plugin_entry(point: importlib.metadata.EntryPoint) -> MethodEntry:

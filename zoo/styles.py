@@ -2,17 +2,15 @@
 
 A checkpoint of a method with ``traits.styles == "trained"`` keeps a record per style in its metadata. A style image is
 recognised by the perceptual hash in that record, so a resized or re-encoded copy will do; any other image is refused
-with the command that trains it and the time that takes here, which is measured on the spot.
+with the command that trains it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import re
-import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import device as devices
 from zoo import images
 from zoo.color import luminance
 from zoo.errors import ConfigError, UnknownNameError, UnsupportedError, WeightsError
@@ -220,8 +217,8 @@ def trained_name(
     """The trained style that ``style`` names or shows.
 
     UnknownNameError for another name; UnsupportedError for a mask, and for another image: it lists the styles and the
-    command of ``zoo train`` that learns this one, with the time that its ``steps`` (none: the default of ``task``)
-    take on this machine. ``flags`` are the options of ``task`` that name the image.
+    command of ``zoo train`` that learns this one in ``steps`` (None: the default of ``task``). ``flags`` are the
+    options of ``task`` that name the image.
     """
     method = method.partition(".")[0]
     if style.mask is not None:
@@ -233,48 +230,12 @@ def trained_name(
         return known
     name = recognise(style.image, styles)
     if name is None:
-        steps = steps or task.defaults.steps
-        seconds = steps * measured_seconds(task)
         raise UnsupportedError(
-            f"{method} was not trained on this style image, only on {', '.join(sorted(styles))}: take one of these, "
-            f"or run 'zoo train {method} {flags} --content-dir PHOTOGRAPHS --out RUN', whose {steps:,} steps "
-            f"take about {_duration(seconds)} on this machine (from one step timed just now)."
+            f"{method} was not trained on this style image, only on {', '.join(sorted(styles))}: take one of these, or "
+            f"train it with 'zoo train {method} {flags} --content-dir PHOTOGRAPHS --out RUN' "
+            f"({steps or task.defaults.steps:,} steps; --time-limit MINUTES ends it sooner)."
         )
     return name
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
-@functools.cache
-def measured_seconds(task: type[TrainingTask]) -> float:
-    """Seconds that an update of ``task`` with its default batch takes on this machine.
-
-    One update on one image of the default crop is timed after another to warm up, once per process.
-    """
-    config = task.defaults
-    device = devices.resolve_device(config.accelerator)
-    precision = devices.resolve_precision(config.precision, device, "bf16")
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
-        trial = task().to(device)
-        trial.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        optimiser = trial.optimiser(config, None)
-        batch = {name: torch.rand(1, 3, config.crop, config.crop, device=device) for name in task.sets}
-        seconds = 0.0
-        for _ in range(2):
-            start = time.perf_counter()
-            with devices.autocast(device, precision):
-                loss = trial(batch)["total"]
-            loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            devices.synchronize(device)
-            seconds = time.perf_counter() - start
-    return seconds * config.batch_size * config.accumulate
 
 
 __all__ = [
@@ -282,7 +243,6 @@ __all__ = [
     "TrainedStyle",
     "find_styles",
     "load_style",
-    "measured_seconds",
     "perceptual_hash",
     "read_metadata",
     "recognise",

@@ -2,7 +2,7 @@ import torch
 from pictures import pictures
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, normalize, pad
 
-from zoo.networks import read_network
+from zoo.weights import read_network
 
 w = {name.removeprefix("net.slice"): value for name, value in read_network("stlpips.alex").items()}
 

@@ -26,7 +26,7 @@ from zoo.cli.stylize import stylize
 from zoo.cli.texture import texture
 from zoo.cli.train import train
 from zoo.cli.video import video
-from zoo.cli.weights import weights
+from zoo.cli.weights import app as weights
 from zoo.errors import ZooError, out_of_memory
 
 app = typer.Typer(

@@ -127,14 +127,19 @@ def parse_flags(extra: Sequence[str], specs: Sequence[OptionSpec], hint: str) ->
     return options
 
 
-def load_first(method: str, **arguments: Any) -> Stylizer | None:
-    """The method, loaded, where its styles have names that only its weights know; None where it takes any image."""
+def trained_styles(method: str, **arguments: Any) -> tuple[tuple[str, ...], Stylizer | None]:
+    """The names of the styles a method was trained on, none where it takes any image; and the method, where these names
+    stand in its weights alone (``checkpoint``: the user's own) and it was loaded with ``arguments`` to read them."""
     from zoo.loading import load
     from zoo.registry import load_registry
 
-    if load_registry().resolve(method).entry.taxonomy.styles == "any":
-        return None
-    return load(method, **arguments)
+    resolved = load_registry().resolve(method)
+    if resolved.entry.taxonomy.styles == "any":
+        return (), None
+    if arguments.get("checkpoint") is None and resolved.checkpoint is not None and resolved.checkpoint.styles:
+        return resolved.checkpoint.styles, None
+    stylizer = load(method, **arguments)
+    return stylizer.style_names, stylizer
 
 
 def default_style(names: Sequence[str]) -> str:

@@ -36,10 +36,9 @@ def _examine() -> dict[str, dict[str, Any]]:
     import psutil
     import torch
 
-    from zoo import __version__, networks, weights
+    from zoo import __version__, weights
     from zoo.device import fast_bf16, resolve_device
-    from zoo.encoders import availability
-    from zoo.errors import ZooError
+    from zoo.download import home
     from zoo.registry import load_registry
 
     device = resolve_device("auto")
@@ -61,29 +60,21 @@ def _examine() -> dict[str, dict[str, Any]]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         machine |= {"gpu": properties.name, "gpu memory": f"{properties.total_memory / 2**30:.1f} GiB"}
-    caches = {
-        "ZOO_HOME": str(weights.home()),
-        "TORCH_HOME": torch.hub.get_dir(),
-        "HF_HOME": os.environ.get("HF_HOME", "~/.cache/huggingface"),
-    }
+    caches = {"ZOO_HOME": str(home()), "TORCH_HOME": torch.hub.get_dir()}
     registry = load_registry()
     methods = {}
-    for name in registry.methods:
-        for tag in registry.methods[name].tags:
-            resolved = registry.resolve(f"{name}.{tag}")
+    for method, entry in registry.methods.items():
+        for tag in entry.tags:
+            resolved = registry.resolve(f"{method}.{tag}")
             wanted = [resolved.options.get("encoder", resolved.entry.encoder)]
-            needs = [why for encoder in wanted if encoder and (why := availability(encoder)) != "ready"]
-            if resolved.checkpoint is not None:
-                try:
-                    weights.resolve_checkpoint(resolved.label, resolved.checkpoint)
-                except ZooError as error:
-                    needs.append(str(error))
+            wanted += [resolved.weights]
+            needs = [why for name in wanted if name and (why := weights.state(name)) != "ready"]
             methods[resolved.label] = "; ".join(needs) or "ready"
     methods |= {name: f"plugin cannot be read: {reason}" for name, reason in registry.broken}
     metrics = {}
     for name, entry in registry.metrics.items():
         wanted = [entry.encoder] if entry.encoder else []
-        missing = [why for need in (*wanted, *entry.needs) if (why := networks.availability(need)) != "ready"]
+        missing = [why for need in (*wanted, *entry.needs) if (why := weights.state(need)) != "ready"]
         if entry.package and importlib.util.find_spec(entry.package) is None:
             missing.append("not installed: pip install 'style-transfer-zoo[metrics]'")
         metrics[name] = "; ".join(missing) or "ready"
@@ -91,7 +82,7 @@ def _examine() -> dict[str, dict[str, Any]]:
         "machine": machine,
         "versions": versions,
         "caches": caches,
-        "encoders": {name: availability(name) for name in registry.encoders},
+        "encoders": {name: weights.state(name) for name in registry.encoders},
         "methods": methods,
         "metrics": metrics,
     }

@@ -12,11 +12,11 @@ from zoo.cli.common import (
     console,
     default_style,
     expand,
-    load_first,
     method_options,
     parse_weights,
     read_image,
     shown_licence,
+    trained_styles,
 )
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def export(
 
     options = method_options(context.args, method)
     require()
-    stylizer = load_first(method, device="cpu", precision="fp32", checkpoint=checkpoint, **options)
-    names = stylizer.style_names if stylizer else ()
+    names, stylizer = trained_styles(method, device="cpu", precision="fp32", checkpoint=checkpoint, **options)
     sources = expand(style or [default_style(names)], "style", names)
     stylizer = stylizer or load(method, device="cpu", precision="fp32", checkpoint=checkpoint, **options)
     pictures = [source if source in names else read_image(source, style_size).pixels for source in sources]

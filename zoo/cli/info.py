@@ -67,10 +67,10 @@ def _trained_styles(resolved: Resolved) -> list[dict[str, str]]:
         return []
     from zoo.errors import DownloadRequiredError
     from zoo.styles import find_styles, read_metadata
-    from zoo.weights import resolve_checkpoint
+    from zoo.weights import path as file_of
 
     try:
-        path = resolve_checkpoint(resolved.label, resolved.checkpoint)
+        path = file_of(resolved.weights, resolved.checkpoint)
     except DownloadRequiredError:
         return []
     facts = read_metadata(path)

@@ -22,12 +22,12 @@ from zoo.cli.common import (
     console,
     default_style,
     expand,
-    load_first,
     method_options,
     parse_weights,
     progress_bar,
     read_image,
     real,
+    trained_styles,
     whole,
 )
 from zoo.cli.jobs import Film, Job, check_targets, plan
@@ -118,8 +118,7 @@ def stylize(
     if backend == "onnxruntime":
         device, precision = _for_onnxruntime(device, precision)
     options |= {"device": device, "precision": precision, "checkpoint": checkpoint}
-    stylizer = load_first(method, **options)
-    names = stylizer.style_names if stylizer else ()
+    names, stylizer = trained_styles(method, **options)
     if names and keep == "coral":
         raise ConfigError("Trained styles have their own colours: keep the content's with --preserve-color luminance.")
     given = [*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT]

@@ -16,10 +16,10 @@ from zoo.cli.common import (
     console,
     default_style,
     expand,
-    load_first,
     method_options,
     progress_bar,
     read_image,
+    trained_styles,
 )
 from zoo.config import shown
 from zoo.errors import ConfigError
@@ -47,8 +47,7 @@ def texture(
     options = method_options(context.args, method)
     height, width = parse_size(size)
     images.check_writable(output, (height, width))
-    stylizer = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    names = stylizer.style_names if stylizer else ()
+    names, stylizer = trained_styles(method, device=device, precision=precision, checkpoint=checkpoint, **options)
     sources = expand([style or default_style(names)], "style", names)
     if len(sources) > 1:
         raise ConfigError(f"A texture has one style: give a file, not the folder {style}.")

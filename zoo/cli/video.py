@@ -14,11 +14,11 @@ from zoo.cli.common import (
     console,
     default_style,
     expand,
-    load_first,
     method_options,
     progress_bar,
     read_image,
     real,
+    trained_styles,
 )
 from zoo.errors import ConfigError
 
@@ -70,8 +70,7 @@ def video(
     options = method_options(context.args, method)
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)
     clip = Clip(content, ClipOptions(start, duration, rate, size))
-    model = load_first(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    names = model.style_names if model else ()
+    names, model = trained_styles(method, device=device, precision=precision, checkpoint=checkpoint, **options)
     sources = expand([style or default_style(names)], "style", names)
     if len(sources) > 1:
         raise ConfigError(f"A film has one style: give a file, not the folder {style}.")

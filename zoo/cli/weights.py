@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -15,38 +15,26 @@ from zoo.errors import ConfigError, ZooError
 
 if TYPE_CHECKING:
     from zoo.importers import ImportReport
+    from zoo.registry import Asset
 
-weights = typer.Typer(help="List, verify, fetch, import and join weights.", no_args_is_help=True)
+app = typer.Typer(help="List, verify, fetch, import and join weights.", no_args_is_help=True)
 
 
-@weights.command("list")
+@app.command("list")
 def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List encoders, networks of metrics and checkpoints with their state on this machine."""
-    from zoo import networks
-    from zoo.encoders import availability
-    from zoo.registry import load_registry
-    from zoo.weights import resolve_checkpoint
+    from zoo import weights
 
-    registry = load_registry()
-    rows: list[dict[str, Any]] = [
-        {"name": name, "kind": "encoder", "bytes": entry.bytes, "licence": entry.licence, "state": availability(name)}
-        for name, entry in registry.encoders.items()
+    rows = [
+        {
+            "name": name,
+            "kind": kind,
+            "bytes": asset.bytes,
+            "licence": asset.licence,
+            "state": weights.state(name, asset),
+        }
+        for name, kind, asset in _listed()
     ]
-    for name, network in registry.networks.items():
-        state = networks.availability(name)
-        rows.append(
-            {"name": name, "kind": "metric", "bytes": network.bytes, "licence": network.licence, "state": state}
-        )
-    for method, entry in registry.methods.items():
-        for tag, checkpoint in entry.checkpoints.items():
-            label = f"{method}.{tag}"
-            try:
-                resolve_checkpoint(label, checkpoint)
-                state = "ready"
-            except ZooError as error:
-                state = str(error)
-            size, licence = checkpoint.bytes, checkpoint.licence
-            rows.append({"name": label, "kind": "checkpoint", "bytes": size, "licence": licence, "state": state})
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -59,27 +47,30 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
     out.show(table)
 
 
-@weights.command()
+def _listed() -> list[tuple[str, str, Asset]]:
+    """Every file of weights that the registry knows: name, kind, entry."""
+    from zoo.registry import load_registry
+
+    registry = load_registry()
+    found = [(name, "encoder", asset) for name, asset in registry.encoders.items()]
+    found += [(name, "metric", asset) for name, asset in registry.networks.items()]
+    return found + [
+        (f"{method}.{tag}", "checkpoint", checkpoint)
+        for method, entry in registry.methods.items()
+        for tag, checkpoint in entry.checkpoints.items()
+    ]
+
+
+@app.command()
 def verify() -> None:
     """Check every file that is here against its sha256; exit 1 if one is damaged."""
-    from zoo.encoders import encoder_file
+    from zoo import weights
     from zoo.errors import DownloadRequiredError
-    from zoo.networks import network_file
-    from zoo.registry import load_registry
-    from zoo.weights import resolve_checkpoint
 
-    registry, bad = load_registry(), 0
-    checks: list[tuple[str, Any]] = [
-        (name, lambda name=name: encoder_file(name)) for name, entry in registry.encoders.items() if entry.bundled
-    ]
-    checks += [(name, lambda name=name: network_file(name)) for name in registry.networks]
-    for method, entry in registry.methods.items():
-        for tag, checkpoint in entry.checkpoints.items():
-            label = f"{method}.{tag}"
-            checks.append((label, lambda label=label, checkpoint=checkpoint: resolve_checkpoint(label, checkpoint)))
-    for name, check in checks:
+    bad = 0
+    for name, _, asset in _listed():
         try:
-            check()
+            weights.path(name, asset)
             out.say(f"{name}: whole")
         except DownloadRequiredError:
             out.say(f"{name}: not here")
@@ -90,7 +81,7 @@ def verify() -> None:
         raise typer.Exit(1)
 
 
-@weights.command()
+@app.command()
 def fetch(
     name: Annotated[
         str | None,
@@ -100,8 +91,8 @@ def fetch(
 ) -> None:
     """Download weights; what was broken off goes on. Only this and 'zoo data fetch' contact other hosts.
 
-    ZOO_HOME is the folder of checkpoints, ZOO_MIRROR a base URL in place of their host, ZOO_OFFLINE=1 forbids fetching.
-    Encoders and networks of metrics go into their library's own cache; a metric's name stands for all it reads.
+    ZOO_HOME is the folder of checkpoints, TORCH_HOME that of encoders and networks, ZOO_MIRROR a base URL in place of
+    every host; ZOO_OFFLINE=1 forbids fetching. A metric's name stands for all it reads.
     """
     from zoo.registry import load_registry
 
@@ -122,44 +113,17 @@ def fetch(
 
 
 def _fetch(name: str) -> Path:
-    from zoo.errors import DownloadRequiredError, UnknownNameError
-    from zoo.registry import load_registry
-    from zoo.weights import fetch_checkpoint, offline
+    from zoo import weights
 
-    registry = load_registry()
-    if name in registry.encoders:
-        from zoo.encoders import availability, encoder_file
-        from zoo.encoders import fetch as fetch_encoder
-
-        if offline() and availability(name) != "ready":
-            raise DownloadRequiredError(
-                f"The weights of {name} are not on this machine and ZOO_OFFLINE forbids fetching them: unset it."
-            )
-        return encoder_file(name) if availability(name) == "ready" else fetch_encoder(name)
-    if name in registry.networks:
-        from zoo.networks import network_file
-
-        return network_file(name, allow_download=True)
-    if name.partition(".")[0] not in registry.methods:
-        known = [f"{m}.{tag}" for m, entry in registry.methods.items() for tag in entry.checkpoints]
-        known += [*registry.encoders, *registry.networks]
-        raise UnknownNameError("weights", name, known, "Run 'zoo weights list' for all.")
-    resolved = registry.resolve(name)
-    if resolved.checkpoint is None:
-        raise ConfigError(f"{resolved.label} needs no weights of its own: there is nothing to fetch.")
-    tag = next(t for t, checkpoint in resolved.entry.checkpoints.items() if checkpoint is resolved.checkpoint)
-    label = f"{resolved.method}.{tag}"
     if not console.is_terminal:
-        return fetch_checkpoint(label, resolved.checkpoint)
+        return weights.fetch(name)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(label, total=resolved.checkpoint.bytes)
-        return fetch_checkpoint(
-            label, resolved.checkpoint, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        task = bar.add_task(name, total=None)
+        return weights.fetch(name, progress=lambda done, total: bar.update(task, completed=done, total=total))
 
 
-@weights.command()
+@app.command()
 def join(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
     parts: Annotated[list[str], typer.Argument(metavar="NAME=FILE", help="Prefix of the keys, and the part's file.")],
@@ -181,7 +145,7 @@ def join(
         out.say(str(path))
 
 
-@weights.command("import")
+@app.command("import")
 def import_files(
     method: Annotated[str, typer.Argument(help="The method whose weights these are.")],
     files: Annotated[list[Path], typer.Argument(help="The authors' files (torch pickles or safetensors).")],

@@ -15,24 +15,18 @@ from zoo.encoders.catalog import ENCODERS, EncoderInfo, encoder_info
 
 if TYPE_CHECKING:
     from zoo.encoders.base import Encoder
-    from zoo.encoders.load import availability, encoder_file, fetch, load_encoder
+    from zoo.encoders.load import load_encoder
 
 __all__ = [
     "ENCODERS",
     "Encoder",
     "EncoderInfo",
-    "availability",
-    "encoder_file",
     "encoder_info",
-    "fetch",
     "load_encoder",
 ]
 
 _LAZY = {
     "Encoder": "zoo.encoders.base",
-    "availability": "zoo.encoders.load",
-    "encoder_file": "zoo.encoders.load",
-    "fetch": "zoo.encoders.load",
     "load_encoder": "zoo.encoders.load",
 }
 

@@ -12,7 +12,6 @@ from typing import Literal
 
 from zoo.errors import UnknownNameError
 
-TIMM_PREFIX = "timm:"
 _CHANNELS = (64, 128, 256, 512, 512)
 _DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
@@ -47,13 +46,12 @@ def vgg_layers(architecture: str) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """The structure of a VGG and where its weights are: ``bundled`` with the installation, or a file of ``bytes`` to
-    fetch when the user asks. Title, source and licence are in registry.yaml under the same name."""
+    """The structure of a VGG. ``origin`` is the library whose preprocessing and order of tensors its file has; the file
+    itself is described in registry.yaml under the same name."""
 
     name: str
     architecture: str
-    bundled: bool
-    bytes: int
+    origin: Literal["caffe", "torchvision"]
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -79,10 +77,10 @@ class EncoderInfo:
 ENCODERS: dict[str, EncoderInfo] = {
     info.name: info
     for info in (
-        EncoderInfo("vgg19", "vgg19", bundled=True, bytes=20_063_401),
-        EncoderInfo("vgg19.normalised", "vgg19", bundled=True, bytes=20_063_401),
-        EncoderInfo("vgg19.torchvision", "vgg19", bundled=False, bytes=574_673_361),
-        EncoderInfo("vgg16.torchvision", "vgg16", bundled=False, bytes=553_433_881),
+        EncoderInfo("vgg19", "vgg19", "caffe"),
+        EncoderInfo("vgg19.normalised", "vgg19", "caffe"),
+        EncoderInfo("vgg19.torchvision", "vgg19", "torchvision"),
+        EncoderInfo("vgg16.torchvision", "vgg16", "torchvision"),
     )
 }
 

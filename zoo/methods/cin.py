@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo import weights
 from zoo.config import Config, option
 from zoo.errors import ConfigError, WeightsError
 from zoo.images import builtin_styles
@@ -26,7 +27,7 @@ from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_t
 from zoo.training.optimisers import make_optimiser
 from zoo.training.perceptual import PerceptualLoss, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
-from zoo.weights import read_state, resolve_checkpoint
+from zoo.weights import read_state
 
 # Updates offered for a new style: an eighth of a whole run, as only its scales and shifts are learned.
 _ADDING = 1000
@@ -252,7 +253,7 @@ class CINTask(TrainingTask):
             resolved = load_registry().resolve(self.method)
             if resolved.checkpoint is None:
                 raise ConfigError("Option 'add_style' needs a trained network: give its checkpoint as 'base'.")
-            path = resolve_checkpoint(resolved.label, resolved.checkpoint)
+            path = weights.path(resolved.weights, resolved.checkpoint)
         state = read_state(path)
         old = CINNet.like(state, str(path))
         records = _records(path, len(old.scale))

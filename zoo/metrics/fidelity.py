@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo import weights
 from zoo.encoders import load_encoder
 from zoo.errors import InputError, WeightsError
 from zoo.metrics.base import SetMetric, digest, import_package
-from zoo.networks import network_file, read_network
+from zoo.weights import read_network
 
 VGG19 = "vgg19-normalised"
 VGG19_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -139,7 +140,7 @@ def eight_bits(image: Tensor) -> Tensor:
 
 def inception() -> nn.Module:
     """torch-fidelity's Inception with the weights of FID; DownloadRequiredError where they are not here."""
-    path = network_file("inception.fid")
+    path = weights.path("inception.fid")
     package = import_package("torch_fidelity.feature_extractor_inceptionv3")
     with torch.random.fork_rng(devices=[]):  # it draws random weights before it loads
         try:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from zoo.config import Config, option
 from zoo.errors import InputError, WeightsError
 from zoo.metrics.base import Metric, import_package
-from zoo.networks import read_network
+from zoo.weights import read_network
 
 TRUNKS = {"alex": "alexnet.torchvision", "vgg": "vgg16.torchvision"}
 MIN_SIZE = {"alex": 31, "vgg": 16}  # pixels a side for which the deepest layer has one position

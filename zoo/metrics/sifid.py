@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from zoo.errors import InputError, WeightsError
 from zoo.metrics.base import Metric
-from zoo.networks import read_network
 from zoo.nn.whitening import Moments, moments
+from zoo.weights import read_network
 
 NETWORK = "inception.torchvision"
 # Names of the layers in torchvision's network; None is the pooling between them.

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from zoo.config import Config, option
 from zoo.errors import InputError
 from zoo.metrics.base import Metric
-from zoo.networks import read_network
+from zoo.weights import read_network
 
 # The convolutions of each slice by their number in the weights, and the border of zeros of the slice's own.
 SLICES = {

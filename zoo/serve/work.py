@@ -207,12 +207,18 @@ class Workshop:
         """Names of the trained styles of these methods, each once; none of methods that take any image, or that cannot
         be loaded (running them says why)."""
         names: dict[str, None] = {}
-        with self._asides.one():
-            for method in methods:
-                if method in self.choices and self.choices[method].trained:
-                    with contextlib.suppress(ZooError):
-                        names.update(dict.fromkeys(self.models.get(method)[0].style_names))
+        for method in methods:
+            if method in self.choices and self.choices[method].trained:
+                names.update(dict.fromkeys(self._styles(method)))
         return list(names)
+
+    def _styles(self, method: str) -> tuple[str, ...]:
+        checkpoint = load_registry().resolve(method).checkpoint
+        if checkpoint is not None and checkpoint.styles:
+            return checkpoint.styles
+        with self._asides.one(), contextlib.suppress(ZooError):
+            return self.models.get(method)[0].style_names
+        return ()
 
     def run(
         self,

@@ -7,7 +7,6 @@ without a loader whose state would have to be saved.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -29,8 +28,8 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from zoo import files, images
+from zoo.download import home
 from zoo.errors import ConfigError, ImageError, InputError
-from zoo.weights import home
 
 Building = Callable[[int, int], None]
 _FORMAT = 1
@@ -114,8 +113,7 @@ class ImageSet:
     """Decoded images side by side in one flat uint8 file.
 
     ``sizes`` is (N, 2), height and width; ``offsets`` (N,), where each begins; ``skipped`` the files that could not
-    be read, with the reason; ``hashes`` are of the files' bytes. ``earlier_digest`` is by what versions that went by
-    paths, sizes and times knew the set.
+    be read, with the reason; ``hashes`` are of the files' bytes.
     """
 
     pixels: np.ndarray
@@ -124,7 +122,6 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...]
     sources: tuple[str, ...]
     hashes: tuple[str, ...]
-    earlier_digest: str
 
     @property
     def digest(self) -> str:
@@ -170,10 +167,6 @@ class ImageSet:
                 if not (folder / "index.json").exists():
                     _build(folder, found, store, progress)
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        if "hashes" not in index:  # of an earlier version
-            index["hashes"] = _hashes(index["sources"], progress)
-            with contextlib.suppress(ConfigError):  # the cache may be somebody else's
-                files.write(folder / "index.json", json.dumps(index))
         sizes = np.asarray(index["sizes"], dtype=np.int64).reshape(-1, 2)
         lengths = sizes.prod(1) * 3
         pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
@@ -181,7 +174,7 @@ class ImageSet:
             raise ImageError(f"The cache of decoded images {folder} is damaged: delete that folder.")
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         skipped = tuple((name, reason) for name, reason in index["skipped"])
-        return cls(pixels, sizes, offsets, skipped, tuple(index["sources"]), tuple(index["hashes"]), digest)
+        return cls(pixels, sizes, offsets, skipped, tuple(index["sources"]), tuple(index["hashes"]))
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -189,18 +182,6 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None
-
-
-def _hashes(sources: Sequence[str], progress: Building | None) -> list[str]:
-    found = []
-    for done, source in enumerate(sources, 1):
-        try:
-            found.append(files.sha256(Path(source))[:_HASH])
-        except OSError as error:
-            raise ImageError(f"{source} cannot be read ({files.reason(error)}): restore it.") from error
-        if progress is not None:
-            progress(done, len(sources))
-    return found
 
 
 def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building | None) -> None:
@@ -216,8 +197,8 @@ def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building |
                     picture = images.read(path).pixels
                     if min(picture.shape[-2:]) > store:
                         picture = images.resize(picture, f"short:{store}")
-                    (own,) = _hashes([str(path)], None)
-                except ImageError as error:
+                    own = files.sha256(path)[:_HASH]
+                except (ImageError, OSError) as error:
                     skipped.append((str(path), str(error)))
                 else:
                     array = picture[0].clamp(0, 1).mul(255).add_(0.5).to(torch.uint8).permute(1, 2, 0)

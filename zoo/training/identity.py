@@ -15,7 +15,6 @@ from zoo import files
 from zoo.config import Config
 from zoo.errors import ConfigError, WeightsError
 from zoo.training.data import ImageSet, short_path, without_folders
-from zoo.training.records import read_run
 from zoo.training.task import TrainConfig, TrainingTask
 from zoo.weights import read_state
 
@@ -57,33 +56,16 @@ def identity(
     return json.loads(json.dumps(found))
 
 
-def require_same(folder: Path, saved: str, now: Mapping[str, Any], data: Mapping[str, ImageSet]) -> None:
+def require_same(folder: Path, saved: str, now: Mapping[str, Any]) -> None:
     """Raise ConfigError, which names what differs, unless the identity ``saved`` by the run in ``folder`` is that of
     ``now``."""
-    before = _begun(folder, saved, data)
-    changed = [told for key in now if key in before for told in _differences(key, before[key], now[key])]
+    before = json.loads(saved)
+    changed = [told for key in now for told in _differences(key, before[key], now[key])]
     if changed:
         raise ConfigError(
             f"The run in {folder} was begun with other {', '.join(changed)}: leave that as it was, or start a new run "
             "from its weights with init_from."
         )
-
-
-def _begun(folder: Path, saved: str, data: Mapping[str, ImageSet]) -> dict[str, Any]:
-    """The identity in a checkpoint. Those of earlier versions left a part of it to run.json, and knew images by their
-    paths, sizes and times."""
-    before = json.loads(saved)
-    before["task"] = without_folders(before["task"])
-    for name, known in before["data"].items():
-        if name in data and known == data[name].earlier_digest:
-            before["data"][name] = data[name].digest
-    if "lr" not in before:
-        record = read_run(folder)
-        before.pop("ema", None)  # was no more than whether there is an average
-        before |= {name: value for name, value in record.get("config", {}).items() if name in _KEPT}
-        if "machine" in record:
-            before["precision"] = record["machine"]["precision"]
-    return before
 
 
 def _differences(name: str, before: Any, now: Any) -> list[str]:

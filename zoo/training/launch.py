@@ -112,8 +112,7 @@ def typed(task: type[TrainingTask], options: Mapping[str, Any]) -> dict[str, Any
 
 
 def _begun_with(task: type[TrainingTask], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in a run's record, the task's and the run's mixed; those of the task are missing where an earlier
-    version began it."""
+    """Return the options in a run's record, the task's and the run's mixed."""
     own, general = option_specs(task)
     found: dict[str, Any] = {}
     for specs, options in ((general, record.get("config", {})), (own, record.get("options", {}))):

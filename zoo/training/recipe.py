@@ -277,15 +277,12 @@ _FREE = ("steps", "time_limit", "accelerator", "precision", "checkpoint_minutes"
 
 
 def _state(run: Run, task: Any, folder: Path, settings: Mapping[str, Any]) -> State:
-    from zoo.training.launch import typed
-
     state = state_of(run, folder)
     if state != "done":
         return state
     before = json.loads((folder / run.name / "done.json").read_text(encoding="utf-8"))
-    # "ended" is what happened, the rest what was asked for, in earlier versions by the command line's words.
+    # "ended" is what happened, the rest what was asked for.
     ended = before.pop("ended")
-    before = json.loads(json.dumps(typed(task, before)))
     keys = [key for key in {**before, **settings} if key not in _FREE and before.get(key) != settings.get(key)]
     if keys:
         raise ConfigError(

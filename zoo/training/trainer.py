@@ -28,7 +28,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +45,6 @@ from zoo.training.processes import make_fabric, processes
 from zoo.training.progress import TrainProgress, TrainResult, TrainState
 from zoo.training.records import Log, held, write_preview
 from zoo.training.task import TrainConfig, TrainingTask, check_crop
-
-if TYPE_CHECKING:
-    pass
 
 _PATIENCE = 5.0  # seconds between two readings of the losses
 
@@ -446,8 +443,8 @@ class _Run:
             raise WeightsError(
                 f"{path} cannot be read as a training checkpoint ({error}): start the run anew."
             ) from error
-        require_same(path.parent, state["identity"], self._identity(), self.data)
-        for name, hashes in state.get("images", {}).items():
+        require_same(path.parent, state["identity"], self._identity())
+        for name, hashes in state["images"].items():
             self.samplers[name].arrange(hashes)
         self.task.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -458,8 +455,7 @@ class _Run:
         self.step, self.origin = int(state["step"]), state["origin"]
         self.recent.extend(state["recent"])
         self.figures = dict(state["figures"])
-        # Earlier versions did not say of which step the figures are: of the last one, where the run was ended in order.
-        self.evaluated = int(state.get("evaluated", self.step if self.figures else -1))
+        self.evaluated = int(state["evaluated"])
         self.clock.restore(float(state["seconds"]), float(state["waited"]))
 
     def _last_losses(self) -> dict[str, float]:
