@@ -142,7 +142,7 @@ def test_building_lpips_leaves_the_random_numbers_and_the_warning_filters_alone(
 
 def test_lpips_without_its_trunk_says_what_fetches_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(DownloadRequiredError, match=r"244 MB.*'zoo weights fetch alexnet.torchvision'"):
+    with pytest.raises(DownloadRequiredError, match=r"244\.4 MB.*'zoo weights fetch alexnet.torchvision'"):
         load_metric("lpips")
     with pytest.raises(DownloadRequiredError, match=r"'zoo weights fetch vgg16\.torchvision'"):
         load_metric("lpips", net="vgg")
