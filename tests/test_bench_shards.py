@@ -121,8 +121,8 @@ def test_a_failed_task_gives_its_reason_and_its_log():
     error = RuntimeError("Job failed\n-----\nTraceback ...\nzoo.errors.ProtocolError: the disk is full\n-----\n")
     job = SimpleNamespace(exception=lambda: error, paths=SimpleNamespace(stderr=Path("1_0_log.err")))
     with pytest.raises(ProtocolError, match=r"the disk is full\), its log is 1_0_log\.err"):
-        shards._wait(job)
-    shards._wait(SimpleNamespace(exception=lambda: None))
+        shards._wait(job, "local")
+    shards._wait(SimpleNamespace(exception=lambda: None), "local")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("sbatch: invalid partition\n specified"), PermissionError("no place")])

@@ -11,6 +11,9 @@ machine, takes one shard after the other: measured timing never shares a device.
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +33,13 @@ Cluster = Literal["slurm", "local"]
 _LOGS = "logs"
 # submitit's own default, five minutes, is short even for one method.
 _TIMEOUT_MINUTES = 24 * 60
+_POLL_SECONDS = 1.0
+# How long a result may take to be seen here after its task ended: network file systems show files late.
+_GRACE_SECONDS = 15.0
+_UNDER_WAY = frozenset(
+    "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED REQUEUED REQUEUE_HOLD REQUEUE_FED RESIZING SIGNALING STAGE_OUT "
+    "STOPPED SPECIAL_EXIT RESV_DEL_HOLD".split()
+)
 
 
 @dataclass(frozen=True)
@@ -110,13 +120,13 @@ def run_sharded(
     tell(0, counted(count, "shard"))
     if cluster == "slurm":
         for done, job in enumerate(_submitted(executor.map_array, tasks), 1):
-            _wait(job)
+            _wait(job, cluster)
             tell(done, f"shard {done} of {count}")
     else:
         for done, task in enumerate(tasks, 1):
-            _wait(_submitted(executor.submit, task))
+            _wait(_submitted(executor.submit, task), cluster)
             tell(done, f"shard {done} of {count}")
-    _wait(_submitted(executor.submit, Task(names, whole, where, count, None, options)))
+    _wait(_submitted(executor.submit, Task(names, whole, where, count, None, options)), cluster)
     tell(steps, "merged")
     labels = {plan.label for plan in plans} | set(resolved.spec.baselines)
     rows = [row for row in latest(read_rows(where / "rows.jsonl")) if row.method in labels]
@@ -161,15 +171,49 @@ def _submitted(submit: Callable[[Callable[[Task], None], Any], Any], what: Task 
         raise ConfigError(f"The cluster did not take the tasks ({said}): check --cluster-option and --out.") from error
 
 
-def _wait(job: Any) -> None:
+def _wait(job: Any, cluster: str) -> None:
     """Until a task has ended; ProtocolError with its reason and log where it failed."""
+    if cluster == "slurm":
+        _wait_in_queue(job)
     error = job.exception()
     if error is not None:
         said = [line for line in str(error).splitlines() if line.strip() and not set(line.strip()) <= set("-")]
-        raise ProtocolError(
-            f"A task failed ({said[-1].strip() if said else type(error).__name__}), its log is {job.paths.stderr}: the "
-            "same command goes on where the tasks stopped."
-        )
+        raise ProtocolError(_failure(said[-1].strip() if said else type(error).__name__, job))
+
+
+def _wait_in_queue(job: Any) -> None:
+    """Until the task's result is there; ProtocolError where the cluster ended it before.
+
+    Slurm's queue is asked, and not its accounting, which many clusters do not run: submitit then waits for ever for a
+    task that was cancelled or met its limit.
+    """
+    ended = None
+    while not job.paths.result_pickle.exists():
+        with contextlib.suppress(OSError):
+            job.paths.folder.chmod(job.paths.folder.stat().st_mode)  # a network's file system looks again
+        state = _state(job)
+        if state in _UNDER_WAY:
+            ended = None
+        else:
+            ended = ended or time.monotonic()
+            if time.monotonic() - ended > _GRACE_SECONDS:
+                raise ProtocolError(_failure(f"the cluster ended it, state {state or 'unknown'}", job))
+        time.sleep(_POLL_SECONDS)
+
+
+def _state(job: Any) -> str:
+    """Slurm's word for where a task stands; empty where it no longer knows the task, RUNNING where it did not answer."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job.job_id}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return "" if "Invalid job id" in done.stderr else "RUNNING"
+    return done.stdout.partition("\n")[0].strip()
+
+
+def _failure(reason: str, job: Any) -> str:
+    return (
+        f"A task failed ({reason}), its log is {job.paths.stderr}: the same command goes on where the tasks stopped."
+    )
 
 
 def merge(target: Folder, parts: Sequence[Folder]) -> None:
