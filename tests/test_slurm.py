@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slurm
+from PIL import Image
 from test_bench_shards import PROTOCOL, command, protocol  # noqa: F401
 
 from zoo.bench import shards
@@ -52,6 +57,34 @@ def test_shards_of_which_one_is_cancelled_go_on_and_make_the_rows_of_one_run(
     assert parts == whole
     assert {metric for _, _, metric in whole} >= {"ssim", "parameters"}
     assert len(json.loads((tmp_path / "parts" / "run.json").read_text())["runs"]) == 2
+
+
+def test_a_folder_of_photographs_by_array_tasks_as_the_documentation_says(cluster, tmp_path):
+    page = Path(__file__).parents[1] / "docs" / "clusters.md"
+    (script,) = re.findall(r"```bash\n(#!.*?zoo stylize.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "stylize.sh").write_text(script)
+    (tmp_path / "photographs").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        pixels = rng.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{number}.png")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    environment, folder = {**cluster, "PATH": path, "PYTHONPATH": str(page.parents[1])}, tmp_path / "stylized"
+
+    def submit() -> None:
+        subprocess.run(["sbatch", "--array=1-2", "stylize.sh"], cwd=tmp_path, env=environment, check=True)
+
+    submit()
+    slurm.until(lambda: len(queue(cluster, "--states=RUNNING")) == 2)
+    subprocess.run(["scancel", queue(cluster, "--states=RUNNING")[1]], env=cluster, check=True)
+    slurm.until(lambda: not queue(cluster), 120)
+    first = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert 2 <= len(first) < 4
+    submit()
+    slurm.until(lambda: not queue(cluster), 120)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{n}__mosaic__johnson.png" for n in range(4)]
+    assert {path: path.stat().st_mtime_ns for path in first} == first
 
 
 def values(run: Path) -> dict[tuple[str, str | None, str], float | None]:

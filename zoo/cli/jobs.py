@@ -121,6 +121,26 @@ def plan(
     return [Job(c, group, str(target / f"{label}.png"), label) for (c, group), label in zip(pairs, labels, strict=True)]
 
 
+def shared_out(jobs: list[Job], part: str | None) -> list[Job]:
+    """Those of ``jobs`` that ``part``, K/N counted from 1, is to make: whole contents, so that each is read once.
+
+    All parts together make every picture once. Raises :class:`InputError` where ``part`` is none.
+    """
+    if part is None:
+        return jobs
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", part)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise InputError(f"--part is K/N, the K-th of N parts such as 2/3, not {part!r}.")
+    contents = {content: index for index, content in enumerate(dict.fromkeys(job.content for job in jobs))}
+    return [job for job in jobs if contents[job.content] % count == number - 1]
+
+
+def missing(jobs: list[Job]) -> list[Job]:
+    """Those whose picture is not there yet; files are written whole or not at all."""
+    return [job for job in jobs if job.output == "-" or not Path(job.output).exists()]
+
+
 def check_targets(jobs: list[Job], losses: str | None, save_every: int) -> None:
     """Refuse before the work begins what could not be written after it.
 

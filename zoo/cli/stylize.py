@@ -30,7 +30,7 @@ from zoo.cli.common import (
     trained_styles,
     whole,
 )
-from zoo.cli.jobs import Film, Job, check_targets, plan
+from zoo.cli.jobs import Film, Job, check_targets, missing, plan, shared_out
 from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, ImageError, InputError, reason
@@ -105,6 +105,10 @@ def stylize(
         int, typer.Option(help="Keep the picture of every N-th step; 0 for none.", **whole(0, LARGEST_INT))
     ] = 0,
     losses: Annotated[str | None, typer.Option(help="Write the losses of every step to this CSV file.")] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="K/N", help="Make the K-th of N parts, such as 2/3: for several machines.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Make only the pictures that are not there yet.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
 ) -> None:
@@ -129,6 +133,11 @@ def stylize(
     _check_inputs(contents, styles, mask or [], blend)
     folders = any(Path(source).is_dir() for source in [*given, *wanted] if source not in names)
     jobs = plan(contents, styles, method, output, joined=bool(blend or mask), folders=folders)
+    jobs = shared_out(jobs, part)
+    jobs = missing(jobs) if resume else jobs
+    if not jobs:
+        console.say("zoo: every picture of this call is there already, or another part makes it.")
+        return
     if output == "-" and (as_json or len(jobs) > 1):
         raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
     if output == "-":
