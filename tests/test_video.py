@@ -20,6 +20,7 @@ from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.stylizer import Mix, Style, Stylized
 from zoo.video import film as films
 from zoo.video import flow
+from zoo.video.ahead import Behind
 from zoo.video.clips import Clip, ClipOptions, builtin_clip
 from zoo.video.film import Film
 
@@ -352,6 +353,43 @@ def test_flo_files(tmp_path: Path) -> None:
             flow.read_flo(path)
 
 
+def test_motion_from_a_folder(tmp_path: Path) -> None:
+    header = b"PIEH" + np.array([96, 64], "<i4").tobytes()
+    for number in (1, 2):
+        for name, x in ((f"forward_{number}_{number + 1}", 2.0), (f"backward_{number + 1}_{number}", -2.0)):
+            motion = np.zeros((64, 96, 2), "<f4")
+            motion[..., 0] = x
+            (tmp_path / f"{name}.flo").write_bytes(header + motion.tobytes())
+    contents = moving(4, (64, 96))
+    model = Tint(TintConfig(grain=0.0))
+    stream = Video(model, motion=flow.FlowFiles(tmp_path)).frames(contents, model.encode_style(Style(contents[0])))
+    frames = list(itertools.islice(stream, 3))
+    inner = (..., slice(8, -8), slice(16, -8))
+    torch.testing.assert_close(frames[2].image[inner], frames[0].image[..., 8:-8, 12:-12], atol=0.03, rtol=0)
+    with pytest.raises(DataError, match="forward_3_4"):
+        next(stream)
+    with pytest.raises(ConfigError, match="backward_2_1"):
+        flow.FlowFiles(tmp_path.parent)
+
+
+def test_a_failure_behind_is_raised_in_front() -> None:
+    def work(item: int) -> None:
+        done.append(item)
+        if item == 2:
+            raise DataError("no room")
+
+    done: list[int] = []
+
+    def put_all() -> None:
+        with Behind(work) as behind:
+            for item in range(100):
+                behind.put(item)
+
+    with pytest.raises(DataError, match="no room"):
+        put_all()
+    assert done == [0, 1, 2]
+
+
 # -- frames kept together ---------------------------------------------------------------------------------------------
 
 
@@ -371,12 +409,37 @@ def flicker(frames: list[Tensor]) -> float:
     return float(np.mean([(b[..., 10:-8] - a[..., 8:-10]).abs().mean() for a, b in pairs]))
 
 
-def test_carrying_along_the_motion_halves_the_flicker() -> None:
-    contents = moving(6, (64, 96))
+def detail(image: Tensor) -> float:
+    inner = image[..., 8:-8, 24:-8]
+    return float((inner[..., 1:, 1:] - inner[..., :-1, :-1]).square().mean())
+
+
+def test_carrying_along_the_motion_halves_the_flicker_and_keeps_detail() -> None:
+    contents = moving(10, (64, 96))
     model = Flickering(TintConfig(grain=0.0))
     code = model.encode_style(Style(contents[0]))
     results = {keep: [frame.image for frame in Video(model, keep).frames(contents, code)] for keep in ("none", "warp")}
     assert flicker(results["warp"]) < flicker(results["none"]) / 2
+    assert detail(results["warp"][-1]) > 0.8 * detail(results["none"][-1])
+
+
+def test_what_the_carried_film_no_longer_shows_is_stylized_afresh() -> None:
+    """Motion that claims a still picture, while a patch of the film turns dark."""
+    still = torch.zeros(1, 2, 64, 96)
+    first = moving(1, (64, 96))[0]
+    second = first.clone()
+    second[..., 20:40, 30:50] = 0.0
+    model = Tint(TintConfig(grain=0.0))
+    code = model.encode_style(Style(first.flip(-1)))
+    video = Video(model, motion=lambda before, now, number: (still, still))
+    found = list(video.frames([first, second], code))[1]
+    assert not found.cut
+    torch.testing.assert_close(
+        found.image[..., 28:32, 38:42], model.stylize(second, code).image[..., 28:32, 38:42], atol=2e-3, rtol=0
+    )
+    assert found.trusted is not None
+    assert found.trusted[..., 28:32, 38:42].max() == 0
+    assert found.trusted[..., 50:, :].min() == 1
 
 
 def test_a_resumed_stream_equals_an_unbroken_one() -> None:

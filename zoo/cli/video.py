@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,8 +37,10 @@ def video(
     keep: Annotated[
         str, typer.Option(help="How frames are kept together: none, or warp (carried along the motion).")
     ] = "warp",
-    blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays.", **real(0, 1))] = 0.8,
-    motion: Annotated[str, typer.Option(help="Estimator of the motion: dis or deepflow.")] = "dis",
+    blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays.", **real(0, 1))] = 1.0,
+    motion: Annotated[
+        str, typer.Option(help="dis, deepflow, or a folder of forward_1_2.flo, backward_2_1.flo.")
+    ] = "dis",
     start: Annotated[float, typer.Option(help="Begin at this second.", **real(0, 1e6))] = 0.0,
     duration: Annotated[
         float | None, typer.Option(help="Seconds of the film; default: to its end.", **real(0, 1e6, above=True))
@@ -63,7 +66,8 @@ def video(
     from zoo.controls import Color
     from zoo.controls.video import Video
     from zoo.loading import load
-    from zoo.video.ahead import ahead
+    from zoo.video import flow
+    from zoo.video.ahead import Behind, ahead
     from zoo.video.clips import Clip, ClipOptions
     from zoo.video.film import Film
 
@@ -79,7 +83,8 @@ def video(
     if preserve_color != "none":
         model = Color(model, preserve_color)  # type: ignore[arg-type]  # it checks
     memory.require(model, *clip.size)
-    stream = Video(model, keep, blend=blend, estimator=motion)  # type: ignore[arg-type]  # it checks
+    files = flow.FlowFiles(motion) if Path(motion).is_dir() else motion
+    stream = Video(model, keep, blend=blend, motion=files)  # type: ignore[arg-type]  # it checks
     made_by = {
         "method": method, "style": sources[0], "content": content, "keep": keep, "blend": blend, "motion": motion,
         "start": start, "strength": strength, "preserve_color": preserve_color, "seed": seed, "options": options,
@@ -92,16 +97,19 @@ def video(
     with stop.listening(), bar or contextlib.nullcontext():
         task = bar.add_task(output, total=clip.count, completed=done) if bar else None
         contents = ahead(frame.pixels for frame in clip.frames(skip=done))
+        frames = stream.frames(contents, code, strength=strength, seed=seed)
         try:
-            for frame in stream.frames(contents, code, strength=strength, seed=seed):
-                film.add(frame.image, stream.state)
-                done += 1
-                if bar is not None and task is not None:
-                    bar.update(task, completed=done)
-                if stop.asked:
-                    break
+            with Behind[tuple[Any, Any]](lambda made: film.add(*made)) as writer:
+                for frame in frames:
+                    writer.put((frame.image, stream.state))
+                    done += 1
+                    if bar is not None and task is not None:
+                        bar.update(task, completed=done)
+                    if stop.asked:
+                        break
             whole = not stop.asked
         finally:
+            frames.close()  # first the thread that reads contents, then theirs
             contents.close()
             film.close(finished=whole)
     if clip.damage:

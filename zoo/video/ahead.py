@@ -1,11 +1,12 @@
-"""One thread that works ahead of another: frames are decoded while the network runs."""
+"""Threads beside the network: one works ahead of it (decoding, motion), one behind it (encoding)."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 _AHEAD = 4  # frames in waiting: enough to even out key frames, little memory
 
@@ -13,7 +14,7 @@ _AHEAD = 4  # frames in waiting: enough to even out key frames, little memory
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], depth: int = _AHEAD) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = _AHEAD) -> Generator[T, None, None]:
     """Yield ``items``, made by a thread up to ``depth`` ahead; an exception in it is raised here.
 
     Closing the generator ends the thread.
@@ -55,4 +56,47 @@ def ahead(items: Iterable[T], depth: int = _AHEAD) -> Iterator[T]:
         thread.join(timeout=5)
 
 
-__all__ = ["ahead"]
+class Behind(Generic[T]):
+    """A thread that calls ``work`` with every item that is :meth:`put`, in order, at most ``depth`` behind.
+
+    An exception in ``work`` is raised by the next :meth:`put` or at the end of the ``with`` block, which waits for all
+    items unless another exception ends it.
+    """
+
+    def __init__(self, work: Callable[[T], None], depth: int = _AHEAD) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._waiting: queue.Queue[tuple[T] | None] = queue.Queue(depth)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="zoo-film")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def put(self, item: T) -> None:
+        """Hand ``item`` over; waits while ``depth`` items wait already."""
+        self._raise()
+        self._waiting.put((item,))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if error is None:
+            self._raise()
+
+    def _run(self) -> None:
+        while (entry := self._waiting.get()) is not None:
+            if self._error is None:  # else what comes is thrown away, so that nobody waits to put it
+                try:
+                    self._work(entry[0])
+                except BaseException as error:
+                    self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+__all__ = ["Behind", "ahead"]

@@ -44,25 +44,63 @@ def _gray(frame: Tensor) -> np.ndarray:
     return (frame[0].cpu() * weights).sum(0).clamp(0, 1).mul(255).add(0.5).to(torch.uint8).numpy()
 
 
-def check_estimator(name: str) -> None:
-    """Raise ConfigError unless ``name`` is an estimator's."""
-    if name not in get_args(Estimator):
-        raise ConfigError(f"Motion is estimated by {' or '.join(get_args(Estimator))}, not {name!r}.")
+def check_estimator(name: str) -> Estimator:
+    """Return ``name``; raises ConfigError unless it is an estimator's."""
+    if name == "dis" or name == "deepflow":
+        return name
+    raise ConfigError(f"Motion is estimated by {' or '.join(get_args(Estimator))}, not {name!r}.")
 
 
 def _method(name: Estimator) -> Any:
     check_estimator(name)
+    cv2 = require_cv2()
+    if name == "dis":
+        return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    if not hasattr(cv2, "optflow"):
+        raise DataError("DeepFlow needs the package opencv-contrib-python-headless in place of opencv-python-headless.")
+    return cv2.optflow.createOptFlow_DeepFlow()
+
+
+def require_cv2() -> Any:
+    """Return the package OpenCV; raises DataError where it is not installed."""
     try:
         import cv2
     except ImportError as error:
         raise DataError(
             "Motion needs the package opencv-python-headless: run \"pip install 'style-transfer-zoo[video]'\"."
         ) from error
-    if name == "dis":
-        return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    if not hasattr(cv2, "optflow"):
-        raise DataError("DeepFlow needs the package opencv-contrib-python-headless in place of opencv-python-headless.")
-    return cv2.optflow.createOptFlow_DeepFlow()
+    return cv2
+
+
+class FlowFiles:
+    """Motion that somebody estimated before: a folder of ``forward_1_2.flo`` and ``backward_2_1.flo``, counted from 1.
+
+    The names are those of Ruder's scripts. Call it as an estimator is called, with the number of the later frame
+    (counted from 0). Raises ConfigError for a folder without them, DataError for a file that is missing, damaged or of
+    another size.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not any(self.folder.glob("backward_*.flo")):
+            raise ConfigError(f"{folder} holds no backward_2_1.flo: name a folder of .flo files, dis or deepflow.")
+
+    def __call__(self, before: Tensor, now: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return (forward, backward) flow between frame ``number`` - 1 and frame ``number``."""
+        names = f"forward_{number}_{number + 1}.flo", f"backward_{number + 1}_{number}.flo"
+        forward, backward = (read_flo(self.folder / name) for name in names)
+        for flow, name in zip((forward, backward), names, strict=True):
+            if flow.shape[-2:] != now.shape[-2:]:
+                raise DataError(
+                    f"{self.folder / name} is of {flow.shape[-1]} x {flow.shape[-2]} pixels and the frame of "
+                    f"{now.shape[-1]} x {now.shape[-2]}: estimate motion at the size of the frames."
+                )
+        return forward, backward
+
+
+def estimate_both(estimator: Estimator, before: Tensor, now: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
+    """Return (forward, backward) flow between two frames; ``number`` is not used."""
+    return estimate(before, now, estimator), estimate(now, before, estimator)
 
 
 def read_flo(path: str | Path) -> Tensor:
@@ -98,6 +136,21 @@ def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
     padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
     scale = grid.new_tensor([width / (width + 4), height / (height + 4)])
     return F.grid_sample(padded, grid * scale, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def carry(image: Tensor, flow: Tensor) -> Tensor:
+    """Return what :func:`warp` does of one image (1, C, H, W), by Lanczos' kernel of 8 x 8 pixels, on the CPU.
+
+    For pictures that are carried on and on: bilinear steps blur a film within six frames. May leave [0, 1] at edges.
+    """
+    cv2 = require_cv2()
+    height, width = image.shape[-2:]
+    place = flow[0].cpu().float().numpy()
+    x = np.arange(width, dtype=np.float32) + place[0]
+    y = np.arange(height, dtype=np.float32)[:, None] + place[1]
+    pixels = image[0].cpu().permute(1, 2, 0).contiguous().numpy()
+    moved = cv2.remap(pixels, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(moved.reshape(pixels.shape)).permute(2, 0, 1)[None].contiguous()
 
 
 def reliability(forward: Tensor, backward: Tensor) -> Tensor:
@@ -140,4 +193,18 @@ def is_cut(before: Tensor, now: Tensor, backward: Tensor, trusted: Tensor) -> bo
     return float((error * trusted).mean()) / share > CUT_ERROR
 
 
-__all__ = ["CUT", "CUT_ERROR", "Estimator", "check_estimator", "estimate", "is_cut", "read_flo", "reliability", "warp"]
+__all__ = [
+    "CUT",
+    "CUT_ERROR",
+    "Estimator",
+    "FlowFiles",
+    "carry",
+    "check_estimator",
+    "estimate",
+    "estimate_both",
+    "is_cut",
+    "read_flo",
+    "reliability",
+    "require_cv2",
+    "warp",
+]
