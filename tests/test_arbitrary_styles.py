@@ -16,7 +16,7 @@ import zoo
 from zoo import images, weights
 from zoo.cli.common import Reporter, StopRequest
 from zoo.cli.jobs import Job
-from zoo.cli.stylize import _Session
+from zoo.cli.stylize import StylizeOptions, _Session
 from zoo.color import luminance
 from zoo.encoders import load_encoder
 from zoo.images import Image
@@ -147,20 +147,14 @@ def _picture(width: int) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("keep", "widths", "encoded", "held"),
-    [
-        ("none", (20, 20, 20, 20, 20), 2, 2),
-        ("none", (20, 24, 20, 24, 20), 4, 4),
-        ("none", (20, 21, 22, 23, 24), 10, 4),
-        ("coral", (20, 20, 20, 20, 20), 10, 2),
-        ("luminance", (20, 20, 20, 20, 20), 10, 2),
-    ],
+    ("widths", "encoded", "held"),
+    [((20, 20, 20, 20, 20), 2, 2), ((20, 24, 20, 24, 20), 4, 4), ((20, 21, 22, 23, 24), 10, 4)],
 )
-def test_codes_of_contents_gone_by_are_dropped(keep: str, widths: tuple[int, ...], encoded: int, held: int) -> None:
+def test_codes_of_contents_gone_by_are_dropped(widths: tuple[int, ...], encoded: int, held: int) -> None:
     """Two styles over five contents of these widths: codes are shared where they can be, and not kept otherwise."""
     encoder = Encoder()
     pictures = {name: _picture(16) for name in ("one", "two")}
-    session = _Session(cast(Stylizer, encoder), dict(pictures), 1.0, 0, None, keep)
+    session = _Session(cast(Stylizer, encoder), dict(pictures), StylizeOptions(), None)
     most = 0
     for number, width in enumerate(widths):
         photo = _picture(width)

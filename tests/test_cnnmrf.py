@@ -16,8 +16,8 @@ from zoo.config import describe, describe_source
 from zoo.errors import ConfigError, InputError, UnsupportedError
 from zoo.methods import cnnmrf
 from zoo.methods.cnnmrf import CNNMRF, CNNMRFConfig, inscribed, rotated, scaled, variants
-from zoo.nn.patches import PatchBank, match, patch_energy
 from zoo.modules import module_source
+from zoo.nn.patches import PatchBank, match, patch_energy
 from zoo.stylizer import Context, Style, StyleCode, Stylized
 
 

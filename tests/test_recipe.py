@@ -46,7 +46,7 @@ def steps(folder: Path) -> int:
 
 def test_runs_begin_from_one_another_and_are_joined(run, both, recipe, tmp_path, capsys):  # noqa: F811
     out = tmp_path / "out"
-    assert run("--recipe", recipe, *both, "--out", out, "--batch-size", "1") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--batch-size", "1") == 0
     first, second = (load_file(out / name / "model.safetensors") for name in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert (steps(out / "first"), steps(out / "second")) == (5, 4)
@@ -66,41 +66,41 @@ def test_runs_begin_from_one_another_and_are_joined(run, both, recipe, tmp_path,
     assert str(tmp_path) not in card
 
     capsys.readouterr()
-    assert run("--recipe", recipe, *both, "--out", out, "--batch-size", "1") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--batch-size", "1") == 0
     said = capsys.readouterr().err
     assert said.count("done before") == 2
-    assert run("--recipe", recipe, *both, "--out", out, "--batch-size", "2") == 2
+    assert run("recipe", recipe, *both, "--out", out, "--batch-size", "2") == 2
     assert "another batch_size" in capsys.readouterr().err
 
 
 def test_runs_can_be_chosen_resumed_and_given_more(run, both, recipe, tmp_path, capsys):  # noqa: F811
     out = tmp_path / "out"
-    assert run("--recipe", recipe, *both, "--out", out, "--only", "second") == 2
+    assert run("recipe", recipe, *both, "--out", out, "--only", "second") == 2
     assert "needs the weights of first" in capsys.readouterr().err
     assert not out.exists()
-    assert run("--recipe", recipe, *both, "--out", out, "--only", "first") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--only", "first") == 0
     assert not (out / "second").exists()
     assert "waits for second" in capsys.readouterr().err
     # As left by a run that was killed: a checkpoint, but no mark that it is done.
     (out / "first/done.json").unlink()
-    assert run("--recipe", recipe, *both, "--out", out) == 2
+    assert run("recipe", recipe, *both, "--out", out) == 2
     assert "--resume" in capsys.readouterr().err
-    assert run("--recipe", recipe, *both, "--out", out, "--resume") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--resume") == 0
     assert (steps(out / "first"), steps(out / "second")) == (5, 4)
-    assert run("--recipe", recipe, *both, "--out", out, "--only", "first", "--steps", "8", "--resume") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--only", "first", "--steps", "8", "--resume") == 0
     assert steps(out / "first") == 8
 
 
 def test_hours_are_divided_by_shares(run, both, recipe, tmp_path, capsys):  # noqa: F811
     out, hours = tmp_path / "out", 0.4 / 3600
-    assert run("--recipe", recipe, *both, "--out", out, "--hours", str(hours), "--steps", "1000000") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--hours", str(hours), "--steps", "1000000") == 0
     for name, share in (("first", 0.25), ("second", 0.75)):
         config = json.loads((out / name / "run.json").read_text())["config"]
         assert config["time_limit"] == pytest.approx(60 * hours * share)
         assert 0 < steps(out / name) < 1_000_000
         assert json.loads((out / name / "done.json").read_text())["ended"] == "time"
     before = steps(out / "first")
-    assert run("--recipe", recipe, *both, "--out", out, "--hours", str(hours), "--steps", "1000000") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--hours", str(hours), "--steps", "1000000") == 0
     assert steps(out / "first") == before
 
 
@@ -109,7 +109,7 @@ def test_the_shorter_of_a_runs_share_and_its_own_limit_counts(run, both, recipe,
         out = tmp_path / own
         # A quarter of an hour is the first run's share of the hour.
         given = ["--hours", "1", "--time-limit", own, "--only", "first"]
-        assert run("--recipe", recipe, *both, "--out", out, *given) == 0
+        assert run("recipe", recipe, *both, "--out", out, *given) == 0
         assert json.loads((out / "first/run.json").read_text())["config"]["time_limit"] == expected
 
 
@@ -117,24 +117,24 @@ def test_an_option_is_the_same_as_a_number_and_as_text(run, both, recipe, tmp_pa
     # YAML takes 1e-2 for text.
     recipe.write_text(TWO.replace("train: {steps: 5}", "train: {steps: 5, batch_size: 1, lr: 1e-2, zoom: [1, 1.5]}"))
     out = tmp_path / "out"
-    assert run("--recipe", recipe, *both, "--out", out, "--only", "first") == 0
+    assert run("recipe", recipe, *both, "--out", out, "--only", "first") == 0
     same = ["--batch-size", "1", "--lr", "0.01", "--zoom", "1,1.5"]
     for given in ([], same):
         capsys.readouterr()
-        assert run("--recipe", recipe, *both, "--out", out, "--only", "first", *given) == 0
+        assert run("recipe", recipe, *both, "--out", out, "--only", "first", *given) == 0
         assert "first: done before" in capsys.readouterr().err
-    assert run("--recipe", recipe, *both, "--out", out, "--only", "first", "--batch-size", "2") == 2
+    assert run("recipe", recipe, *both, "--out", out, "--only", "first", "--batch-size", "2") == 2
     assert "another batch_size" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_ends_where_the_recipe_says(run, both, recipe, tmp_path):  # noqa: F811
     out = tmp_path / "out"
     given = ["--only", "first", "--steps", "1000000"]
-    assert run("--recipe", recipe, *both, "--out", out, *given, "--hours", "0.0001") == 0
+    assert run("recipe", recipe, *both, "--out", out, *given, "--hours", "0.0001") == 0
     reached = steps(out / "first")
     # Without hours there is no limit any more, although the run was begun with one.
     more = ["--only", "first", "--steps", str(reached + 3), "--resume"]
-    assert run("--recipe", recipe, *both, "--out", out, *more) == 0
+    assert run("recipe", recipe, *both, "--out", out, *more) == 0
     assert steps(out / "first") == reached + 3
     assert json.loads((out / "first/done.json").read_text())["ended"] == "steps"
 
@@ -142,22 +142,22 @@ def test_a_run_that_goes_on_ends_where_the_recipe_says(run, both, recipe, tmp_pa
 def test_a_fault_is_found_before_anything_is_trained(run, both, recipe, photos, tmp_path, capsys):  # noqa: F811
     out = tmp_path / "out"
     recipe.write_text(TWO.replace("lr: 1.0e-9", "lr: -1"))
-    assert run("--recipe", recipe, *both, "--out", out) == 2
+    assert run("recipe", recipe, *both, "--out", out) == 2
     said = capsys.readouterr().err
     assert "run second" in said
     assert "lr" in said
     recipe.write_text(TWO)
-    assert run("--recipe", recipe, "--content-dir", photos / "content", "--out", out) == 2
+    assert run("recipe", recipe, "--content-dir", photos / "content", "--out", out) == 2
     assert "needs style images" in capsys.readouterr().err
     for flags, expected in (
         (["--hours", "0"], "--hours"),
         (["--only", "frist"], "did you mean first"),
         (["--width", "3"], "Unknown option"),
-        (["--init-from", "x.safetensors"], "says itself"),
+        (["--init-from", "x.safetensors"], "Unknown option"),
     ):
-        assert run("--recipe", recipe, *both, "--out", out, *flags) == 2
+        assert run("recipe", recipe, *both, "--out", out, *flags) == 2
         assert expected in capsys.readouterr().err
-    assert run("--recipe", "zooo", "--plan") == 2
+    assert run("recipe", "zooo", "--plan") == 2
     assert "did you mean zoo" in capsys.readouterr().err
     assert not out.exists()
 
@@ -199,7 +199,7 @@ def test_the_recipe_that_ships_trains_every_level_and_joins_them(run, capsys):  
     # Every other run but the first goes on with its own level.
     assert all(levels[r.name] == levels[r.inputs[0]] for r in decoders[1:] if "lower" not in r.task)
     assert sum(shipped.minutes(r, 10) or 0 for r in shipped.runs) == pytest.approx(600)
-    assert run("--recipe", "zoo", "--plan", "--hours", "10") == 0
+    assert run("recipe", "zoo", "--plan", "--hours", "10") == 0
     said = capsys.readouterr().out
     assert all(r.name in said for r in shipped.runs)
 

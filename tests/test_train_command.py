@@ -48,7 +48,8 @@ def run(plugin, photos, monkeypatch):
 
     def call(*arguments: str) -> int:
         try:
-            main(["train", *map(str, arguments)])
+            words = [] if arguments[0] in ("recipe", "pack") else ["train"]
+            main([*words, *map(str, arguments)])
         except SystemExit as stop:
             return int(stop.code or 0)
         return 0
@@ -120,7 +121,7 @@ def test_files_that_cannot_be_read_are_named(run, photos, tmp_path, capsys):
 
 
 MISTAKES = {
-    "no method": (["--steps", "3"], "Give one of: a method"),
+    "no method": (["--steps", "3"], "Give the name first"),
     "unknown method": (["tint-nat"], "did you mean tint-net"),
     "not trained": (["gatys"], "tint-net"),
     "unknown option": (["tint-net", "--widht", "3"], "--width"),
@@ -133,7 +134,7 @@ MISTAKES = {
     "device": (["tint-net", "--device", "cuda:7"], "not available"),
     "not a task": (["zoo.config:Config"], "not a TrainingTask"),
     "no module": (["zoo.nothing:Task"], "cannot be imported"),
-    "two things": (["tint-net", "--recipe", "zoo"], "Give one of"),
+    "nameless set": (["tint-net", "--set", "drawings"], "--set takes NAME=DIR"),
     "crop of a decoder": (["wct", "--level", "5", "--crop", "200"], "multiple of 16 pixels, not 200"),
     "crop of pixels": (["style-swap", "--pixel-weight", "1", "--crop", "150"], "multiple of 4 pixels, not 150"),
     "crop of least squares": (["style-swap", "--start", "least-squares", "--crop", "150"], "multiple of 4 pixels"),
@@ -163,9 +164,9 @@ NO_FOLDER = {
     "not writable": (["tint-net", "--out", "/proc/run"], "--out /proc/run cannot be written to"),
     "cache in a file": (["tint-net", "--out", "run", "--cache-dir", "file/cache"], "--cache-dir file/cache cannot be"),
     "cache not writable": (["tint-net", "--out", "run", "--cache-dir", "/proc/cache"], "--cache-dir /proc/cache"),
-    "recipe": (["--recipe", "zoo", "--out", "file"], "--out file cannot be a folder"),
-    "pack in a file": (["--pack", "file/pack"], "--pack file/pack cannot be a folder"),
-    "pack not writable": (["--pack", "/proc/pack"], "--pack /proc/pack cannot be written to"),
+    "recipe": (["recipe", "zoo", "--out", "file"], "--out file cannot be a folder"),
+    "pack in a file": (["pack", "file/pack"], "The pack file/pack cannot be a folder"),
+    "pack not writable": (["pack", "/proc/pack"], "The pack /proc/pack cannot be written to"),
 }
 
 
@@ -178,8 +179,8 @@ def test_a_folder_that_cannot_be_made_is_found_before_images_are_read(case, run,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
     extra, expected = NO_FOLDER[case]
-    given = both[:4] if "--pack" in extra else both
-    given = given if "--cache-dir" in extra or "--pack" in extra else [*given, "--cache-dir", "cache"]
+    given = both[:4] if "pack" in extra else both
+    given = given if "--cache-dir" in extra or "pack" in extra else [*given, "--cache-dir", "cache"]
     assert run(*extra, *given) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("zoo: ")
@@ -307,8 +308,8 @@ def test_a_pack_is_small_enough_and_can_be_trained_on(run, photos, tmp_path, cap
     broken.mkdir()
     (broken / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
     out = tmp_path / "pack"
-    assert run("--pack", out, "--content-dir", f"{photos / 'content'},{broken}", "--style-dir", photos / "style",
-               "--max-mb", "0.05", "--pack-side", "40") == 0  # fmt: skip
+    assert run("pack", out, "--content-dir", f"{photos / 'content'},{broken}", "--style-dir", photos / "style",
+               "--max-mb", "0.05", "--side", "40") == 0  # fmt: skip
     said = capsys.readouterr()
     assert "torn.jpg" in said.err
     assert "6 of 6" in said.out
@@ -317,7 +318,7 @@ def test_a_pack_is_small_enough_and_can_be_trained_on(run, photos, tmp_path, cap
     assert run("tint-net", "--content-dir", out / "content", "--style-dir", out / "style", "--steps", "2",
                "--out", tmp_path / "r", "--device", "cpu") == 0  # fmt: skip
     assert len(losses(tmp_path / "r")) == 3
-    assert run("--pack", out, "--content-dir", photos / "content") == 2
+    assert run("pack", out, "--content-dir", photos / "content") == 2
     assert "exists already" in capsys.readouterr().err
 
 

@@ -65,16 +65,11 @@ def stylize(
 def _model(
     method: str, device: str, precision: str, preserve_color: str, options: tuple[tuple[str, Any], ...]
 ) -> Stylizer:
-    from zoo.controls import Color
+    from zoo.controls.color import in_color, own_option
     from zoo.loading import load
-    from zoo.registry import load_registry
 
-    chosen = dict(options)
-    if preserve_color != "none" and any(spec.name == "preserve_color" for spec in load_registry().options(method)):
-        # The method keeps colors inside its loss, which is better than around it.
-        return load(method, device=device, precision=precision, preserve_color=preserve_color, **chosen)
-    model = load(method, device=device, precision=precision, **chosen)
-    return model if preserve_color == "none" else Color(model, preserve_color)  # type: ignore[arg-type]  # it checks
+    chosen, keep = own_option(method, preserve_color, dict(options))
+    return in_color(load(method, device=device, precision=precision, **chosen), keep)
 
 
 def _style(style: Picture, model: Stylizer, size: SizePolicy | int | str | None) -> Style:

@@ -18,6 +18,8 @@ from zoo.cli.doctor import doctor
 from zoo.cli.export import export
 from zoo.cli.info import info
 from zoo.cli.list import list_names
+from zoo.cli.pack import pack
+from zoo.cli.recipe import recipe
 from zoo.cli.reconstruct import reconstruct
 from zoo.cli.report import compare, report
 from zoo.cli.serve import serve
@@ -49,6 +51,8 @@ app.command("stylize", context_settings=_WITH_METHOD_OPTIONS)(stylize)
 app.command("texture", context_settings=_WITH_METHOD_OPTIONS)(texture)
 app.command("video", context_settings=_WITH_METHOD_OPTIONS)(video)
 app.command("train", context_settings=_WITH_METHOD_OPTIONS)(train)
+app.command("recipe", context_settings=_WITH_METHOD_OPTIONS)(recipe)
+app.command("pack")(pack)
 app.command("export", context_settings=_WITH_METHOD_OPTIONS)(export)
 app.command("bench")(bench)
 app.command("report")(report)

@@ -10,16 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from zoo.cli.streams import binary_input, console
 from zoo.cli.streams import out as out
-from zoo.config import LARGEST_INT, SEEDS, readable_type, shown
+from zoo.config import readable_type, shown
 from zoo.errors import ConfigError, ImageError, InputError
 from zoo.names import find, on_disk
+from zoo.options import COUNT as COUNT
+from zoo.options import MILLIMETRES as MILLIMETRES
+from zoo.options import PIXELS as PIXELS
+from zoo.options import PORT as PORT
+from zoo.options import SEED as SEED
+from zoo.options import SIDE as SIDE
+from zoo.options import THREADS as THREADS
+from zoo.options import real as real
+from zoo.options import whole as whole
 from zoo.words import counted, visible
 
 if TYPE_CHECKING:
@@ -33,38 +41,6 @@ DEFAULT_STYLE = "builtin:swirls"
 
 # What ends a run with the best picture so far, where the system has it.
 _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-def whole(low: int, high: int) -> dict[str, Any]:
-    """Return what ``typer.Option`` takes for a whole number from ``low`` to ``high``, both among them."""
-    return _number(int, low, high, f"a whole number from {low} to {high}", above=False)
-
-
-def real(low: float, high: float, *, above: bool = False) -> dict[str, Any]:
-    """Return what ``typer.Option`` takes for a number from ``low`` (``above``: but not that one) to ``high``."""
-    words = f"a number above {low:g} and up to {high:g}" if above else f"a number from {low:g} to {high:g}"
-    return _number(float, low, high, words, above=above)
-
-
-def _number(kind: type[int | float], low: float, high: float, words: str, *, above: bool) -> dict[str, Any]:
-    def number(value: str | float) -> int | float:
-        try:
-            found = kind(value) + 0  # -0.0 is 0.0
-        except (ValueError, OverflowError):
-            found = math.nan
-        if not low <= found <= high or (above and found == low):
-            raise typer.BadParameter(f"give {words}, not {shown(value)}.")
-        return found
-
-    number.range = (low, high, above)  # type: ignore[attr-defined]
-    name = f"{low:g}..{high:g}"
-    return {"parser": number, "metavar": name if len(name) < 12 else "N" if kind is int else "X"}
-
-
-# The same range wherever one thing is asked for. A process with more threads than these does not start everywhere; a
-# side is at most that of a JPEG.
-SEED, COUNT, THREADS = whole(*SEEDS), whole(1, LARGEST_INT), whole(1, 1024)
-SIDE, PIXELS, PORT, MILLIMETRES = whole(0, 65_500), whole(1, 2**63 - 1), whole(0, 65_535), real(40, 1000)
 
 
 def split_list(text: str | None, separator: str = ",") -> list[str]:

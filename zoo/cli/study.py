@@ -2,78 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zoo.cli.common import (
-    COUNT,
-    MILLIMETRES,
-    PORT,
-    SEED,
-    SIDE,
-    console,
-    out,
-    real,
-    split_labels,
-    split_list,
-    split_pairs,
-    whole,
-)
+from zoo.cli.common import console, out, split_labels, split_list, split_pairs
+from zoo.options import COUNT, MILLIMETRES, PORT, SEED, SIDE, real, verb, whole
 from zoo.words import counted
 
 study = typer.Typer(help="Make, serve and score a blind study of a run's pictures.", no_args_is_help=True)
 
 
-@study.command()
-def make(
-    run: Annotated[Path, typer.Argument(help="Results folder of 'zoo bench', with its pictures.")],
-    folder: Annotated[Path, typer.Option("--out", "-o", help="New folder for the page and the key.")],
+@dataclass(frozen=True, kw_only=True)
+class MakeOptions:
+    """Options of ``zoo study make``."""
+
+    run: Annotated[Path, typer.Argument(help="Results folder of 'zoo bench', with its pictures.")]
+    folder: Annotated[Path, typer.Option("--out", "-o", help="New folder for the page and the key.")]
     questions: Annotated[
         str, typer.Option(help="Comma-separated: content (which keeps it), style (which carries it), prefer.")
-    ] = "content,style,prefer",
-    choices: Annotated[int, typer.Option(help="Pictures to choose from at a time.", **whole(2, 9))] = 2,
-    per_judge: Annotated[int, typer.Option(help="Most comparisons that one judge is asked.", **whole(1, 10_000))] = 30,
-    judges: Annotated[int, typer.Option(help="Judges expected: as many forms are made.", **whole(1, 10_000))] = 20,
-    checks: Annotated[int, typer.Option(help="Attention checks per judge.", **whole(0, 50))] = 4,
-    repeats: Annotated[int, typer.Option(help="Comparisons asked twice, per judge.", **whole(0, 50))] = 3,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated labels. Default: all of the run.")] = None,
-    pairs: Annotated[str | None, typer.Option(help="CONTENT:STYLE, comma-separated. Default: all.")] = None,
-    sample: Annotated[int | None, typer.Option(help="So many pairs, drawn.", **COUNT)] = None,
-    size: Annotated[int | None, typer.Option(help="Size of the pictures. Default: the run's largest.", **SIDE)] = None,
-    strength: Annotated[float | None, typer.Option(help="Strength of the pictures. Default: 1.", **real(0, 1))] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: a new one.", **SEED)] = None,
-    lossless: Annotated[
-        bool, typer.Option("--lossless", help="Pictures without loss, about 5 times as large.")
-    ] = False,
-) -> None:
+    ] = "content,style,prefer"
+    choices: Annotated[int, typer.Option(help="Pictures to choose from at a time.", **whole(2, 9))] = 2
+    per_judge: Annotated[int, typer.Option(help="Most comparisons that one judge is asked.", **whole(1, 10_000))] = 30
+    judges: Annotated[int, typer.Option(help="Judges expected: as many forms are made.", **whole(1, 10_000))] = 20
+    checks: Annotated[int, typer.Option(help="Attention checks per judge.", **whole(0, 50))] = 4
+    repeats: Annotated[int, typer.Option(help="Comparisons asked twice, per judge.", **whole(0, 50))] = 3
+    methods: Annotated[str | None, typer.Option(help="Comma-separated labels. Default: all of the run.")] = None
+    pairs: Annotated[str | None, typer.Option(help="CONTENT:STYLE, comma-separated. Default: all.")] = None
+    sample: Annotated[int | None, typer.Option(help="So many pairs, drawn.", **COUNT)] = None
+    size: Annotated[int | None, typer.Option(help="Size of the pictures. Default: the run's largest.", **SIDE)] = None
+    strength: Annotated[float | None, typer.Option(help="Strength of the pictures. Default: 1.", **real(0, 1))] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: a new one.", **SEED)] = None
+    lossless: Annotated[bool, typer.Option("--lossless", help="Pictures without loss, about 5 times as large.")] = False
+
+
+@study.command()
+@verb
+def make(options: MakeOptions) -> None:
     """Write a page for judges (OUT/send), and the key to it, which stays with you (OUT/key.json).
 
     The page opens from a disk: send the folder, get a file of answers back. Or show it with 'zoo study serve OUT'.
     """
     from zoo.study import StudyOptions, make_study
 
-    options = StudyOptions(
-        questions=tuple(split_list(questions)),
-        choices=choices,
-        per_judge=per_judge,
-        judges=judges,
-        checks=checks,
-        repeats=repeats,
-        methods=tuple(split_labels(methods)),
-        pairs=tuple(split_pairs(pairs)),
-        sample=sample,
-        size=size,
-        strength=strength,
-        seed=seed,
-        lossless=lossless,
+    given = vars(options)
+    chosen = StudyOptions(
+        **{
+            **{name: value for name, value in given.items() if name not in ("run", "folder")},
+            "questions": tuple(split_list(options.questions)),
+            "methods": tuple(split_labels(options.methods)),
+            "pairs": tuple(split_pairs(options.pairs)),
+        }
     )
-    made = make_study(run, folder, options)
+    made = make_study(options.run, options.folder, chosen)
     for sentence in made.said:
         console.say(sentence)
     said = [
-        f"{made.page.parent}: send this folder, or run 'zoo study serve {folder}'.",
+        f"{made.page.parent}: send this folder, or run 'zoo study serve {options.folder}'.",
         f"{made.key}: keep this file, it tells which picture is whose.",
         f"{counted(made.forms, 'form')} of up to {counted(made.longest, 'question')}; balance is exact "
         f"after every {counted(made.round, 'judge')}, "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,6 @@ import typer
 
 from zoo.cli.batch import Batch
 from zoo.cli.common import (
-    PIXELS,
-    SEED,
     Reporter,
     StopRequest,
     console,
@@ -26,14 +24,13 @@ from zoo.cli.common import (
     parse_weights,
     progress_bar,
     read_image,
-    real,
     trained_styles,
-    whole,
 )
 from zoo.cli.jobs import Film, Job, check_targets, missing, plan, shared_out
 from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, ImageError, InputError, reason
+from zoo.options import PIXELS, Look, verb, whole
 from zoo.words import counted
 
 if TYPE_CHECKING:
@@ -45,130 +42,134 @@ if TYPE_CHECKING:
 DEFAULT_CONTENT = "builtin:astronaut"
 
 
-def stylize(
-    context: typer.Context,
-    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = "gatys",
+@dataclass(frozen=True, kw_only=True)
+class StylizeOptions(Look):
+    """Options of ``zoo stylize``."""
+
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = "gatys"
     content: Annotated[
         list[str] | None,
         typer.Option(help="Files, folders, builtin:NAME, or - for standard input. Default: a built-in photograph."),
-    ] = None,
+    ] = None
     style: Annotated[
         list[str] | None,
         typer.Option(help="Files, folders, builtin:NAME, - or trained styles' names. Every content meets every style."),
-    ] = None,
-    content_dir: Annotated[str | None, typer.Option(help="A folder of contents.")] = None,
-    style_dir: Annotated[str | None, typer.Option(help="A folder of styles.")] = None,
+    ] = None
+    content_dir: Annotated[str | None, typer.Option(help="A folder of contents.")] = None
+    style_dir: Annotated[str | None, typer.Option(help="A folder of styles.")] = None
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="A file for one picture, a folder for several, - for standard output."),
-    ] = None,
+    ] = None
     content_size: Annotated[
         str, typer.Option(help="Long side in pixels, or long:N, short:N, exact:WxH (cropped); 0 keeps the size.")
-    ] = "512",
-    style_size: Annotated[str, typer.Option(help="The same for styles.")] = "512",
+    ] = "512"
+    style_size: Annotated[str, typer.Option(help="The same for styles.")] = "512"
     max_pixels: Annotated[
         int | None, typer.Option(help="Refuse larger images (a guard against broken headers).", **PIXELS)
-    ] = None,
-    strength: Annotated[
-        float,
-        typer.Option(
-            "--alpha",
-            "--strength",
-            help="0 is the content (some methods rebuild it), 1 is the full style.",
-            **real(0, 1),
-        ),
-    ] = 1.0,
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option("--style-interpolation-weights", help="Blend all styles in one result: 0.3,0.7. Without --mask."),
-    ] = None,
+    ] = None
     mask: Annotated[
         list[str] | None, typer.Option(help="One region mask per style (white: this style), in the styles' order.")
-    ] = None,
-    preserve_color: Annotated[
-        str,
-        typer.Option(
-            help="Keep the content's colours: none; coral gives the style image the content's colours first; luminance "
-            "transfers lightness alone."
-        ),
-    ] = "none",
-    seed: Annotated[int, typer.Option(help="Fixes all noise.", **SEED)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
+    ] = None
     backend: Annotated[
         str,
         typer.Option(help="torch, or onnxruntime: the network exported ('zoo export'), in float32 on the CPU."),
-    ] = "torch",
-    sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None,
+    ] = "torch"
+    sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None
     save_every: Annotated[
         int, typer.Option(help="Keep the picture of every N-th step; 0 for none.", **whole(0, LARGEST_INT))
-    ] = 0,
-    losses: Annotated[str | None, typer.Option(help="Write the losses of every step to this CSV file.")] = None,
+    ] = 0
+    losses: Annotated[str | None, typer.Option(help="Write the losses of every step to this CSV file.")] = None
     part: Annotated[
         str | None, typer.Option(metavar="K/N", help="Make the K-th of N parts, such as 2/3: for several machines.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Make only the pictures that are not there yet.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
-) -> None:
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Make only the pictures that are not there yet.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False
+
+    @property
+    def contents(self) -> list[str]:
+        """Everything that was named as content, or the built-in photograph."""
+        return [*(self.content or []), *([self.content_dir] if self.content_dir else [])] or [DEFAULT_CONTENT]
+
+    def styles(self, trained: Sequence[str]) -> list[str]:
+        """Everything that was named as style, or what stands in where nothing was."""
+        named = [*(self.style or []), *([self.style_dir] if self.style_dir else [])]
+        return named or [default_style(trained)]
+
+
+@verb
+def stylize(context: typer.Context, options: StylizeOptions) -> None:
     """Stylise photographs. Method options (--num-steps, --style-weight, ...) are listed by 'zoo info METHOD'."""
+    from zoo.controls.color import in_color, own_option
     from zoo.loading import load
 
-    options = method_options(context.args, method)
-    keep = _preserved_color(preserve_color, method, options)
-    if backend not in ("torch", "onnxruntime"):
-        raise ConfigError(f"--backend is torch or onnxruntime, not {backend!r}.")
-    if backend == "onnxruntime":
-        device, precision = _for_onnxruntime(device, precision)
-    options |= {"device": device, "precision": precision, "checkpoint": checkpoint}
-    names, stylizer = trained_styles(method, **options)
-    if names and keep == "coral":
-        raise ConfigError("Trained styles have their own colours: keep the content's with --preserve-color luminance.")
-    given = [*(content or []), *([content_dir] if content_dir else [])] or [DEFAULT_CONTENT]
-    wanted = [*(style or []), *([style_dir] if style_dir else [])] or [default_style(names)]
-    told = None if quiet else console.say
-    contents, styles = expand(given, "content", told=told), expand(wanted, "style", names, told)
-    blend = parse_weights(weights, len(styles))
-    _check_inputs(contents, styles, mask or [], blend)
-    folders = any(Path(source).is_dir() for source in [*given, *wanted] if source not in names)
-    jobs = plan(contents, styles, method, output, joined=bool(blend or mask), folders=folders)
-    jobs = shared_out(jobs, part)
-    jobs = missing(jobs) if resume else jobs
+    chosen, keep = own_option(options.method, options.preserve_color, method_options(context.args, options.method))
+    chosen |= _machine(options)
+    names, stylizer = trained_styles(options.method, **chosen)
+    told = None if options.quiet else console.say
+    contents = expand(options.contents, "content", told=told)
+    styles = expand(options.styles(names), "style", names, told)
+    blend = parse_weights(options.weights, len(styles))
+    jobs = _plan(options, contents, styles, names, blend)
     if not jobs:
         console.say("zoo: every picture of this call is there already, or another part makes it.")
         return
-    if output == "-" and (as_json or len(jobs) > 1):
-        raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
-    if output == "-":
-        binary_output()
-    check_targets(jobs, losses, save_every)
-
-    batch = Batch(len(jobs), method, len(jobs[0].styles), sheet, losses)
-    inputs = _Inputs(content_size, style_size, max_pixels, mask or [])
+    batch = Batch(len(jobs), options.method, len(jobs[0].styles), options.sheet, options.losses)
+    inputs = _Inputs(options.content_size, options.style_size, options.max_pixels, options.mask or [])
     if batch.count == 1:  # what can be known of a single picture is known before its method is loaded
         inputs.content(jobs[0])
     pictures = inputs.styles(styles, names, batch, len(contents))
     jobs = [job for job in jobs if all(source in pictures for source in job.styles)]
     if not jobs:
         raise InputError("None of the styles can be read: give others.")
-    stylizer = stylizer or load(method, **options)
-    if losses and stylizer.traits.kind != "optimisation":
+    stylizer = stylizer or load(options.method, **chosen)
+    if options.losses and stylizer.traits.kind != "optimisation":
         raise InputError("This method reports no losses: leave --losses out.")
-    if backend == "onnxruntime":
+    if options.backend == "onnxruntime":
         from zoo.export import with_onnxruntime
 
         stylizer = with_onnxruntime(stylizer)
-    session = _Session(stylizer, pictures, strength, seed, blend, keep)
-    bar, stop = progress_bar(quiet), StopRequest()
+    _run(jobs, batch, inputs, _Session(in_color(stylizer, keep), pictures, options, blend))
+
+
+def _plan(
+    options: StylizeOptions, contents: list[str], styles: list[str], names: Sequence[str], blend: list[float] | None
+) -> list[Job]:
+    """Return the pictures to make; raises InputError and ConfigError for what does not go together or cannot be
+    written."""
+    masks = options.mask or []
+    _check_inputs(contents, styles, masks, blend)
+    given = [*options.contents, *options.styles(names)]
+    folders = any(Path(source).is_dir() for source in given if source not in names)
+    joined = bool(blend or masks)
+    jobs = plan(contents, styles, options.method, options.output, joined=joined, folders=folders)
+    jobs = shared_out(jobs, options.part)
+    jobs = missing(jobs) if options.resume else jobs
+    if options.output == "-" and (options.as_json or len(jobs) > 1):
+        raise InputError("Standard output holds one picture and nothing else: give -o a file or a folder.")
+    if options.output == "-":
+        binary_output()
+    check_targets(jobs, options.losses, options.save_every)
+    return jobs
+
+
+def _run(jobs: list[Job], batch: Batch, inputs: _Inputs, session: _Session) -> None:
+    """Make the pictures; Ctrl-C ends with what there is. Exits with 1 where some were left out."""
+    options = session.options
+    bar, stop = progress_bar(options.quiet), StopRequest()
+    report = functools.partial(Reporter, bar, stop, options.save_every)
     try:
         with stop.listening(), bar or contextlib.nullcontext():
             for _, group in itertools.groupby(jobs, key=lambda job: job.content):
-                _make(list(group), batch, inputs, session, backend, functools.partial(Reporter, bar, stop, save_every))
+                _make(list(group), batch, inputs, session, report)
                 if stop.asked:
                     break
     finally:
-        batch.close(as_json=as_json, quiet=quiet)
+        batch.close(as_json=options.as_json, quiet=options.quiet)
     if stop.asked or batch.left_out:
         raise typer.Exit(stop.code if stop.asked else 1)
 
@@ -178,7 +179,6 @@ def _make(
     batch: Batch,
     inputs: _Inputs,
     session: _Session,
-    backend: str,
     report: Callable[[Film], Reporter],
 ) -> None:
     """Make the pictures of one content; what is wrong with it, or with it and one of the styles, is named."""
@@ -198,7 +198,7 @@ def _make(
             with batch.sparing(job.label):
                 result = session.run(photo, job, masks, reporter)
             if result is not None:
-                summary = _summary(job, session, result, time.perf_counter() - started, backend)
+                summary = _summary(job, session, result, time.perf_counter() - started)
                 _write(job, result.image, photo)
                 if reporter.save_every and not film.begun and film.folder.is_dir():
                     film.clear()  # fewer steps than one frame takes
@@ -259,24 +259,16 @@ def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blen
         )
 
 
-def _for_onnxruntime(device: str, precision: str) -> tuple[str, str]:
-    """The device and precision of exported networks, where these are left open or the same."""
-    if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
+def _machine(options: StylizeOptions) -> dict[str, Any]:
+    """Return device, precision and checkpoint as :func:`zoo.load` takes them; ConfigError for a backend that there is
+    not, or one that cannot run there."""
+    if options.backend not in ("torch", "onnxruntime"):
+        raise ConfigError(f"--backend is torch or onnxruntime, not {options.backend!r}.")
+    if options.backend == "torch":
+        return options.machine
+    if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
         raise ConfigError("--backend onnxruntime runs in float32 on the CPU: leave --device and --precision out.")
-    return "cpu", "fp32"
-
-
-def _preserved_color(wanted: str, method: str, options: dict[str, Any]) -> str:
-    """What the session does about colours; a method with an option of that name does it itself, inside its loss."""
-    from zoo.registry import load_registry
-
-    if wanted not in ("none", "coral", "luminance"):
-        raise ConfigError(f"--preserve-color is none, coral or luminance, not {wanted!r}.")
-    if any(spec.name == "preserve_color" for spec in load_registry().options(method)):
-        if wanted != "none":
-            options["preserve_color"] = wanted
-        return "none"
-    return wanted
+    return {**options.machine, "device": "cpu", "precision": "fp32"}
 
 
 class _Session:
@@ -293,58 +285,44 @@ class _Session:
         self,
         stylizer: Stylizer,
         styles: dict[str, Image | None],
-        strength: float,
-        seed: int,
+        options: StylizeOptions,
         blend: list[float] | None,
-        keep: str = "none",
     ) -> None:
-        self.stylizer, self.strength, self.seed, self.blend, self.keep = stylizer, strength, seed, blend, keep
-        self.images = styles
-        # By what a code depends on besides the style, the content's size and colours; the last one used comes last.
-        self.codes: dict[tuple[tuple[int, int], str], dict[str, StyleCode]] = {}
+        self.stylizer, self.images, self.options, self.blend = stylizer, styles, options, blend
+        # By the content's size, the one thing of it that a code depends on; the last one used comes last.
+        self.codes: dict[tuple[int, int], dict[str, StyleCode]] = {}
 
     def pictures(self, job: Job) -> list[Tensor | None]:
         """The style images of a job, as far as there are any."""
         found = [self.images[source] for source in job.styles]
         return [None if image is None else image.pixels for image in found]
 
-    def _code(self, source: str, photo: Image, job: Job) -> StyleCode:
-        from zoo import color
-
-        size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
-        # A style in the content's colours is another style for every content, and of no use to the next.
-        key = (size, "" if self.keep == "none" else job.content)
-        self.codes[key] = codes = self.codes.pop(key, {})
-        while len(self.codes) > (self.SIZES if self.keep == "none" else 1):
+    def _code(self, source: str, photo: Image) -> StyleCode:
+        self.codes[photo.size] = codes = self.codes.pop(photo.size, {})
+        while len(self.codes) > self.SIZES:
             self.codes.pop(next(iter(self.codes)))
         if source not in codes:
             image = self.images[source]
-            style = source if image is None else color.recolor_style(image.pixels, photo.pixels, self.keep)
-            codes[source] = self.stylizer.encode_style(style, size)
+            codes[source] = self.stylizer.encode_style(source if image is None else image.pixels, photo.size)
         return codes[source]
 
     def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
-        from zoo import color
         from zoo.stylizer import Context, Mix
 
-        codes = [self._code(source, photo, job) for source in job.styles]
+        codes = [self._code(source, photo) for source in job.styles]
         style: StyleCode | Mix = codes[0]
         if self.blend or masks is not None:
             shares = self.blend or [1 / len(codes)] * len(codes)
             style = Mix(list(zip(codes, shares, strict=True)))
-        result = self.stylizer.stylize(
-            color.grey(photo.pixels) if self.keep == "luminance" else photo.pixels,
+        return self.stylizer.stylize(
+            photo.pixels,
             style,
-            strength=self.strength,
-            seed=self.seed,
+            strength=self.options.strength,
+            seed=self.options.seed,
             context=Context(content_masks=masks),
             progress=reporter,
         )
-        if self.keep != "luminance":
-            return result
-        kept = color.with_luminance(photo.pixels, color.luminance(result.image)).clamp(0, 1)
-        return dataclasses.replace(result, image=kept)
 
 
 def _write(job: Job, image: Tensor, photo: Image) -> None:
@@ -363,7 +341,7 @@ def _write(job: Job, image: Tensor, photo: Image) -> None:
         raise ImageError(f"Standard output cannot be written ({reason(error)}): give -o a file.") from error
 
 
-def _summary(job: Job, session: _Session, result: Stylized, seconds: float, backend: str) -> dict[str, Any]:
+def _summary(job: Job, session: _Session, result: Stylized, seconds: float) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
     return {
         "output": job.output,
@@ -376,10 +354,10 @@ def _summary(job: Job, session: _Session, result: Stylized, seconds: float, back
         "steps": result.steps,
         "stopped": result.stopped,
         "losses": dict(result.losses[-1]) if result.losses else {},
-        "strength": session.strength,
-        "seed": session.seed,
+        "strength": session.options.strength,
+        "seed": session.options.seed,
         "device": str(session.stylizer.device),
         "precision": session.stylizer.precision,
-        "backend": backend,
+        "backend": session.options.backend,
         "options": session.stylizer.config.to_dict(),
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zoo.cli.common import (
-    SEED,
     Reporter,
     StopRequest,
     console,
@@ -23,46 +23,48 @@ from zoo.cli.common import (
 )
 from zoo.config import shown
 from zoo.errors import ConfigError
+from zoo.options import SEED, Machine, verb
 
 
-def texture(
-    context: typer.Context,
-    method: Annotated[str, typer.Option("--method", "-m", help="A method that synthesises textures.")] = "gatys",
+@dataclass(frozen=True, kw_only=True)
+class TextureOptions(Machine):
+    """Options of ``zoo texture``."""
+
+    method: Annotated[str, typer.Option("--method", "-m", help="A method that synthesises textures.")] = "gatys"
     style: Annotated[
         str | None, typer.Option(help="File, builtin:NAME, - for standard input, or a trained style's name.")
-    ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="The picture to write.")] = "texture.png",
-    size: Annotated[str, typer.Option(help="Width x height of the texture: 384x256, or one number.")] = "256",
-    style_size: Annotated[str, typer.Option(help="Long side of the style; 0 keeps it.")] = "512",
-    seed: Annotated[int, typer.Option(help="Another seed, another sample.", **SEED)] = 0,
-    checkpoint: Annotated[str | None, typer.Option(help="Your own weights (safetensors) for this method.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no messages.")] = False,
-) -> None:
+    ] = None
+    output: Annotated[str, typer.Option("--output", "-o", help="The picture to write.")] = "texture.png"
+    size: Annotated[str, typer.Option(help="Width x height of the texture: 384x256, or one number.")] = "256"
+    style_size: Annotated[str, typer.Option(help="Long side of the style; 0 keeps it.")] = "512"
+    seed: Annotated[int, typer.Option(help="Another seed, another sample.", **SEED)] = 0
+
+
+@verb
+def texture(context: typer.Context, options: TextureOptions) -> None:
     """Synthesise a texture from a style image. Method options are listed by 'zoo info METHOD'."""
     from zoo import images, memory
     from zoo.loading import load
 
-    options = method_options(context.args, method)
-    height, width = parse_size(size)
-    images.check_writable(output, (height, width))
-    names, stylizer = trained_styles(method, device=device, precision=precision, checkpoint=checkpoint, **options)
-    sources = expand([style or default_style(names)], "style", names)
+    chosen = {**options.machine, **method_options(context.args, options.method)}
+    height, width = parse_size(options.size)
+    images.check_writable(options.output, (height, width))
+    names, stylizer = trained_styles(options.method, **chosen)
+    sources = expand([options.style or default_style(names)], "style", names)
     if len(sources) > 1:
-        raise ConfigError(f"A texture has one style: give a file, not the folder {style}.")
-    picture = sources[0] if sources[0] in names else read_image(sources[0], style_size).pixels
-    stylizer = stylizer or load(method, device=device, precision=precision, checkpoint=checkpoint, **options)
+        raise ConfigError(f"A texture has one style: give a file, not the folder {options.style}.")
+    picture = sources[0] if sources[0] in names else read_image(sources[0], options.style_size).pixels
+    stylizer = stylizer or load(options.method, **chosen)
     memory.require(stylizer, height, width)
     code = stylizer.encode_style(picture, (height, width))
-    bar, stop = progress_bar(quiet), StopRequest()
+    bar, stop = progress_bar(options.quiet), StopRequest()
     with stop.listening(), bar or contextlib.nullcontext():
         reporter = Reporter(bar, stop)
-        reporter.begin(Path(output).name)
-        result = stylizer.synthesize(code, (height, width), seed=seed, progress=reporter)
-    images.write(output, result.image)
-    if not quiet:
-        console.say(f"{output}  {width}x{height}")
+        reporter.begin(Path(options.output).name)
+        result = stylizer.synthesize(code, (height, width), seed=options.seed, progress=reporter)
+    images.write(options.output, result.image)
+    if not options.quiet:
+        console.say(f"{options.output}  {width}x{height}")
     if stop.asked:
         raise typer.Exit(stop.code)
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from zoo.color import grey, luminance, recolor_style, with_luminance
 from zoo.controls.base import Control
 from zoo.errors import ConfigError, UnsupportedError
+from zoo.registry import load_registry
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
 Keep = Literal["luminance", "coral"]
+KEEPS = ("none", *get_args(Keep))
 
 
 class Color(Control):
@@ -71,4 +73,22 @@ class Color(Control):
         return dataclasses.replace(result, image=finish(result.image))
 
 
-__all__ = ["Color", "Keep"]
+def own_option(method: str, keep: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return a method's ``options`` and what is left for :func:`in_color` to do.
+
+    A method with an option ``preserve_color`` keeps colors inside its loss, which is better than around it. Raises
+    ConfigError unless ``keep`` is ``none``, ``luminance`` or ``coral``.
+    """
+    if keep not in KEEPS:
+        raise ConfigError(f"Colors are kept by {', '.join(KEEPS[:-1])} or {KEEPS[-1]}, not {keep!r}.")
+    if keep != "none" and any(spec.name == "preserve_color" for spec in load_registry().options(method)):
+        return {**options, "preserve_color": keep}, "none"
+    return dict(options), keep
+
+
+def in_color(model: Stylizer, keep: str) -> Stylizer:
+    """Return ``model`` with the content's colors kept, or as it is for ``none``."""
+    return model if keep == "none" else Color(model, keep)  # type: ignore[arg-type]  # it checks
+
+
+__all__ = ["KEEPS", "Color", "Keep", "in_color", "own_option"]

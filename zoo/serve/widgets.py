@@ -13,13 +13,14 @@ import gradio as gr
 from gradio import themes
 
 from zoo import images
+from zoo.controls.color import KEEPS
 from zoo.errors import ZooError
 from zoo.serve import words
 from zoo.serve.limits import Limits
 from zoo.serve.page import DEFAULTS, UPLOAD, Page
 from zoo.serve.values import SKIP, update
 from zoo.serve.visits import Visits
-from zoo.serve.work import PRESERVE_COLOR, Choice, Workshop
+from zoo.serve.work import Choice, Workshop
 
 DEFAULT_METHODS = ("adain",)
 _INTERVAL_SECONDS = 0.5
@@ -130,9 +131,7 @@ class Widgets:
             side = limits.side
             self.size = gr.Slider(64, side, min(512, side), step=16, label="Size", info="long side in pixels")
             self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 keeps the content")
-        self.colour = gr.Radio(
-            list(PRESERVE_COLOR), value="none", label="Preserve colour", info="keep those of the content"
-        )
+        self.colour = gr.Radio(list(KEEPS), value="none", label="Preserve colour", info="keep those of the content")
         with gr.Accordion("Mask, steps, seed", open=False):
             self.mask = gr.File(label=f"Mask: white takes the style ({masked})", height=150, elem_id="mask-drop")
             self.mask_preview = gr.Image(

@@ -26,15 +26,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import color, images
 from zoo import device as devices
+from zoo import images
 from zoo.bench import memory
+from zoo.controls.color import KEEPS, in_color, own_option
 from zoo.errors import (
     ConfigError,
     ImageError,
     InputError,
     UnknownNameError,
-    UnsupportedError,
     ZooError,
     out_of_memory,
 )
@@ -43,8 +43,6 @@ from zoo.loading import load
 from zoo.registry import Registry, import_object, load_registry
 from zoo.serve.limits import Limits
 from zoo.stylizer import Context, Progress, Stylizer, Traits
-
-PRESERVE_COLOR = ("none", "coral", "luminance")
 
 _log = logging.getLogger("zoo.serve")
 
@@ -265,8 +263,8 @@ class Workshop:
             raise InputError(f"The strength must be from 0 to 1, got {order.strength:g}.")
         if not 0 <= order.seed < 2**63:
             raise InputError(f"The seed must be from 0 to 2^63 - 1, got {order.seed}.")
-        if order.preserve_color not in PRESERVE_COLOR:
-            raise InputError(f"Colours are kept by {', '.join(PRESERVE_COLOR)}, not {order.preserve_color!r}.")
+        if order.preserve_color not in KEEPS:
+            raise InputError(f"Colors are kept by {', '.join(KEEPS)}, not {order.preserve_color!r}.")
 
     def _attempt(
         self, order: Order, method: str, content: Tensor, style: Tensor, mask: Tensor | None, progress: Progress
@@ -288,33 +286,24 @@ class Workshop:
         options: dict[str, Any] = {}
         if choice.takes_steps and order.steps is not None:
             options["num_steps"] = order.steps
-        keep = order.preserve_color
-        if any(spec.name == "preserve_color" for spec in load_registry().options(method)):
-            # Done inside its loss.
-            options, keep = ({**options, "preserve_color": keep} if keep != "none" else options), "none"
-        if choice.trained and keep == "coral":
-            raise UnsupportedError("Trained styles have their own colours: keep the content's with luminance.")
-        model, seconds_load = self.models.get(method, options)
+        options, keep = own_option(method, order.preserve_color, options)
+        held, seconds_load = self.models.get(method, options)
+        model = in_color(held, keep)
         name = _trained_name(model, order.trained_style) if choice.trained else order.style.name
         context = Context(content_masks=mask)
         with self._asides.weighed(model.device) as weight:
             started = time.perf_counter()
-            seen = name if choice.trained else color.recolor_style(style, content, keep)
-            code = model.encode_style(seen, (content.shape[-2], content.shape[-1]))
+            code = model.encode_style(name if choice.trained else style, (content.shape[-2], content.shape[-1]))
             devices.synchronize(model.device)
             encoded = time.perf_counter()
-            photo = color.grey(content) if keep == "luminance" else content
             result = model.stylize(
-                photo, code, strength=order.strength, seed=order.seed, context=context, progress=progress
+                content, code, strength=order.strength, seed=order.seed, context=context, progress=progress
             )
-            image = result.image
-            if keep == "luminance":
-                image = color.with_luminance(content, color.luminance(image)).clamp(0, 1)
             devices.synchronize(model.device)
             ended = time.perf_counter()
         return Result(
             method,
-            image,
+            result.image,
             style=name,
             seconds=ended - started,
             seconds_style=encoded - started,

@@ -1,4 +1,4 @@
-"""From names and folders to a training run: what ``zoo train``, recipes and ``python -m zoo.training`` share.
+"""From names and folders to a training run: what ``zoo train`` and ``zoo recipe`` share.
 
 A method is named as in the registry, whose entry says ``training: module:Class``, or by that import path itself, for a
 task that no registered method has yet.

