@@ -180,7 +180,7 @@ def test_a_mask_of_another_shape_is_refused_and_one_of_alpha_counts(workshop: Wo
         ({"size": 129}, "from 16 to 128"),
         ({"size": 8}, "from 16 to 128"),
         ({"steps": 51}, "from 1 to 50"),
-        ({"preserve_color": "all"}, "none, coral, luminance"),
+        ({"preserve_color": "all"}, "none, luminance, coral"),
         ({"methods": ("tint", "stepper", "tint")}, "picked twice"),
         ({"strength": float("nan")}, "from 0 to 1, got nan"),
         ({"seed": -1}, "seed must be from 0"),

@@ -237,7 +237,7 @@ def test_what_is_no_call_of_the_pages_is_refused(door: Door, body: bytes):
         ({"strength": -1}, "from 0 to 1"),
         ({"seed": 2**63}, "seed must be"),
         ({"steps": 51}, "from 1 to 50"),
-        ({"keep": None}, "Colours are kept"),
+        ({"keep": None}, "Colors are kept"),
         ({"style": "../../etc/passwd"}, "Unknown built-in image"),
         ({"content": "upload:never.png"}, "no longer kept"),
     ],
