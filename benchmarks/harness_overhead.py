@@ -44,7 +44,7 @@ _PLUGIN = "harness-overhead-fakes"
 class Sleeper(Stylizer):
     """Returns its content after 50 ms."""
 
-    traits = Traits(kind="feed-forward", strength="blend")
+    traits = Traits(strength="blend")
     ENTRY = {  # noqa: RUF012
         "title": "Sleeper",
         "authors": "Nobody",
@@ -67,7 +67,7 @@ class Sleeper(Stylizer):
 class Holder(Stylizer):
     """Returns its content after holding 300 MB."""
 
-    traits = Traits(kind="feed-forward", strength="blend")
+    traits = Traits(strength="blend")
     ENTRY = {  # noqa: RUF012
         "title": "Holder",
         "authors": "Nobody",

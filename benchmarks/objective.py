@@ -115,7 +115,7 @@ def measure(trained: Trained, content: Tensor, most: int) -> dict[str, Any]:
     import torch
 
     from zoo.methods.gatys import GatysConfig
-    from zoo.nn.optimise import optimise_pixels
+    from zoo.nn.optimise import Fitting, optimise_pixels
     from zoo.stylizer import Call
 
     began = time.perf_counter()
@@ -133,11 +133,9 @@ def measure(trained: Trained, content: Tensor, most: int) -> dict[str, Any]:
     found = optimise_pixels(
         content,
         lambda image: trained.score(image, content),
-        optimiser="lbfgs",
+        Fitting("lbfgs", clamp=True, history=GatysConfig().history),
         num_steps=max(most, STEPS),
         call=Call(progress=enough),
-        clamp=True,
-        history=GatysConfig().history,
     )
     rows = [{name: float(value) for name, value in row.items()} for row in found.losses]
     matched = next((int(row["step"]) for row in rows if row["total"] <= network["total"]), None)

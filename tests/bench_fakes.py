@@ -21,7 +21,7 @@ from zoo.config import Config, option
 from zoo.errors import UnsupportedError
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
-_SINGLE = Traits(kind="feed-forward", strength="blend", min_size=8)
+_SINGLE = Traits(strength="blend", min_size=8)
 
 
 def install(folder: Path) -> None:
@@ -189,7 +189,7 @@ class StepperConfig(Config):
 class Stepper(Stylizer):
     """An optimiser that moves towards the style's mean colour."""
 
-    traits = Traits(kind="optimisation", strength="loss", batched=False, min_size=8)
+    traits = Traits(iterative=True, source="image", strength="loss", batched=False, min_size=8)
     Config = StepperConfig
     config: StepperConfig
     ENTRY = {  # noqa: RUF012

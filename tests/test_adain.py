@@ -88,7 +88,7 @@ def test_equation_15_is_the_mean_of_targets(model: AdaIN) -> None:
         weight * (white * code.data["std"].double() + code.data["mean"].double())
         for code, weight in ((one, 0.25), (two, 0.75))
     )
-    ours = model._mixed(features.float(), Mix([(one, 0.25), (two, 0.75)]))
+    ours = model._target(features.float(), Mix([(one, 0.25), (two, 0.75)]), None)
     torch.testing.assert_close(ours.double(), target, rtol=1e-4, atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_each_region_is_transformed_by_its_own_moments(model: AdaIN) -> None:
     masks[0, :, :40] = 1
     masks[1, :, 40:] = 1
     features = model.encoder(content)[TAP]
-    ours = model._by_region(features, Mix([(one, 0.5), (two, 0.5)]), masks)
+    ours = model._target(features, Mix([(one, 0.5), (two, 0.5)]), masks)
     for code, part in ((one, slice(0, 5)), (two, slice(5, 12))):
         own = features[..., part].double()
         mean, std = _moments(own)
@@ -138,7 +138,7 @@ def test_an_empty_or_tiny_region_keeps_to_itself(model: AdaIN, area: tuple[int, 
     weight[0, 0] = 1 - share
     wanted = weight * _moved(features, weight, one)
     wanted[..., 0, 0] += share * two.data["mean"][..., 0, 0].double()
-    torch.testing.assert_close(model._by_region(features, mix, masks).double(), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(model._target(features, mix, masks).double(), wanted, rtol=1e-3, atol=1e-3)
     image = model.stylize(content, mix, context=Context(content_masks=masks)).image
     alone = model.stylize(content, one).image
     assert torch.isfinite(image).all()
@@ -156,16 +156,16 @@ def test_regions_in_half_precision_are_finite(model: AdaIN, area: tuple[int, int
     masks[0] = 1
     masks[:, : area[0], : area[1]] = torch.tensor([0.0, 1.0])[:, None, None]
     mix = Mix([(one, 0.5), (two, 0.5)])
-    ours = model._by_region(features, mix, masks)
+    ours = model._target(features, mix, masks)
     assert ours.dtype == torch.float16
-    exact = model._by_region(features.float(), mix, masks)
+    exact = model._target(features.float(), mix, masks)
     torch.testing.assert_close(ours.float(), exact, rtol=1e-3, atol=1e-3)
 
 
 def test_positions_in_no_region_keep_their_features(model: AdaIN) -> None:
     content, code = _image(1), model.encode_style(_image(2))
     features = model.encoder(content)[TAP]
-    kept = model._by_region(features, Mix([(code, 1.0)]), torch.zeros(1, 64, 64))
+    kept = model._target(features, Mix([(code, 1.0)]), torch.zeros(1, 64, 64))
     assert torch.equal(kept, features)
 
 

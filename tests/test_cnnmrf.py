@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from zoo.config import describe, describe_source
-from zoo.errors import ConfigError, InputError, UnsupportedError
-from zoo.methods import cnnmrf
+from zoo.errors import ConfigError, InputError
+from zoo.methods import _pixels, cnnmrf
 from zoo.methods.cnnmrf import CNNMRF, CNNMRFConfig, inscribed, rotated, scaled, variants
 from zoo.modules import module_source
 from zoo.nn.patches import PatchBank, match, patch_energy
-from zoo.stylizer import Context, Style, StyleCode, Stylized
+from zoo.stylizer import Call, Context, Mix, Style, StyleCode, Stylized
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -104,13 +104,14 @@ def test_every_rotation_in_every_scale_is_there() -> None:
 def test_the_style_keeps_a_map_per_copy_and_leaves_out_those_without_a_patch() -> None:
     tried = model(rotations=1, scales=1)
     code = tried.encode_style(picture(64, 72))
-    ((table, shapes),) = [code.data["levels"][0]["relu3_1"]]
+    kept = code.data["levels"][-1]["relu3_1"]
+    table, shapes = kept["pixels"], kept["shapes"]
     assert len(shapes) == 9
     assert len(table) == sum(h * w for h, w in shapes)
     assert shapes[4] == (16, 18)
     # At 32 pixels relu4_1 is 4 x 4; of the shrunken rotated copies (15 pixels) less than a patch remains.
     small = model(rotations=1, rotation_step=45.0, scales=1, scale_step=0.5).encode_style(picture(32, 32))
-    assert [len(small.data["levels"][0][tap][1]) for tap in ("relu3_1", "relu4_1")] == [9, 7]
+    assert [len(small.data["levels"][-1][tap]["shapes"]) for tap in ("relu3_1", "relu4_1")] == [9, 7]
 
 
 # -- pyramid ---------------------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_the_style_keeps_a_map_per_copy_and_leaves_out_those_without_a_patch() -
 
 def test_no_border_of_an_odd_size_is_out_of_reach_of_the_patches(plain: CNNMRF, code: StyleCode) -> None:
     image = picture(37, 45).requires_grad_()
-    terms = plain._loss(None, code.data["levels"][0], 1.0, 45)(image)
+    terms = plain._loss(None, Mix([(code, 1.0)]), -1, Call(), 45)(image)
     (gradient,) = torch.autograd.grad(terms["mrf"], image)
     assert (gradient[..., -1, :] != 0).any()
     assert (gradient[..., -1] != 0).any()
@@ -126,22 +127,22 @@ def test_no_border_of_an_odd_size_is_out_of_reach_of_the_patches(plain: CNNMRF, 
 
 def test_levels_halve_and_stop_where_a_patch_no_longer_fits() -> None:
     tried = model(levels=3)
-    assert tried._sizes((130, 300)) == [(130, 300), (65, 150), (33, 75)]
-    assert tried._sizes((96, 97)) == [(96, 97), (48, 49)]
+    assert tried._sizes((130, 300)) == [(33, 75), (65, 150), (130, 300)]
+    assert tried._sizes((96, 97)) == [(48, 49), (96, 97)]
     assert tried._sizes((32, 32)) == [(32, 32)]
-    assert model(levels=3, patch_size=5)._sizes((130, 300)) == [(130, 300), (65, 150)]
+    assert model(levels=3, patch_size=5)._sizes((130, 300)) == [(65, 150), (130, 300)]
 
 
 def test_steps_are_shared_over_the_levels_that_image_and_style_both_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = model(levels=3, num_steps=5)
     runs: list[tuple[tuple[int, ...], int]] = []
-    real = cnnmrf.optimise_pixels
+    real = _pixels.optimise_pixels
 
     def spied(start: Tensor, *args: Any, **options: Any) -> Any:
         runs.append((tuple(start.shape[-2:]), options["num_steps"]))
         return real(start, *args, **options)
 
-    monkeypatch.setattr(cnnmrf, "optimise_pixels", spied)
+    monkeypatch.setattr(_pixels, "optimise_pixels", spied)
     result = tried.stylize(picture(128, 130), tried.encode_style(picture(64, 70, seed=1)))
     assert runs == [((64, 65), 2), ((128, 130), 3)]
     assert (result.steps, result.stopped) == (5, False)
@@ -153,14 +154,15 @@ def test_num_steps_is_exact_and_each_is_one_evaluation(num_steps: int) -> None:
     tried = model(levels=2, num_steps=num_steps)
     seen: list[tuple[int, int]] = []
     calls = 0
-    forward = tried._encoder.forward
+    encoder = tried._encoder(("relu3_1", "relu4_1", "relu4_2"))
+    forward = encoder.forward
 
     def counted(images: Tensor) -> dict[str, Tensor]:
         nonlocal calls
         calls += images.requires_grad
         return forward(images)
 
-    tried._encoder.forward = counted  # type: ignore[method-assign]
+    encoder.forward = counted  # type: ignore[method-assign]
     result = tried.stylize(
         picture(72, 64),
         tried.encode_style(picture(64, 64, seed=1)),
@@ -178,10 +180,10 @@ def test_terms_are_the_formulas_of_the_paper(reduction: str) -> None:
     options = {"mrf_weight": 0.5, "mrf_layer_weights": (1.0, 3.0), "content_weight": 7.0, "tv_weight": 2.0}
     tried = model(mrf_loss=reduction, content_loss=reduction, **options)
     content, painting, image = picture(64, 64), picture(64, 72, seed=1), picture(64, 64, seed=2)
-    levels = tried.encode_style(painting).data["levels"]
-    terms = tried._loss(content, levels[0], 0.25, 96)(image)
+    style = Mix([(tried.encode_style(painting), 1.0)])
+    terms = tried._summed(tried._loss(content, style, -1, Call(0.25), 96))(image)
 
-    ours, photo, theirs = (tried._encoder(x) for x in (image, content, painting))
+    ours, photo, theirs = (tried._features(x, ("relu3_1", "relu4_1", "relu4_2")) for x in (image, content, painting))
     mrf = 0.0
     for tap, weight in (("relu3_1", 1.0), ("relu4_1", 3.0)):
         bank = PatchBank.of([theirs[tap]], 3, 2)
@@ -196,8 +198,9 @@ def test_terms_are_the_formulas_of_the_paper(reduction: str) -> None:
 
 def test_default_gradient_is_the_mean_difference_times_the_weight(plain: CNNMRF, code: StyleCode) -> None:
     """What the authors' layer adds in feature space: w times the mean over covering patches of current - matched."""
-    features = plain._encoder(picture(64, 64))["relu3_1"].double().requires_grad_()
-    table, shapes = code.data["levels"][0]["relu3_1"]
+    features = plain._features(picture(64, 64), ["relu3_1"])["relu3_1"].double().requires_grad_()
+    kept = code.data["levels"][-1]["relu3_1"]
+    table, shapes = kept["pixels"], kept["shapes"]
     style = PatchBank.over(table.double(), shapes, 3, 2)
     (0.5 * patch_energy(features, style, stride=2, overlap="mean")).backward()
     query = PatchBank.of([features.detach()], 3, 2)
@@ -341,23 +344,45 @@ def test_a_batch_equals_singles(plain: CNNMRF, code: StyleCode) -> None:
     assert both.steps == 4
 
 
+def test_regions_take_their_own_style() -> None:
+    tried = model(num_steps=6, levels=1, stride=1, style_stride=1)
+    content, paintings = picture(64, 72), [picture(64, 72, seed=seed) for seed in (1, 2)]
+    codes = [tried.encode_style(painting) for painting in paintings]
+    left = torch.zeros(1, 64, 72)
+    left[..., :36] = 1
+    regions = Context(content_masks=torch.cat([left, 1 - left]))
+    result = tried.stylize(content, Mix([(code, 0.5) for code in codes]), context=regions).image
+    singles = [tried.stylize(content, code).image for code in codes]
+    for columns, near, far in ((slice(0, 24), *singles), (slice(48, 72), *singles[::-1])):
+        part = result[..., columns]
+        assert (part - near[..., columns]).abs().mean() < 0.5 * (part - far[..., columns]).abs().mean()
+
+
+def test_a_masked_style_gives_no_patch_from_outside() -> None:
+    tried = model(levels=1)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :32] = 1
+    bank = tried._bank(tried.encode_style(Style(picture(64, 64), mask=mask)), -1, "relu3_1")
+    assert bank.allowed is not None
+    columns = bank.first % 16
+    assert torch.equal(bank.allowed, columns + 3 <= 8)
+
+
 def test_refusals(plain: CNNMRF) -> None:
     with pytest.raises(InputError, match="at least 32"):
         plain.encode_style(picture(31, 64))
-    with pytest.raises(UnsupportedError, match="leave the mask out"):
-        plain.encode_style(Style(image=picture(64, 64), mask=torch.ones(1, 1, 64, 64)))
     with pytest.raises(InputError, match="at least 72 pixels a side, not 64 x 80"):
         model(patch_size=9).encode_style(picture(80, 64))
     with pytest.raises(ConfigError, match="3 values for 2 mrf layers"):
         CNNMRFConfig(mrf_layer_weights=(1.0, 1.0, 1.0))
-    with pytest.raises(ConfigError, match="names a layer twice"):
+    with pytest.raises(ConfigError, match="each once"):
         CNNMRFConfig(content_layers=("relu4_2", "relu4_2"))
-    with pytest.raises(ConfigError, match="at least one MRF layer"):
+    with pytest.raises(ConfigError, match="at least one layer"):
         CNNMRFConfig(mrf_layers=())
 
 
 def test_options_read_from_the_source_are_the_class_s() -> None:
-    assert describe_source(module_source("zoo.methods.cnnmrf"), "CNNMRF") == describe(CNNMRFConfig)
+    assert describe_source(module_source("zoo.methods.cnnmrf"), "CNNMRF", module_source) == describe(CNNMRFConfig)
 
 
 def test_an_image_as_small_as_promised_works(plain: CNNMRF) -> None:

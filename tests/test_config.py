@@ -261,6 +261,22 @@ def test_the_text_of_a_file_says_what_its_class_says(future: str, tmp_path: Path
         assert dataclasses.replace(actual[-1], type=written[-1].type) == written[-1]
 
 
+def test_options_of_a_base_in_another_file_come_first() -> None:
+    child = """from thing import ThingConfig as Base
+
+class MoreConfig(Base):
+    more: int = option(2, "One more of its own.")
+    steps: int = option(7, "Fewer of them.", ge=1)
+
+class Thing:
+    Config = MoreConfig
+"""
+    text = SOURCE.format(future="")
+    written = describe_source(child, "Thing", {"thing": text}.__getitem__)
+    assert [o.name for o in written] == [*(o.name for o in describe_source(text, "Thing")), "more"]
+    assert written[0] == OptionSpec("steps", "int", 7, "Fewer of them.", ">= 1")
+
+
 def test_a_class_without_options_has_none() -> None:
     assert describe_source(SOURCE.format(future=""), "Bare") == []
 
@@ -269,7 +285,10 @@ def test_a_class_without_options_has_none() -> None:
     ("text", "message"),
     [
         ("class Other: pass", "Class 'Thing' is not in the file"),
-        (SOURCE.replace("option(500", "option(STEPS"), "Option 'steps' of Thing must have literal default and bounds"),
+        (
+            SOURCE.replace("option(500", "option(STEPS"),
+            "Option 'steps' of ThingConfig must have literal default and bounds",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_so_is_told(text: str, message: str) -> None:

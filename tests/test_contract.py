@@ -35,7 +35,7 @@ def test_method_keeps_the_contract(method: str, check: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_traits_agree_with_the_taxonomy(method: str) -> None:
     optimises = load_registry().methods[method].taxonomy.optimises
-    assert optimises == ("image" if _subject(method).traits.kind == "optimisation" else "model")
+    assert optimises == ("image" if _subject(method).traits.iterative else "model")
 
 
 @pytest.mark.parametrize("method", GOOD, ids=[cls.__name__ for cls in GOOD])

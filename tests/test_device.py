@@ -81,7 +81,7 @@ def test_the_first_thread_to_leave_does_not_take_it_from_the_others() -> None:
 class Told(Stylizer):
     """Notes how float32 is rounded in each of its hooks, as if it were on CUDA."""
 
-    traits = Traits(kind="feed-forward", strength="blend", texture=True)
+    traits = Traits(strength="blend", texture=True)
 
     def _build(self) -> None:
         self.seen: list[tuple[bool, bool]] = []

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from zoo.checks.core import picture
 from zoo.color import color_statistics, luminance
-from zoo.errors import ConfigError, InputError, UnknownNameError, UnsupportedError
-from zoo.methods.gatys import Gatys, GatysConfig, GramTarget, content_loss
+from zoo.errors import ConfigError, InputError, UnknownNameError
+from zoo.methods._pixels import layer_weights
+from zoo.methods.gatys import Gatys, GatysConfig, GramTarget, Region, content_loss
 from zoo.nn.gram import gram
 from zoo.stylizer import Context, Mix, Style
 
@@ -215,7 +216,8 @@ def test_time_limit_hands_over_the_best_so_far(photo: Tensor, paintings: tuple[T
     assert result.stopped
     assert 1 <= result.steps < 100_000
     assert time.monotonic() - start < 30
-    best = model._loss(photo, {k: GramTarget.of([g], [1.0]) for k, g in model._grams(paintings[0])[0].items()})
+    targets = {k: GramTarget.of([g], [1.0]) for k, g in model._grams(paintings[0], None)[-1].items()}
+    best = model._summed(model._loss(photo, [Region(targets)]))
     assert float(best(result.image)["total"]) == pytest.approx(min(totals(result)), rel=1e-3)
 
 
@@ -267,9 +269,9 @@ def test_levels_share_the_steps_and_end_at_full_size(paintings: tuple[Tensor, Te
     seen: list[tuple[int, int]] = []
     original = model._loss
 
-    def spy(content: Any, style: Any, strength: float = 1.0) -> Any:
+    def spy(content: Any, *others: Any) -> Any:
         seen.append(tuple(content.shape[-2:]))
-        return original(content, style, strength)
+        return original(content, *others)
 
     model._loss = spy  # type: ignore[method-assign]
     result = model.stylize(photo, model.encode_style(paintings[0]), progress=progress)
@@ -394,7 +396,7 @@ def test_malformed_options_are_refused(options: dict[str, Any], message: str) ->
 
 def test_one_weight_serves_all_layers() -> None:
     config = GatysConfig(style_layers=("relu1_1", "relu2_1"), style_layer_weights=(3.0,))
-    assert config.layer_weights("style") == {"relu1_1": 3.0, "relu2_1": 3.0}
+    assert layer_weights(config, "style") == {"relu1_1": 3.0, "relu2_1": 3.0}
 
 
 def test_an_unknown_layer_is_refused_when_the_method_is_built() -> None:
@@ -402,10 +404,40 @@ def test_an_unknown_layer_is_refused_when_the_method_is_built() -> None:
         build(content_layers=("relu7_1",))
 
 
-def test_a_masked_style_is_refused(paintings: tuple[Tensor, Tensor]) -> None:
-    style = Style(paintings[0], mask=torch.ones_like(paintings[0][:, :1]))
-    with pytest.raises(UnsupportedError, match="whole image"):
-        build().encode_style(style)
+def test_a_guided_gram_matrix_leaves_out_what_lies_outside(layer: tuple[Tensor, Tensor]) -> None:
+    """Of a region of ones it is the Gram matrix of the part, and no gradient reaches the rest (2017, section 4.1)."""
+    features = layer[1].requires_grad_()
+    region = torch.zeros(5, 6, dtype=torch.float64)
+    region[:3, 1:] = 1
+    guided = gram(features, "hw", region)
+    torch.testing.assert_close(guided, gram(features[..., :3, 1:], "hw"))
+    (gradient,) = torch.autograd.grad(guided.square().sum(), features)
+    assert (gradient[..., region == 0] == 0).all()
+    assert (gradient[..., region == 1] != 0).any()
+
+
+def test_regions_take_their_own_style_and_masks_of_everything_change_nothing(
+    photo: Tensor, paintings: tuple[Tensor, Tensor]
+) -> None:
+    model = build(num_steps=4)
+    whole = torch.ones(1, 1, *paintings[0].shape[-2:])
+    first, masked, second = (
+        model.encode_style(s) for s in (paintings[0], Style(paintings[0], mask=whole), paintings[1])
+    )
+    plain = model.stylize(photo, first).image
+    torch.testing.assert_close(model.stylize(photo, masked).image, plain)
+    left = torch.zeros(1, 36, 45)
+    left[..., :20] = 1
+    both = Mix([(first, 0.5), (second, 0.5)])
+    result = model.stylize(photo, both, context=Context(content_masks=torch.cat([left, 1 - left])))
+    ours, theirs = (model.stylize(photo, code).image for code in (first, second))
+    for columns, near, far in ((slice(0, 14), ours, theirs), (slice(26, 45), theirs, ours)):
+        part = result.image[..., columns]
+        assert (part - near[..., columns]).abs().mean() < 0.7 * (part - far[..., columns]).abs().mean()
+    # Where no region is, nothing but the content pulls.
+    alone = model.stylize(photo, first, context=Context(content_masks=left)).image
+    change = (alone - photo).abs().mean(dim=(0, 1, 2))
+    assert change[32:].mean() < 0.2 * change[:14].mean()
 
 
 def test_style_codes_hold_matrices_and_not_images(paintings: tuple[Tensor, Tensor]) -> None:

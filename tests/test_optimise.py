@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,18 @@ from torch import Tensor
 
 from zoo.errors import ConfigError, NumericalError
 from zoo.nn.losses import total_variation
-from zoo.nn.optimise import optimise_pixels
+from zoo.nn.optimise import Fitting, Optimised
+from zoo.nn.optimise import optimise_pixels as fit
+from zoo.nn.pyramid import LaplacianPyramid
 from zoo.stylizer import Call
 
 Loss = Callable[[Tensor], dict[str, Tensor]]
 BOTH = pytest.mark.parametrize(("optimiser", "rate"), [("lbfgs", 1.0), ("adam", 5.0)])
+
+
+def optimise_pixels(start: Tensor, loss: Loss, **options: Any) -> Optimised:
+    how = {name: options.pop(name) for name in list(options) if name in Fitting.__dataclass_fields__}
+    return fit(start, loss, Fitting(**how), **options)
 
 
 @pytest.fixture
@@ -92,6 +100,31 @@ def test_adam_is_torch_adam(target: Tensor, start: Tensor) -> None:
         reference.step()
     ours = optimise_pixels(start, loss, optimiser="adam", num_steps=12, learning_rate=5.0, call=Call())
     assert [row["total"] for row in ours.losses] == pytest.approx(seen, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [(9, 11), (16, 8), (1, 5)])
+def test_a_pyramid_is_its_image(size: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, *size)
+    pyramid = LaplacianPyramid(size, 4)
+    torch.testing.assert_close(pyramid.unpack(pyramid.pack(image)), image)
+
+
+def test_coefficients_of_a_pyramid_are_fitted_by_torchs_rmsprop(target: Tensor, start: Tensor) -> None:
+    loss, pyramid = bowl(target), LaplacianPyramid((9, 11), 3)
+    vector = pyramid.pack(start * 255).requires_grad_()
+    reference = torch.optim.RMSprop([vector], lr=2.0)
+    seen = []
+    for _ in range(9):
+        reference.zero_grad()
+        total = loss(pyramid.unpack(vector) / 255)["total"]
+        total.backward()
+        seen.append(total.item())
+        reference.step()
+    ours = optimise_pixels(
+        start, loss, optimiser="rmsprop", num_steps=9, learning_rate=2.0, call=Call(), pyramid=3, keep="last"
+    )
+    assert [row["total"] for row in ours.losses] == pytest.approx(seen, rel=1e-4)
+    assert float(loss(ours.image)["total"]) == pytest.approx(seen[-1], rel=1e-4)
 
 
 def test_lbfgs_is_torch_lbfgs_where_no_move_is_bounded(target: Tensor, start: Tensor) -> None:

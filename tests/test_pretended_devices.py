@@ -96,7 +96,7 @@ def test_every_method_is_pretended() -> None:
 class Plugin(Stylizer):
     """A method that keeps the rules, for others to break."""
 
-    traits = Traits(kind="feed-forward", strength="blend", min_size=16)
+    traits = Traits(strength="blend", min_size=16)
 
     def _build(self) -> None:
         self.weight = torch.ones(3, 3, 1, 1).to(self.device)

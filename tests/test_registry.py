@@ -244,8 +244,8 @@ def test_an_unknown_metric_gets_a_suggestion(tmp_path: Path) -> None:
 
 def _implementations(folder: str) -> set[str]:
     # `base` holds what the files of a folder share, `fidelity` what the metrics of sets do.
-    shared = ("__init__", "base", "fidelity")
-    return {f"zoo.{folder}.{p.stem}" for p in (PACKAGE / folder).glob("*.py") if p.stem not in shared}
+    shared = ("base", "fidelity")
+    return {f"zoo.{folder}.{p.stem}" for p in (PACKAGE / folder).glob("[!_]*.py") if p.stem not in shared}
 
 
 def _modules(entries: Any) -> set[str]:
@@ -277,7 +277,7 @@ def test_the_taxonomy_says_what_the_traits_say(name: str) -> None:
     """Tables and plans read the one, the harness the other: which styles a method takes, and whether it optimises."""
     entry, traits = OWN[name], import_object(OWN[name].implementation).traits
     assert (entry.taxonomy.styles == "any") == (traits.styles == "any")
-    assert (entry.taxonomy.optimises == "image") == (traits.kind == "optimisation")
+    assert (entry.taxonomy.optimises == "image") == (traits.iterative)
 
 
 LABELS = [f"{name}.{tag}" for name, entry in REGISTRY.methods.items() for tag in entry.tags]

@@ -255,13 +255,13 @@ def test_a_styles_mask_keeps_the_patches_inside(model: StyleSwap) -> None:
     assert _alike(found, expected) > 0.97
 
 
-@pytest.mark.parametrize("area", [0, 1, 5])
+@pytest.mark.parametrize("area", [1, 5])
 def test_a_styles_mask_too_small_for_a_patch_takes_the_nearest(model: StyleSwap, area: int) -> None:
     mask = torch.zeros(1, 1, 48, 48)
     mask[..., 20 : 20 + area, 20 : 20 + area] = 1
     code = model.encode_style(Style(_image(2), mask=mask))
     kept = code.data["allowed"].sum()
-    assert kept == 100 if area == 0 else 0 < kept <= 9
+    assert 0 < kept <= 9
     assert torch.isfinite(model.stylize(_image(1), code).image).all()
 
 

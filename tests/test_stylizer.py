@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +39,7 @@ class EchoConfig(Config):
 class Echo(Stylizer):
     """Returns what ``answer`` makes of the content, and keeps what its hooks were given."""
 
-    traits = Traits(kind="feed-forward", strength="params", mixes=True, min_size=4)
+    traits = Traits(strength="params", mixes=True, min_size=4)
     Config = EchoConfig
     answer: Callable[[Tensor], Tensor] = staticmethod(lambda content: 1 - content)
 
@@ -270,7 +270,7 @@ def test_a_mask_covers_its_style_picture(style: Style, message: str) -> None:
 
 
 def test_a_mask_of_true_and_false_is_taken() -> None:
-    model = method()
+    model = method(context=frozenset({"content_masks"}))
     model.encode_style(Style(image(), mask=torch.ones(1, 1, 8, 10, dtype=torch.bool)))
     assert model.styles[0][0].mask is not None
 
@@ -292,12 +292,14 @@ def test_strength_needs_the_trait() -> None:
 ALL_FIELDS = {
     "init": image(),
     "content_masks": torch.ones(1, 8, 10),
-    "semantic_content": torch.zeros(1, 2, 8, 10),
-    "semantic_style": torch.zeros(1, 2, 5, 5),
-    "previous": image(),
-    "flow": torch.zeros(1, 2, 8, 10),
-    "occlusion": torch.ones(1, 1, 8, 10),
+    "content_labels": torch.zeros(1, 1, 8, 10, dtype=torch.int64),
 }
+
+
+def labelled(model: Echo, labels: Sequence[int] = (0, 1, 3)) -> StyleCode:
+    """A style whose rows show these labels by turns."""
+    rows = torch.tensor(labels)[torch.arange(8) % len(labels)]
+    return model.encode_style(Style(image(), labels=rows.view(1, 1, 8, 1).expand(1, 1, 8, 10)))
 
 
 @pytest.mark.parametrize("field", list(ALL_FIELDS))
@@ -308,7 +310,7 @@ def test_each_context_field_needs_the_trait(field: str) -> None:
     with pytest.raises(UnsupportedError, match=f"does not take {field.replace('_', ' ')}"):
         model.stylize(image(), code(model), context=context)
     able = method(context=frozenset({field}))
-    able.stylize(image(), code(able), context=context)
+    able.stylize(image(), labelled(able) if field == "content_labels" else code(able), context=context)
     assert getattr(able.calls[0].context, field) is not None
 
 
@@ -318,7 +320,6 @@ def test_each_context_field_needs_the_trait(field: str) -> None:
         ("init", image(height=9), "init must have the content's shape"),
         ("init", torch.full((1, 3, 8, 10), math.nan), "init image holds values that are not finite"),
         ("init", image() * 255, "init image must lie in"),
-        ("previous", image(batch=2), "previous must have the content's shape"),
         ("content_masks", torch.ones(2, 8, 10), r"must have shape \(1, 8, 10\)"),
         ("content_masks", torch.ones(1, 1, 8, 10), r"must have shape \(1, 8, 10\)"),
         ("content_masks", torch.ones(1, 8, 10) * 3, "content masks must lie in"),
@@ -328,6 +329,36 @@ def test_a_context_field_that_does_not_fit_is_refused(field: str, value: Tensor,
     model = method(context=frozenset({field}))
     with pytest.raises(InputError, match=message):
         model.stylize(image(), code(model), context=Context(**{field: value}))
+
+
+def whole_numbers(value: int = 0, height: int = 8, width: int = 10) -> Tensor:
+    return torch.full((1, 1, height, width), value)
+
+
+def test_labels_go_together_and_fit() -> None:
+    model = method(context=frozenset({"content_labels"}))
+    for labels, message in [
+        (whole_numbers(2), "labels that the style lacks: 2"),
+        (whole_numbers(width=9), r"must have shape \(1, 1, 8, 10\)"),
+        (whole_numbers(-1), "whole numbers from 0"),
+        (whole_numbers().float(), "whole numbers from 0"),
+        (None, "Labels of the style need labels of the content"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            model.stylize(image(), labelled(model), context=Context(content_labels=labels))
+    with pytest.raises(InputError, match="Labels of the content need labels of the style"):
+        model.stylize(image(), code(model), context=Context(content_labels=whole_numbers()))
+    with pytest.raises(InputError, match="style's labels must have shape"):
+        model.encode_style(Style(image(), labels=whole_numbers(width=9)))
+    with pytest.raises(UnsupportedError, match="does not take a style's labels"):
+        method().encode_style(Style(image(), labels=whole_numbers()))
+
+
+def test_a_style_mask_needs_regions_and_something_in_it() -> None:
+    with pytest.raises(UnsupportedError, match="one whole image"):
+        method().encode_style(Style(image(), mask=torch.ones(1, 1, 8, 10)))
+    with pytest.raises(InputError, match="covers nothing"):
+        method(context=frozenset({"content_masks"})).encode_style(Style(image(), mask=torch.zeros(1, 1, 8, 10)))
 
 
 # -- what the hooks see --------------------------------------------------------------------------
@@ -358,10 +389,11 @@ def test_pictures_in_picture_out() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(8, 10), (9, 15), (5, 16), (16, 16)])
 def test_padding_reflects_and_is_cropped_again(height: int, width: int) -> None:
-    model = method(multiple_of=8, min_size=5, context=frozenset({"content_masks", "semantic_style", "init"}))
+    model = method(multiple_of=8, min_size=5, context=frozenset({"content_masks", "content_labels", "init"}))
     content = image(height=height, width=width)
-    context = Context(init=content, content_masks=torch.ones(1, height, width), semantic_style=torch.zeros(1, 1, 5, 5))
-    result = model.stylize(content, code(model), context=context)
+    labels = torch.arange(width).expand(1, 1, height, width) % 3
+    context = Context(init=content, content_masks=torch.ones(1, height, width), content_labels=labels)
+    result = model.stylize(content, labelled(model, (0, 1, 2)), context=context)
     assert torch.equal(result.image, 1 - content)
     seen, given = model.contents[0], model.calls[0].context
     size = (-(-height // 8) * 8, -(-width // 8) * 8)
@@ -373,8 +405,9 @@ def test_padding_reflects_and_is_cropped_again(height: int, width: int) -> None:
     assert torch.equal(given.init, seen)
     assert given.content_masks is not None
     assert given.content_masks.shape == (1, *size)
-    assert given.semantic_style is not None
-    assert given.semantic_style.shape == (1, 1, 5, 5)
+    assert given.content_labels is not None
+    assert given.content_labels.dtype == torch.int64
+    assert given.content_labels.shape == (1, 1, *size)
 
 
 def test_without_multiple_of_nothing_is_padded() -> None:

@@ -40,7 +40,12 @@ class Painter(Stylizer):
     """Adds its styles' mean colours to the content, in as many steps as it is told."""
 
     traits = Traits(
-        kind="optimisation", strength="blend", mixes=True, context=frozenset({"content_masks"}), pixel_bytes=1000
+        iterative=True,
+        source="image",
+        strength="blend",
+        mixes=True,
+        context=frozenset({"content_masks"}),
+        pixel_bytes=1000,
     )
     steps = 1
 

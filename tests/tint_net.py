@@ -64,7 +64,7 @@ class TintNet(Stylizer):
         "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain", "presets": {"plain": {"summary": "Plain"}}, "training": "zoo_tint_net:TintTask",
     }
-    traits = Traits(kind="feed-forward", strength="none", min_size=2)
+    traits = Traits(strength="none", min_size=2)
 
     def _encode_style(self, style, content_size):
         return {}

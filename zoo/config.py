@@ -24,7 +24,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -279,10 +279,11 @@ def describe(config: type[Config]) -> list[OptionSpec]:
     ]
 
 
-def describe_source(source: str, class_name: str) -> list[OptionSpec]:
+def describe_source(source: str, class_name: str, read: Callable[[str], str] | None = None) -> list[OptionSpec]:
     """The same list read from a file's text, without running it.
 
-    ``class_name`` is the method's class; its ``Config = NAME`` attribute says which class holds the options.
+    ``class_name`` is the method's class; its ``Config = NAME`` attribute says which class holds the options. ``read``
+    gives the text of a module: there the options of a class are found that the file imports or derives from.
     Raises RegistryError if the file does not declare them in the documented form.
     """
     tree = ast.parse(source)
@@ -291,10 +292,25 @@ def describe_source(source: str, class_name: str) -> list[OptionSpec]:
     if method is None:
         raise RegistryError(f"Class {class_name!r} is not in the file its registry entry names.")
     name = class_attribute(method, "Config")
-    if not isinstance(name, ast.Name) or name.id not in classes:
+    if not isinstance(name, ast.Name):
         return []
-    specs: list[OptionSpec] = []
-    for node in classes[name.id].body:
+    return list(_written_options(tree, name.id, read).values())
+
+
+def _written_options(tree: ast.Module, class_name: str, read: Callable[[str], str] | None) -> dict[str, OptionSpec]:
+    """The options of a class by name, those of its bases first, as in a dataclass."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if class_name not in classes:
+        for node in tree.body:
+            for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+                if (alias.asname or alias.name) == class_name and node.module != __name__ and read is not None:
+                    return _written_options(ast.parse(read(node.module or "")), alias.name, read)
+        return {}
+    specs: dict[str, OptionSpec] = {}
+    for base in reversed(classes[class_name].bases):
+        if isinstance(base, ast.Name):
+            specs |= _written_options(tree, base.id, read)
+    for node in classes[class_name].body:
         if not (
             isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call)
         ):
@@ -310,10 +326,8 @@ def describe_source(source: str, class_name: str) -> list[OptionSpec]:
                 f"Option {node.target.id!r} of {class_name} must have literal default and bounds."
             ) from error
         bounds = bounds_text(literal)
-        specs.append(
-            OptionSpec(
-                node.target.id, ast.unparse(node.annotation), literal["default"], literal.get("help", ""), bounds
-            )
+        specs[node.target.id] = OptionSpec(
+            node.target.id, ast.unparse(node.annotation), literal["default"], literal.get("help", ""), bounds
         )
     return specs
 

@@ -337,7 +337,7 @@ class Registry:
         """The options of a method with this name's presets applied, read without importing the method."""
         resolved = self.resolve(name)
         module, _, class_name = resolved.entry.implementation.partition(":")
-        specs = describe_source(module_source(module), class_name)
+        specs = describe_source(module_source(module), class_name, module_source)
         return [OptionSpec(s.name, s.type, resolved.options.get(s.name, s.default), s.help, s.bounds) for s in specs]
 
 

@@ -5,7 +5,7 @@ check their arguments, move tensors to the device, run the method's private hook
 method's file holds the paper and nothing else. A method implements::
 
     class MyMethod(Stylizer):
-        traits = Traits(kind="feed-forward", ...)
+        traits = Traits(strength="feature", ...)
         Config = MyConfig
 
         def _build(self) -> None: ...                                  # networks, once, on self.device
@@ -36,22 +36,15 @@ from zoo import device as devices
 from zoo.config import SEEDS, Config, shown
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError, WeightsError
 
-CONTEXT_FIELDS = (
-    "init",
-    "content_masks",
-    "semantic_content",
-    "semantic_style",
-    "previous",
-    "flow",
-    "occlusion",
-)
+CONTEXT_FIELDS = ("init", "content_masks", "content_labels")
 
 
 @dataclass(frozen=True)
 class Traits:
     """What a method promises; the contract checks hold it to each one.
 
-    kind:           ``optimisation`` fits the image per call; ``feed-forward`` runs a trained model once
+    iterative:      works in steps: reports losses, stops early with the best so far
+    source:         where pixels come from: fitted directly (``image``), out of a trained ``network``, or ``strokes``
     styles:         ``any`` takes every style image; ``trained`` only the names its checkpoint lists
     strength:       where :meth:`Stylizer.stylize` applies ``strength``: in the features, the (normalisation)
                     parameters, the loss, by blending pixels with the content, or not at all
@@ -61,7 +54,8 @@ class Traits:
                     public call loops over them
     mixes:          accepts a :class:`Mix` of several styles
     texture:        has :meth:`Stylizer.synthesize`
-    context:        the fields of :class:`Context` it accepts
+    context:        the fields of :class:`Context` it accepts; with ``content_masks`` it also takes a style's mask,
+                    with ``content_labels`` a style's labels
     min_size:       smallest side of content and style, in pixels
     pixel_bytes:    bytes that one more pixel of the content takes at the peak of a call, in bfloat16 with the default
                     options, rounded down (results/speed); larger pictures than fit are refused before the work
@@ -70,8 +64,9 @@ class Traits:
     cuda_precision: the same on CUDA
     """
 
-    kind: Literal["optimisation", "feed-forward"]
     strength: Literal["feature", "params", "loss", "blend", "none"]
+    iterative: bool = False
+    source: Literal["image", "network", "strokes"] = "network"
     strength_zero: Literal["content", "reconstruction"] = "content"
     styles: Literal["any", "trained"] = "any"
     deterministic: bool = True
@@ -100,12 +95,15 @@ class Traits:
 class Style:
     """A style as the caller has it: an image ((1, 3, H, W), float32 RGB in [0, 1]) or the name of a trained style.
 
-    ``mask`` ((1, 1, H, W) in [0, 1], same H and W) keeps only a part of the image, where the method can.
+    ``mask`` ((1, 1, H, W) in [0, 1], same H and W) keeps only a part of the image, where the method can. ``labels``
+    ((1, 1, H, W) whole numbers from 0, int64) say what each pixel shows; a method that takes them pairs its regions
+    with those of the same number in :attr:`Context.content_labels`.
     """
 
     image: Tensor | None = None
     name: str | None = None
     mask: Tensor | None = None
+    labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image is None and not self.name:
@@ -113,12 +111,12 @@ class Style:
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hex digits that identify the pixels (and mask), or the name where there is no image.
+        """Sixteen hex digits that identify the pixels (mask and labels too), or the name where there is no image.
 
         Computed once, when first asked for: of a picture of 512 x 512 it takes 3 ms.
         """
         digest = hashlib.sha256()
-        for part in (self.image, self.mask):
+        for part in (self.image, self.mask, self.labels):
             if part is not None:
                 digest.update(repr(tuple(part.shape)).encode())
                 digest.update(part.detach().cpu().contiguous().numpy().tobytes())
@@ -209,19 +207,12 @@ class Context:
 
     init:             (B, 3, H, W) image an optimisation starts from
     content_masks:    (K, H, W) in [0, 1], one region per style of the :class:`Mix`; a style's own region is Style.mask
-    semantic_content, semantic_style: (1, C, H, W) maps that pair regions of content and style
-    previous:         (B, 3, H, W) stylised previous frame
-    flow:             (B, 2, H, W) pixels of motion from the previous frame to this one
-    occlusion:        (B, 1, H, W), 1 where the flow can be trusted
+    content_labels:   (B, 1, H, W) int64 from 0, what each pixel shows; with the :attr:`Style.labels` of every style
     """
 
     init: Tensor | None = None
     content_masks: Tensor | None = None
-    semantic_content: Tensor | None = None
-    semantic_style: Tensor | None = None
-    previous: Tensor | None = None
-    flow: Tensor | None = None
-    occlusion: Tensor | None = None
+    content_labels: Tensor | None = None
 
     def given(self) -> dict[str, Tensor]:
         """The fields that are set."""
@@ -242,12 +233,14 @@ class Progress(Protocol):
 @dataclass(frozen=True, eq=False)
 class Stylized:
     """A result: ``image`` (B, 3, H, W) in [0, 1]; per-step ``losses`` (dicts with ``step`` and each term) where the
-    method optimises; ``steps`` done; ``stopped`` when ended early by the caller or a time limit."""
+    method optimises; ``steps`` done; ``stopped`` when ended early by the caller or a time limit; ``extras`` what else
+    it makes, by name (strokes, correspondences, maps), of a batch one after another in a list."""
 
     image: Tensor
     steps: int = 1
     losses: Sequence[Mapping[str, float]] = ()
     stopped: bool = False
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,7 +330,7 @@ class Stylizer(ABC):
 
     def _as_network(self, style: Mix) -> nn.Module:
         """What ``_stylize`` runs for ``style``, as one module; only where it is one network and draws no noise."""
-        if self.traits.kind == "optimisation":
+        if self.traits.iterative:
             reason = "it fits every picture by optimisation and has no network of its own"
         elif self.traits.styles == "any":
             reason = "it takes any style image, and only the network of a trained style is one whole (traits.styles)"
@@ -368,11 +361,17 @@ class Stylizer(ABC):
             if tuple(style.mask.shape) != shape:
                 raise InputError(f"The style's mask must have shape {shape}, got {tuple(style.mask.shape)}.")
             _check_values(style.mask, "style's mask")
-        moved = dataclasses.replace(
-            style,
-            image=None if style.image is None else style.image.to(self.device),
-            mask=None if style.mask is None else style.mask.to(self.device),
-        )
+            self._refuse("content_masks", "a part of a style, only one whole image: leave the style's mask out")
+            if not (style.mask > 0).any():
+                raise InputError("The style's mask covers nothing.")
+        if style.labels is not None:
+            self._refuse("content_labels", "a style's labels")
+            if style.image is None:
+                raise InputError("A style's labels go with a style image, not with a trained style's name.")
+            _check_labels(style.labels, (1, 1, *style.image.shape[-2:]), "style's labels")
+        tensors = {"image": style.image, "mask": style.mask, "labels": style.labels}
+        given = {name: value.to(self.device) for name, value in tensors.items() if value is not None}
+        moved = dataclasses.replace(style, **given)
         with torch.no_grad(), devices.ieee_float32(self.device):
             data = self._encode_style(moved, content_size)
         return StyleCode(self.name, self._made_with, style, data)
@@ -495,22 +494,36 @@ class Stylizer(ABC):
         return Mix([(code.to(self.device), weight) for code, weight in style])
 
     def _check_context(self, context: Context, content: Tensor, mix: Mix) -> None:
-        for name, value in context.given().items():
-            if name not in self.traits.context:
-                raise UnsupportedError(f"{self.name} does not take {name.replace('_', ' ')}.")
-            if name in ("init", "previous"):
-                check_images(value, f"{name} image")
-                if value.shape != content.shape:
-                    raise InputError(
-                        f"{name} must have the content's shape {tuple(content.shape)}, got {tuple(value.shape)}."
-                    )
-            if name == "content_masks":
-                wanted = (len(mix), *content.shape[-2:])
-                if tuple(value.shape) != wanted:
-                    raise InputError(
-                        f"Content masks must have shape {wanted} (styles, H, W), got {tuple(value.shape)}."
-                    )
-                _check_values(value, "content masks")
+        for name in context.given():
+            self._refuse(name, name.replace("_", " "))
+        if context.init is not None:
+            check_images(context.init, "init image")
+            if context.init.shape != content.shape:
+                raise InputError(
+                    f"init must have the content's shape {tuple(content.shape)}, got {tuple(context.init.shape)}."
+                )
+        if context.content_masks is not None:
+            wanted = (len(mix), *content.shape[-2:])
+            if tuple(context.content_masks.shape) != wanted:
+                got = tuple(context.content_masks.shape)
+                raise InputError(f"Content masks must have shape {wanted} (styles, H, W), got {got}.")
+            _check_values(context.content_masks, "content masks")
+        labels = context.content_labels
+        for source in (code.source for code, _ in mix):
+            if (labels is None) != (source.labels is None):
+                one, other = ("style", "content") if labels is None else ("content", "style")
+                raise InputError(f"Labels of the {one} need labels of the {other} beside them.")
+            if labels is None or source.labels is None:
+                continue
+            _check_labels(labels, (content.shape[0], 1, *content.shape[-2:]), "content's labels")
+            lacking = sorted(set(labels.unique().tolist()) - set(source.labels.unique().tolist()))
+            if lacking:
+                raise InputError(f"The content has labels that the style lacks: {', '.join(map(str, lacking[:5]))}.")
+
+    def _refuse(self, name: str, what: str) -> None:
+        """UnsupportedError unless the traits list the context's field ``name``, to which ``what`` belongs."""
+        if name not in self.traits.context:
+            raise UnsupportedError(f"{self.name} does not take {what}.")
 
     def _padded(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         height, width = content.shape[-2:]
@@ -522,10 +535,7 @@ class Stylizer(ABC):
         def crop(image: Tensor) -> Tensor:
             return image[..., :height, :width]
 
-        # All but the style's own map lie on the content's pixels.
-        padded = {
-            name: _pad(value, right, bottom) for name, value in call.context.given().items() if name != "semantic_style"
-        }
+        padded = {name: _pad(value, right, bottom) for name, value in call.context.given().items()}
         context = dataclasses.replace(call.context, **padded)
         call = dataclasses.replace(call, context=context, progress=_through(call.progress, crop))
         result = self._stylize(_pad(content, right, bottom), style, call)
@@ -551,7 +561,8 @@ class Stylizer(ABC):
             if results[-1].stopped:
                 break
         losses = [{"image": i, **row} for i, r in enumerate(results) for row in r.losses]
-        return Stylized(whole(), sum(r.steps for r in results), losses, any(r.stopped for r in results))
+        extras = {name: [r.extras[name] for r in results if name in r.extras] for r in results for name in r.extras}
+        return Stylized(whole(), sum(r.steps for r in results), losses, any(r.stopped for r in results), extras)
 
     def _check_shape(self, image: Tensor, like: Tensor) -> None:
         if image.shape != like.shape:
@@ -584,6 +595,13 @@ def _check_values(values: Tensor, role: str) -> None:
         raise InputError(f"The {role} holds values that are not finite.")
     if low < -1e-4 or high > 1 + 1e-4:
         raise InputError(f"The {role} must lie in [0, 1], got [{low:g}, {high:g}]; divide 8-bit values by 255.")
+
+
+def _check_labels(labels: Tensor, shape: tuple[int, ...], role: str) -> None:
+    if tuple(labels.shape) != shape:
+        raise InputError(f"The {role} must have shape {shape}, got {tuple(labels.shape)}.")
+    if labels.dtype != torch.int64 or (labels < 0).any():
+        raise InputError(f"The {role} must be whole numbers from 0 (int64), got {labels.dtype} from {labels.min()}.")
 
 
 def require_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
@@ -633,4 +651,5 @@ def _through(progress: Progress | None, show: Callable[[Tensor], Tensor]) -> Pro
 
 
 def _pad(image: Tensor, right: int, bottom: int) -> Tensor:
-    return F.pad(image, (0, right, 0, bottom), mode="reflect")
+    padded = F.pad(image.double() if image.dtype == torch.int64 else image, (0, right, 0, bottom), mode="reflect")
+    return padded.to(image.dtype)

@@ -38,13 +38,13 @@ def caught_by(*checks: str) -> Any:
 class Plain(Tint):
     """A good method without strength and without padding."""
 
-    traits = Traits(kind="feed-forward", strength="none", min_size=4)
+    traits = Traits(strength="none", min_size=4)
 
 
 class Named(Tint):
     """A good method that knows its styles by name."""
 
-    traits = Traits(kind="feed-forward", strength="blend", styles="trained", mixes=True, min_size=2)
+    traits = Traits(strength="blend", styles="trained", mixes=True, min_size=2)
     style_names = ("dawn", "dusk")
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
@@ -109,7 +109,7 @@ class AssumesContiguous(Tint):
         raw = torch.as_strided(content, content.shape, torch.empty(content.shape).stride())
         return super()._stylize(raw, style, call)
 
-    traits = Traits(kind="feed-forward", strength="none", min_size=4)
+    traits = Traits(strength="none", min_size=4)
 
 
 @caught_by("style-matters")
@@ -462,13 +462,13 @@ class BorrowsAnotherConfig(Tint):
 
 
 @caught_by("config-source")
-class InheritsOptions(Drift):
-    Config = DriftConfig
+class HidesOptions(Drift):
+    Config = type("Hidden", (DriftConfig,), {})
 
 
 @caught_by("traits")
 class MisspeltTrait(Plain):
-    traits = Traits(kind="feedforward", strength="none")  # pyright: ignore[reportArgumentType]
+    traits = Traits(strength="nothing")  # pyright: ignore[reportArgumentType]
 
 
 @caught_by("traits")

@@ -94,7 +94,7 @@ class _Cell:
 
         encoding = operations.count(lambda mark: self._encode())
         result = [measurement("gflops.encode_style", encoding.total / _GIGA, "GFLOP", reason=encoding.remark)]
-        if self.model.traits.kind != "optimisation":
+        if not self.model.traits.iterative:
             counted = operations.count(lambda mark: self._stylize(code, self.content))
             return [*result, measurement("gflops.stylize", counted.total / _GIGA, "GFLOP", reason=counted.remark)]
         end = time.perf_counter() + self.timing["count"]

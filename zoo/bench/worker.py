@@ -174,7 +174,7 @@ class _Session:
         self.channel, self.model, self.idle = channel, model, idle
         self.job = channel.job
         self.timing = self.job["timing"]
-        self.optimises = model.traits.kind == "optimisation"
+        self.optimises = model.traits.iterative
         self.called = False
 
     def measure(self, cell: dict[str, Any]) -> list[dict[str, Any]]:

@@ -131,11 +131,7 @@ def _context_examples(s: Subject) -> dict[str, Tensor]:
     return {
         "init": content,
         "content_masks": torch.ones(1, height, width),
-        "semantic_content": torch.zeros(1, 1, height, width),
-        "semantic_style": torch.zeros(1, 1, s.side + 11, s.side + 3),
-        "previous": content,
-        "flow": torch.zeros(1, 2, height, width),
-        "occlusion": torch.ones(1, 1, height, width),
+        "content_labels": torch.zeros(1, 1, height, width, dtype=torch.int64),
     }
 
 
@@ -153,12 +149,22 @@ def _context_refused(s: Subject) -> None:
 )
 def _context(s: Subject) -> None:
     examples = {name: value for name, value in _context_examples(s).items() if name in s.traits.context}
-    image = s.stylize(s.content(), context=Context(**examples)).image
+    code = s.code()
+    if "content_labels" in examples:
+        style = s.style()
+        require(isinstance(style, Tensor), "labels of a trained style have no image to lie on")
+        style = typing.cast(Tensor, style)
+        code = s.model.encode_style(Style(style, labels=torch.zeros_like(style[:, :1], dtype=torch.int64)), s.size)
+    image = s.stylize(s.content(), code, context=Context(**examples)).image
     require(image.shape == s.baseline.shape, f"{tuple(image.shape)} with every field given")
     if "content_masks" in examples:
         masked = s.stylize(s.content(), context=Context(content_masks=examples["content_masks"])).image
         gap = distance(masked, s.baseline)
         require(gap <= 2 * LEVEL, f"a mask of ones changes pixels by {gap:.3g} on average")
-    for name in examples.keys() & {"init", "previous", "content_masks"}:
+    for name in examples:
         with refused(f"context field {name} of another size", InputError):
-            s.stylize(s.content(), context=Context(**{name: examples[name][..., :-1]}))
+            s.stylize(
+                s.content(),
+                code if name == "content_labels" else None,
+                context=Context(**{name: examples[name][..., :-1]}),
+            )

@@ -67,7 +67,7 @@ class Check:
 
 SELECTORS: dict[str, Callable[[Traits], bool]] = {
     "every method": lambda traits: True,
-    "kind: optimisation": lambda traits: traits.kind == "optimisation",
+    "iterative": lambda traits: traits.iterative,
     "deterministic": lambda traits: traits.deterministic,
     "styles: any": lambda traits: traits.styles == "any",
     "strength": lambda traits: traits.strength != "none",

@@ -12,6 +12,7 @@ from typing import Literal
 from zoo.checks.core import ContractError, NotApplicableError, Subject, check, refused, require
 from zoo.config import Config, describe, describe_source
 from zoo.errors import ConfigError
+from zoo.modules import module_source
 from zoo.stylizer import Traits
 
 
@@ -46,7 +47,7 @@ def _config_source(s: Subject) -> None:
     path = inspect.getsourcefile(cls)
     if path is None:
         raise NotApplicableError("the class comes from no file")
-    written = describe_source(Path(path).read_text(encoding="utf-8"), cls.__name__)
+    written = describe_source(Path(path).read_text(encoding="utf-8"), cls.__name__, module_source)
     actual = describe(cls.Config)
     for spec in actual:
         require(spec in written, f"option {spec.name} is not declared as 'name: type = option(...)' beside the class")

@@ -36,14 +36,14 @@ def _progress(s: Subject) -> None:
         return False
 
     image = s.stylize(s.content(), progress=watch).image
-    if s.traits.kind == "optimisation":
+    if s.traits.iterative:
         require(bool(seen), "an optimisation must call progress at every step")
     steps = [step for step, _ in seen]
     require(steps == sorted(set(steps)) and all(1 <= a <= b for a, b in seen), f"steps (of total) {seen}")
     require(s.same(image, s.baseline) or not s.traits.deterministic, "other pixels with somebody watching")
 
 
-@check("stop", "Progress that returns True ends an optimisation there, with the image so far.", "kind: optimisation")
+@check("stop", "Progress that returns True ends an optimisation there, with the image so far.", "iterative")
 def _stop(s: Subject) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -57,9 +57,7 @@ def _stop(s: Subject) -> None:
     require(1 <= result.steps <= seen[-1][0], f"stopped at step {seen[-1][0]}, the result counts {result.steps}")
 
 
-@check(
-    "interrupt", "An exception out of progress reaches the caller, and the next call is as good.", "kind: optimisation"
-)
+@check("interrupt", "An exception out of progress reaches the caller, and the next call is as good.", "iterative")
 def _interrupted(s: Subject) -> None:
     with contextlib.suppress(InterruptionError):
         s.stylize(s.content(), progress=interrupt)
@@ -68,7 +66,7 @@ def _interrupted(s: Subject) -> None:
     require(s.same(image, s.baseline) or not s.traits.deterministic, "other pixels after an interrupted call")
 
 
-@check("losses", "An optimisation hands over its losses, one row a step.", "kind: optimisation")
+@check("losses", "An optimisation hands over its losses, one row a step.", "iterative")
 def _losses(s: Subject) -> None:
     result = s.result
     require(len(result.losses) > 0, "the result holds no losses")

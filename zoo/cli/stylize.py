@@ -127,7 +127,7 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
     if not jobs:
         raise InputError("None of the styles can be read: give others.")
     stylizer = stylizer or load(options.method, **chosen)
-    if options.losses and stylizer.traits.kind != "optimisation":
+    if options.losses and not stylizer.traits.iterative:
         raise InputError("This method reports no losses: leave --losses out.")
     if options.backend == "onnxruntime":
         from zoo.export import with_onnxruntime

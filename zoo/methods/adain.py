@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import load_encoder
-from zoo.errors import ConfigError, WeightsError
+from zoo.errors import ConfigError
+from zoo.methods._features import FeatureMethod
 from zoo.nn.decoder import VGGDecoder, of_level
-from zoo.nn.regions import feature_masks
-from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.stylizer import Mix, Traits
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import whitened_adam
 from zoo.weights import read_state
@@ -70,7 +69,7 @@ def adain(features: Tensor, mean: Tensor, std: Tensor, weight: Tensor | None = N
     return (features.float() * scale + (mean - scale * own_mean)).to(features.dtype)
 
 
-class AdaIN(Stylizer):
+class AdaIN(FeatureMethod):
     """AdaIN (Huang and Belongie 2017). One decoder for every style; ``strength`` is their alpha (equation 14).
 
     Strength 0 decodes the content's own features: the decoder's reconstruction of the content, not the content itself.
@@ -95,7 +94,6 @@ zoo/checkpoints/adain.md has the figures of its run |
     """
 
     traits = Traits(
-        kind="feed-forward",
         strength="feature",
         strength_zero="reconstruction",
         mixes=True,
@@ -107,60 +105,16 @@ zoo/checkpoints/adain.md has the figures of its run |
     )
     Config = AdaINConfig
 
-    def _build(self) -> None:
-        if self.checkpoint is None:
-            raise WeightsError("AdaIN needs the weights of its decoder: load 'adain' or give a checkpoint.")
-        # The weights stay in the working precision: autocast would cast them anew for every image.
-        dtype = devices.dtype_of(self.precision)
-        self.encoder = load_encoder("vgg19.normalised", taps=(TAP,), padding="reflect", device=self.device, dtype=dtype)
-        decoder = VGGDecoder(4)
-        state = read_state(self.checkpoint)
-        require_tensors(state, decoder.state_dict(), str(self.checkpoint))
-        decoder.load_state_dict(state)
-        self.decoder = decoder.to(self.device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-    def _features(self, images: Tensor) -> Tensor:
-        return self.encoder(images.contiguous(memory_format=torch.channels_last))[TAP]
-
-    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
-        assert style.image is not None  # styles="any" takes images only
-        features = self._features(style.image)
-        weight: Tensor | None = None
-        if style.mask is not None:
-            weight = feature_masks(style.mask[0], (features.shape[-2], features.shape[-1]))[0]
-        mean, std = mean_std(features, weight)
+    def _code(self, features: Tensor, region: Tensor | None) -> Mapping[str, Any]:
+        mean, std = mean_std(features, region)
         return {"mean": mean, "std": std}
 
-    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        features = self._features(content)
-        masks = call.context.content_masks
-        target = self._mixed(features, style) if masks is None else self._by_region(features, style, masks)
-        if call.strength < 1:
-            target = features + call.strength * (target - features)
-        image = self.decoder(target.contiguous(memory_format=torch.channels_last)).float()
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
-        return Stylized(image)
-
-    def _mixed(self, features: Tensor, style: Mix) -> Tensor:
-        """Return the weighted sum of the targets, which is one affine map per channel (equation 15)."""
+    def _transform(self, features: Tensor, style: Mix, region: Tensor | None) -> Tensor:
+        """The weighted sum of the targets, which is one affine map per channel (equation 15; regions: section 7.3)."""
         zero = torch.zeros((), device=features.device)
         mean = sum((weight * code.data["mean"] for code, weight in style), zero)
         std = sum((weight * code.data["std"] for code, weight in style), zero)
-        return adain(features, mean, std)
-
-    def _by_region(self, features: Tensor, style: Mix, masks: Tensor) -> Tensor:
-        """Give each region its own style; positions in no region keep their features (section 7.3).
-
-        In float32 until the end: the map of a small region, where a channel hardly varies, may lie outside the range
-        of 16 bits at the positions of the others, where it does not count.
-        """
-        weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
-        exact = features.float()
-        target = exact * (1 - weights.sum(dim=0))
-        for (code, _), weight in zip(style, weights, strict=True):
-            moved = adain(exact, code.data["mean"], code.data["std"], weight)
-            target = target + torch.where(weight > 0, moved * weight, 0.0)
-        return target.to(features.dtype)
+        return adain(features, mean, std, region)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,6 @@ class CIN(Stylizer):
     """
 
     traits = Traits(
-        kind="feed-forward",
         styles="trained",
         strength="blend",
         mixes=True,

@@ -7,8 +7,7 @@ equations below); the authors' code is chuanli11/CNNMRF.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,31 +16,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import device as devices
-from zoo.config import Config, option
+from zoo.config import option
 from zoo.encoders import Encoder, load_encoder
-from zoo.errors import ConfigError, InputError, UnsupportedError
+from zoo.errors import InputError
 from zoo.images import resize
-from zoo.nn.losses import total_variation
-from zoo.nn.optimise import optimise_pixels
+from zoo.methods._pixels import (
+    MIN_SIDE,
+    PixelConfig,
+    PixelMethod,
+    Problem,
+    Size,
+    Terms,
+    check_layers,
+    in_regions,
+    layer_weights,
+    size_of,
+    total,
+)
 from zoo.nn.patches import PatchBank, patch_energy, pixel_rows
-from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
-
-# Mean colour of ImageNet, RGB in levels of 255: what the network sees as zero. Noise is drawn around it.
-_MEAN = (123.68, 116.779, 103.939)
-
-# Sides of relu4_1 are an eighth of the image's: four positions hold two 3 x 3 patches side by side.
-_MIN_SIDE = 32
+from zoo.nn.regions import bounding_box, feature_masks
+from zoo.stylizer import Call, Mix, Style, StyleCode, Traits
 
 # Long side of the images that the authors' weights were chosen for (run_trans.lua).
 _AUTHORS_SIDE = 384
 
 
 @dataclass(frozen=True)
-class CNNMRFConfig(Config):
+class CNNMRFConfig(PixelConfig):
     """Options of :class:`CNNMRF`. The defaults are the preset ``cnnmrf.code``."""
 
     num_steps: int = option(300, "Evaluations of loss and gradient, over all levels.", ge=1)
-    time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
     mrf_layers: tuple[str, ...] = option(("relu3_1", "relu4_1"), "Layers whose patches are matched to the style's.")
     mrf_layer_weights: tuple[float, ...] = option((1.0,), "One weight per MRF layer, or one for all.", ge=0)
     content_layers: tuple[str, ...] = option(("relu4_2",), "Layers whose features are matched to the content's.")
@@ -61,40 +65,19 @@ class CNNMRFConfig(Config):
     scales: int = option(0, "Larger and smaller copies of the style each way.", ge=0, le=12)
     scale_step: float = option(0.05, "Growth from one scaled copy to the next; 0.05 is 5 %.", gt=0, le=1)
     levels: int = option(3, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
-    level_scale: float = option(0.5, "Side of one level relative to the next.", ge=0.25, lt=1)
     init: Literal["content", "noise"] = option("content", "The image the coarsest level starts from.")
     noise_scale: float = option(50.0, "Deviation of the noise around the mean colour, in levels of 255.", ge=0)
-    optimizer: Literal["lbfgs", "adam"] = option("lbfgs", "L-BFGS with a fixed step, or Adam.")
-    learning_rate: float = option(1.0, "Length of the L-BFGS step, or Adam's rate in levels of 255.", gt=0)
-    history: int = option(25, "Curvature pairs that L-BFGS keeps; each costs two images of memory.", ge=1)
     clamp: bool = option(False, "Put pixels back into range before every evaluation.")
-    encoder: str = option("vgg19", "Feature network.")
-    pool: Literal["max", "avg"] = option("max", "Pooling of the feature network.")
     match_precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "Format of the products that find the best patches; auto is the network's (--precision)."
     )
     chunk_mb: int = option(24, "Largest block of patches or scores held while matching, in MiB.", ge=1)
 
     def validate(self) -> None:
-        if not self.mrf_layers:
-            raise ConfigError("CNNMRF needs at least one MRF layer.")
-        for kind in ("mrf", "content"):
-            layers, weights = getattr(self, f"{kind}_layers"), getattr(self, f"{kind}_layer_weights")
-            if len(weights) not in (1, len(layers)):
-                raise ConfigError(
-                    f"Option '{kind}_layer_weights' has {len(weights)} values for {len(layers)} {kind} layers: "
-                    "give one each, or one for all."
-                )
-            if len(set(layers)) < len(layers):
-                raise ConfigError(f"Option '{kind}_layers' names a layer twice.")
-
-    def weights(self, kind: Literal["mrf", "content"]) -> dict[str, float]:
-        """Weight of each layer, by name."""
-        layers, weights = getattr(self, f"{kind}_layers"), getattr(self, f"{kind}_layer_weights")
-        return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
+        check_layers(self, "mrf", *(["content"] if self.content_layers else []))
 
 
-class CNNMRF(Stylizer):
+class CNNMRF(PixelMethod):
     """Li and Wand: every 3 x 3 patch of features takes after its best match in the style.
 
     The energy of an image x is the MRF loss, over relu3_1 and relu4_1, plus the content loss at relu4_2 plus the total
@@ -129,17 +112,20 @@ evaluation across the zoo |
     | code: bilinear resampling | antialiased bicubic, bilinear for rotations | one resampling everywhere |
     | code: noise of 0.001 levels | ``noise_scale``, 50 levels | a flat start gives every patch the same few matches |
     | code: rotated images are cut by an own rule | the largest upright rectangle | more of the style is kept |
+    | one style | weighted sums over several; regions by masks | as Gatys'; patches of a region see only its own style |
     | paper: alpha 1 = 1 | 9 (preset ``paper``) | at stride 1 nine patches cover a position, so eq. 2 counts it nine \
 times; with 1 the result is the style image |
     """
 
     traits = Traits(
-        kind="optimisation",
+        iterative=True,
+        source="image",
         strength="loss",
         batched=False,
+        mixes=True,
         texture=True,
-        context=frozenset({"init"}),
-        min_size=_MIN_SIDE,
+        context=frozenset({"init", "content_masks"}),
+        min_size=MIN_SIDE,
         cpu_precision="bf16",
         pixel_bytes=1300,
     )
@@ -147,18 +133,19 @@ times; with 1 the result is the style image |
     config: CNNMRFConfig
 
     def _build(self) -> None:
+        super()._build()
         config = self.config
-        self._encoder = self._network((*config.mrf_layers, *config.content_layers))
         # A style, and a texture, need nothing behind the deepest MRF layer.
-        self._mrf_encoder = self._network(config.mrf_layers)
-        self._smallest = max(_MIN_SIDE, *(config.patch_size * self._encoder.stride(tap) for tap in config.mrf_layers))
+        layers = [*config.mrf_layers, *config.content_layers]
+        encoder = self._encoder(layers)
+        self._smallest = max(MIN_SIDE, *(config.patch_size * encoder.stride(tap) for tap in config.mrf_layers))
 
     def _network(self, taps: tuple[str, ...]) -> Encoder:
         # Caffe pools a last odd row or column on its own. Dropped, it would belong to no patch: at the coarsest level
         # that is a border of the content, left as it was, as wide as half a patch.
         return load_encoder(
             self.config.encoder,
-            taps=tuple(dict.fromkeys(taps)),
+            taps=taps,
             pool=self.config.pool,
             ceil_mode=not self.config.encoder.startswith("timm:"),
             device=self.device,
@@ -166,149 +153,124 @@ times; with 1 the result is the style image |
 
     # -- the style: feature maps of its rotated and scaled copies, level by level (section 4.1, "Implementation") -----
 
-    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
-        if style.image is None or style.mask is not None:
-            raise UnsupportedError("cnnmrf takes a style as one whole image: leave the mask out.")
-        return {"levels": [self._style_maps(resize(style.image, size)) for size in self._sizes(_size(style.image))]}
+    def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
+        assert style.image is not None  # styles="any" takes images only
+        return {"levels": [self._style_maps(style, size) for size in self._sizes(size_of(style.image))]}
 
-    def _style_maps(self, image: Tensor) -> dict[str, tuple[Tensor, list[tuple[int, int]]]]:
-        """Per MRF layer the pixels of all copies' maps as one table, and each map's height and width."""
-        tables: dict[str, list[Tensor]] = {tap: [] for tap in self.config.mrf_layers}
-        shapes: dict[str, list[tuple[int, int]]] = {tap: [] for tap in self.config.mrf_layers}
-        for copy in variants(image, self.config):
-            with self.autocast():
-                features = self._mrf_encoder(copy)
-            for tap, item in features.items():
-                if min(item.shape[-2:]) >= self.config.patch_size:
-                    tables[tap].append(pixel_rows(item))
-                    shapes[tap].append(_size(item))
-        return {tap: (torch.cat(tables.pop(tap)), shapes[tap]) for tap in self.config.mrf_layers}
+    def _style_maps(self, style: Style, size: Size) -> dict[str, dict[str, Any]]:
+        """Per MRF layer the ``pixels`` of all copies' maps as one table, each map's height and width as ``shapes``, and
+        with a mask the ``region`` of the table."""
+        assert style.image is not None
+        found: dict[str, dict[str, Any]] = {tap: {"pixels": [], "shapes": []} for tap in self.config.mrf_layers}
+        masks: list[Tensor] = []
+        if style.mask is not None:
+            masks = variants(resize(style.mask.expand(-1, 3, -1, -1), size), self.config)
+        for number, copy in enumerate(variants(resize(style.image, size), self.config)):
+            for tap, item in self._features(copy, self.config.mrf_layers).items():
+                if min(item.shape[-2:]) < self.config.patch_size:
+                    continue
+                found[tap]["pixels"].append(pixel_rows(item))
+                found[tap]["shapes"].append(size_of(item))
+                if masks:
+                    region = feature_masks(masks[number][0, :1].clamp(0, 1), size_of(item))
+                    found[tap].setdefault("region", []).append(region.flatten())
+        return {
+            tap: {name: torch.cat(one.pop(name)) if name != "shapes" else one[name] for name in list(one)}
+            for tap, one in found.items()
+        }
 
-    def _sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Height and width at each level, the full size first; coarse levels too small for a patch are left out."""
+    def _sizes(self, size: Size) -> list[Size]:
+        """Height and width at each level, the coarsest first; those too small for a patch are left out."""
         if min(size) < self._smallest:
             raise InputError(
                 f"Patches of {self.config.patch_size} on {', '.join(self.config.mrf_layers)} need images of at least "
                 f"{self._smallest} pixels a side, not {size[1]} x {size[0]}."
             )
-        sizes = [scaled(size, self.config.level_scale**level) for level in range(self.config.levels)]
+        sizes = [scaled(size, self.config.level_scale**level) for level in reversed(range(self.config.levels))]
         return [at for at in sizes if min(at) >= self._smallest]
 
     # -- what is optimised: an image under a photograph's guidance, or free ------------------------------------------
 
-    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        if call.strength == 0:
-            # Without the MRF term the content itself is the minimum.
-            return Stylized(content.clone(), steps=0)
-        size = _size(content)
-        start = content if self.config.init == "content" else None
-        start = call.context.init if call.context.init is not None else start
-        return self._optimise(size, start, content, style, call)
+    def _problem(self, content: Tensor | None, style: Mix, size: Size, call: Call) -> Problem:
+        """Coarse to fine at every size that image and styles all reach."""
+        sizes = self._sizes(size)[-min(len(code.data["levels"]) for code, _ in style) :]
 
-    def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
-        return self._optimise(size, None, None, style, call)
+        def loss(at: int, image: Tensor) -> Terms:
+            guide = None if content is None else resize(content, sizes[at])
+            return self._loss(guide, style, at - len(sizes), call, max(size))
 
-    def _optimise(
-        self, size: tuple[int, int], start: Tensor | None, content: Tensor | None, style: Mix, call: Call
-    ) -> Stylized:
-        """Coarse to fine from ``start``, or from noise, at every size that image and style both reach."""
-        config = self.config
-        deadline = None if config.time_limit is None else time.monotonic() + config.time_limit
-        ((code, _),) = style
-        sizes = self._sizes(size)[: len(code.data["levels"])][: config.num_steps]
-        image = resize(start, sizes[-1]) if start is not None else self._noise(sizes[-1], call)
-        steps, rows, stopped = 0, [], False
-        for level in reversed(range(len(sizes))):
-            guide = None if content is None else resize(content, sizes[level])
-            result = optimise_pixels(
-                resize(image, sizes[level]),
-                self._loss(guide, code.data["levels"][level], call.strength, max(size)),
-                optimiser=config.optimizer,
-                num_steps=(config.num_steps - steps) // (level + 1),
-                learning_rate=config.learning_rate,
-                call=call,
-                deadline=deadline,
-                first_step=steps,
-                total_steps=config.num_steps,
-                clamp=config.clamp,
-                history=config.history,
-                precision=self.precision,
-                show=lambda image: resize(image, size),
-            )
-            image, steps, stopped = result.image, steps + result.steps, result.stopped
-            rows.extend(result.losses)
-            if stopped:
-                break
-        return Stylized(resize(image, size), steps, rows, stopped)
+        return Problem(sizes, self._start(call, content), loss)
 
-    def _noise(self, size: tuple[int, int], call: Call) -> Tensor:
-        noise = torch.randn(1, 3, *size, generator=call.generator()) * self.config.noise_scale
-        mean = torch.tensor(_MEAN).view(1, 3, 1, 1)
-        return ((mean + noise) / 255).clamp(0, 1).to(self.device)
+    def _noise(self, size: Size, call: Call) -> Tensor:
+        return super()._noise(size, call).clamp(0, 1)
 
     # -- the loss: eq. 1 --------------------------------------------------------------------------------------------
 
-    def _loss(
-        self,
-        content: Tensor | None,
-        style: Mapping[str, tuple[Tensor, list[tuple[int, int]]]],
-        strength: float,
-        long_side: int,
-    ) -> Callable[[Tensor], dict[str, Tensor]]:
-        """The weighted terms and their sum as a function of the image; without ``content`` that term is left out.
-        ``strength`` scales the MRF term; ``long_side`` is that of the pyramid's finest level."""
+    def _bank(self, code: StyleCode, level: int, tap: str) -> PatchBank:
+        kept = code.data["levels"][level][tap]
+        bank = PatchBank.over(kept["pixels"], kept["shapes"], self.config.patch_size, self.config.style_stride)
+        return bank.within(kept["region"]) if "region" in kept else bank
+
+    def _loss(self, content: Tensor | None, style: Mix, level: int, call: Call, long_side: int) -> Terms:
+        """The weighted terms as a function of the image at ``level`` (-1 is the finest); without ``content`` that term
+        is left out. Strength scales the MRF term; ``long_side`` is that of the pyramid's finest level."""
         config = self.config
-        mrf_weights = config.weights("mrf")
-        content_weights = config.weights("content") if content is not None and config.content_weight else {}
-        encoder = self._encoder if content_weights else self._mrf_encoder
-        banks = {tap: PatchBank.over(*style[tap], config.patch_size, config.style_stride) for tap in mrf_weights}
-        dtype = devices.dtype_of(self.precision if config.match_precision == "auto" else config.match_precision)
-        wanted: dict[str, Tensor] = {}
-        if content is not None and content_weights:
-            with self.autocast():
-                wanted = encoder(content)
+        mrf_weights = layer_weights(config, "mrf")
+        content_weights = layer_weights(config, "content") if content is not None and config.content_weight else {}
+        layers = (*mrf_weights, *content_weights)
+        banks = {tap: [self._bank(code, level, tap) for code, _ in style] for tap in mrf_weights}
+        wanted = {} if content is None or not content_weights else self._features(content, layers)
         # Half of the mean: its gradient is the mean difference itself, which is what the authors' code adds up.
         half = 0.5 if config.mrf_loss == "mean" else 1.0
         # A mean weighs the less against a sum, the larger the image; the authors' weights belong to their size.
         balance = (long_side / _AUTHORS_SIDE) ** 2 if config.content_loss == "mean" else 1.0
 
         def loss(image: Tensor) -> dict[str, Tensor]:
-            with self.autocast():
-                features = encoder(image)
+            features = self._features(image, layers)
             mrf = [
-                (strength * config.mrf_weight * weight * half)
-                * patch_energy(
-                    features[tap],
-                    banks[tap],
-                    stride=config.stride,
-                    overlap=config.mrf_loss,
-                    dtype=dtype,
-                    chunk_bytes=config.chunk_mb << 20,
-                )
+                (call.strength * config.mrf_weight * weight * half)
+                * self._energy(features[tap], banks[tap], style, call.context.content_masks)
                 for tap, weight in mrf_weights.items()
             ]
-            terms = {"mrf": torch.stack(mrf).sum()}
+            terms = {"mrf": total(mrf)}
             if content_weights:
-                guided = [
+                terms["content"] = total(
                     (balance * config.content_weight * weight)
                     * _content_loss(features[tap], wanted[tap], config.content_loss)
                     for tap, weight in content_weights.items()
-                ]
-                terms["content"] = torch.stack(guided).sum()
-            if config.tv_weight:
-                terms["tv"] = config.tv_weight * total_variation(image)
-            return {"total": torch.stack(list(terms.values())).sum(), **terms}
+                )
+            return terms
 
         return loss
+
+    def _energy(self, features: Tensor, banks: list[PatchBank], style: Mix, masks: Tensor | None) -> Tensor:
+        """Eq. 2 for one layer: of a mix the weighted sum, of regions each one's by its own style."""
+        config = self.config
+        energies = []
+        for bank, (_, weight, region) in zip(banks, in_regions(style, masks, size_of(features)), strict=True):
+            # No patch further away than its size sees the region.
+            rows, columns = (slice(None), slice(None))
+            if region is not None:
+                rows, columns = bounding_box(region, config.patch_size - 1 if config.stride == 1 else None)
+            part = features[..., rows, columns]
+            if not part.numel():
+                continue
+            energy = patch_energy(
+                part,
+                bank,
+                stride=config.stride,
+                overlap=config.mrf_loss,
+                dtype=devices.dtype_of(self.precision if config.match_precision == "auto" else config.match_precision),
+                chunk_bytes=config.chunk_mb << 20,
+                region=None if region is None else region[rows, columns],
+            )
+            energies.append(energy if weight == 1 else weight * energy)
+        return total(energies) if energies else 0.0 * features.float().sum()
 
 
 def _content_loss(features: Tensor, wanted: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
     difference = (features.float() - wanted.float()).square()
     return difference.mean() if reduction == "mean" else difference.sum()
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[-2], image.shape[-1]
 
 
 def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -320,7 +282,7 @@ def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
 def variants(image: Tensor, config: CNNMRFConfig) -> list[Tensor]:
     """The style (1, 3, H, W) in every rotation and scale: (2 · rotations + 1) · (2 · scales + 1) images."""
     return [
-        resize(turned, scaled(_size(turned), (1 + config.scale_step) ** growth))
+        resize(turned, scaled(size_of(turned), (1 + config.scale_step) ** growth))
         for step in range(-config.rotations, config.rotations + 1)
         for turned in [rotated(image, step * config.rotation_step)]
         for growth in range(-config.scales, config.scales + 1)

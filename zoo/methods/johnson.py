@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from zoo.config import Config, option
 from zoo.errors import WeightsError
+from zoo.methods._trained import TrainedMethod
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise, instance_norm
-from zoo.styles import find_styles, load_style, one_of, read_metadata, split_styles, trained_name
-from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.styles import load_style, one_of
+from zoo.stylizer import Traits, require_tensors
 from zoo.training.perceptual import PerceptualLoss, evaluating, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
-from zoo.weights import read_state
 
 Norm = Literal["instance", "batch"]
 Output = Literal["linear", "tanh"]
@@ -90,7 +90,7 @@ class Affine(nn.Module):
         return instance_norm(x, self.weight, self.bias)
 
 
-class Johnson(Stylizer):
+class Johnson(TrainedMethod):
     """Johnson, Alahi and Fei-Fei 2016: a network per style; the checkpoint is a table of them.
 
     A checkpoint holds ``{style}.{tensor}`` for any number of styles, or the bare tensors of one run; the tensors define
@@ -118,7 +118,6 @@ code, paper) | the same objective, whatever the batch |
     """
 
     traits = Traits(
-        kind="feed-forward",
         styles="trained",
         strength="blend",
         min_size=16,
@@ -127,40 +126,13 @@ code, paper) | the same objective, whatever the batch |
         pixel_bytes=150,
     )
     Config = JohnsonConfig
-    config: JohnsonConfig
+    FIRST = "body.conv1.weight"
 
-    def _build(self) -> None:
-        if self.checkpoint is None:
-            raise WeightsError("Johnson needs trained weights: load 'johnson' or give a checkpoint.")
-        states = split_styles(read_state(self.checkpoint), "body.conv1.weight")
-        metadata = read_metadata(self.checkpoint)
-        if set(states) == {""}:
-            # A single run's file: its style is named in its metadata, an imported one's by the file.
-            states = {next(iter(find_styles(metadata)), self.checkpoint.stem): states[""]}
-        self._styles = find_styles(metadata, list(states))
-        self._networks = {name: self._network(state) for name, state in states.items()}
+    def _like(self, state: Mapping[str, Tensor]) -> nn.Module:
+        return JohnsonNet.like(state)
 
-    def _network(self, state: Mapping[str, Tensor]) -> JohnsonNet:
-        network = JohnsonNet.like(state).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.eval().requires_grad_(False)
-
-    @property
-    def style_names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._networks))
-
-    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
-        return {"name": trained_name(style, self._styles, self.name, JohnsonTask)}
-
-    def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        ((code, _),) = style
-        with self.autocast():
-            image = self._networks[code.data["name"]](content).float()
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
-        return Stylized(image)
-
-    def _as_network(self, style: Mix) -> nn.Module:
-        ((code, _),) = style
-        return self._networks[code.data["name"]]
+    def _task(self) -> type[TrainingTask]:
+        return JohnsonTask
 
 
 # -- training ---------------------------------------------------------------------------------------------------------

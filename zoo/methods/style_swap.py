@@ -20,6 +20,7 @@ where H ranges over features of photographs, of paintings, and of swaps between 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -36,11 +37,12 @@ from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
 from zoo.encoders.sources import normalised_scales
 from zoo.errors import ConfigError, WeightsError
+from zoo.methods._features import by_region, style_region
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.losses import total_variation
-from zoo.nn.optimise import optimise_pixels
+from zoo.nn.optimise import Fitting, optimise_pixels
 from zoo.nn.patches import PatchBank, swap
-from zoo.nn.regions import feature_masks
+from zoo.nn.regions import bounding_box
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
@@ -117,7 +119,6 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
     """
 
     traits = Traits(
-        kind="feed-forward",
         strength="feature",
         strength_zero="reconstruction",
         batched=False,
@@ -136,6 +137,8 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         dtype = devices.dtype_of(self.precision)
         self.encoder = load_swap_encoder(self.device, dtype)
         self.decoder: VGGDecoder | None = None
+        if self.config.inversion == "optimisation":
+            self.traits = dataclasses.replace(self.traits, iterative=True, source="image")  # type: ignore[misc]
         if self.config.inversion == "network":
             if self.checkpoint is None:
                 raise WeightsError(
@@ -154,12 +157,9 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         features = self._features(style.image)
         bank = PatchBank.of([features], self.config.patch_size, self.config.stride)
         code = {name: getattr(bank, name) for name in ("pixels", "first", "pitch", "scale")}
-        if style.mask is not None:
-            (weight,) = feature_masks(style.mask[0], bank.shapes[0])
-            pixels, everything = weight.flatten(), slice(None)
-            share = torch.stack([pixels[bank.rows(everything, dy, dx)] for dy, dx in bank.offsets]).mean(dim=0)
-            # Shares are float32 means of weights: those of patches that lie inside whole come as a little less than 1.
-            code["allowed"] = share >= min(float(share.max()), 1.0) - 1e-3
+        region = style_region(style, features)
+        if region is not None:
+            code["allowed"] = bank.within(region.flatten()).allowed
         return {**code, "shape": bank.shapes[0]}
 
     def _bank(self, code: StyleCode) -> PatchBank:
@@ -176,15 +176,17 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
             if len(style) == 1:
                 return self._swapped(features, next(iter(style))[0])
             return _total([weight * self._swapped(features, code).float() for code, weight in style]).to(features.dtype)
-        weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
-        # Positions in no region keep the content's features.
-        target = features.float() * (1 - weights.sum(dim=0))
-        for (code, _), weight in zip(style, weights, strict=True):
-            rows, columns = _box(weight, self.config.patch_size - 1 if self.config.stride == 1 else None)
-            part = features[..., rows, columns]
-            if part.numel():
-                target[..., rows, columns] += self._swapped(part, code).float() * weight[rows, columns]
-        return target.to(features.dtype)
+        return by_region(features, style, masks, self._swapped_within)
+
+    def _swapped_within(self, features: Tensor, code: StyleCode, region: Tensor) -> Tensor:
+        """The swap where ``region`` (h, w) reaches, zeros elsewhere."""
+        rows, columns = bounding_box(region, self.config.patch_size - 1 if self.config.stride == 1 else None)
+        result = torch.zeros_like(features)
+        part = features[..., rows, columns]
+        if part.numel():
+            dtype = devices.dtype_of(self.precision)
+            result[..., rows, columns] = self._swapped(part.to(dtype), code).float()
+        return result
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         features = self._features(content)
@@ -215,13 +217,10 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         fitted = optimise_pixels(
             content,
             loss,
-            optimiser="adam",
+            Fitting("adam", config.learning_rate, clamp=True, precision=self.precision),
             num_steps=config.num_steps,
-            learning_rate=config.learning_rate,
             call=call,
             deadline=None if config.time_limit is None else time.monotonic() + config.time_limit,
-            clamp=True,
-            precision=self.precision,
         )
         return Stylized(fitted.image, fitted.steps, fitted.losses, fitted.stopped)
 
@@ -238,21 +237,6 @@ def _inverse_network(path: Path) -> VGGDecoder:
 
 def _total(terms: list[Tensor]) -> Tensor:
     return torch.stack(terms).sum(dim=0)
-
-
-def _box(weight: Tensor, reach: int | None) -> tuple[slice, slice]:
-    """Rows and columns of all that the features of a region (h, w) depend on: its bounding box, ``reach`` wider on
-    every side; everything for None. Empty where the region is."""
-    height, width = weight.shape
-    if reach is None:
-        return slice(0, height), slice(0, width)
-    slices = []
-    for axis, length in ((1, height), (0, width)):
-        used = weight.amax(dim=axis).nonzero()
-        if not len(used):
-            return slice(0, 0), slice(0, 0)
-        slices.append(slice(max(0, int(used[0]) - reach), min(length, int(used[-1]) + 1 + reach)))
-    return slices[0], slices[1]
 
 
 # -- training the inverse network (section 4) -------------------------------------------------------------------------

@@ -17,6 +17,7 @@ scales has 8 i. With circular padding a texture tiles without a seam.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict
@@ -27,12 +28,12 @@ from torch.nn import functional as F
 
 from zoo.config import Config, option
 from zoo.errors import ConfigError, UnsupportedError, WeightsError
+from zoo.methods._trained import TrainedMethod
 from zoo.nn.transformer import instance_norm
-from zoo.styles import TEXTURE, find_styles, load_style, one_of, read_metadata, split_styles, trained_name
-from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
+from zoo.styles import TEXTURE, load_style, one_of
+from zoo.stylizer import Call, Mix, Stylized, Traits, require_tensors
 from zoo.training.perceptual import PerceptualLoss, evaluating, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
-from zoo.weights import read_state
 
 Norm = Literal["batch", "instance"]
 Mode = Literal["texture", "stylise"]
@@ -188,7 +189,7 @@ class OfPhotograph(nn.Module):
 # -- the method -------------------------------------------------------------------------------------------------------
 
 
-class TextureNets(Stylizer):
+class TextureNets(TrainedMethod):
     """Ulyanov et al. 2016 and 2017: a pyramid per style, for textures (``synthesize``) and for photographs.
 
     A checkpoint holds ``{name}.{tensor}``; a network trained for textures is named ``{style}-texture``, so that one
@@ -220,7 +221,6 @@ suits any style's contrast |
     """
 
     traits = Traits(
-        kind="feed-forward",
         styles="trained",
         strength="blend",
         texture=True,
@@ -231,59 +231,50 @@ suits any style's contrast |
         pixel_bytes=310,
     )
     Config = TextureNetsConfig
-    config: TextureNetsConfig
+    FIRST = "enter.0.conv.0.weight"
 
     def _build(self) -> None:
-        if self.checkpoint is None:
-            raise WeightsError("Texture networks need trained weights: load 'texture-nets' or give a checkpoint.")
-        states = split_styles(read_state(self.checkpoint), "enter.0.conv.0.weight")
-        metadata = read_metadata(self.checkpoint)
-        if set(states) == {""}:
-            # A single run's file: its style is named in its metadata.
-            states = {next(iter(find_styles(metadata)), self.checkpoint.stem): states[""]}
-        records = find_styles(metadata, list(states))
-        self._networks: dict[tuple[str, Mode], Pyramid] = {}
-        self._styles = {}
-        for name, state in states.items():
-            network = Pyramid.like(state).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            mode: Mode = "texture" if name.endswith(TEXTURE) else "stylise"
-            style = name.removesuffix(TEXTURE)
-            self._networks[style, mode] = network.eval().requires_grad_(False)
-            self._styles[style] = records[name]
+        super()._build()
+        # The name of a network that makes textures ends in TEXTURE; its style may have one for photographs too.
+        self._able = {
+            (name.removesuffix(TEXTURE), "texture" if name.endswith(TEXTURE) else "stylise"): network
+            for name, network in self._networks.items()
+        }
+        self._styles = {name.removesuffix(TEXTURE): record for name, record in self._styles.items()}
+
+    def _like(self, state: Mapping[str, Tensor]) -> nn.Module:
+        return Pyramid.like(state)
+
+    def _task(self) -> type[TrainingTask]:
+        return TextureNetsTask
 
     @property
     def style_names(self) -> tuple[str, ...]:
         # Those that can do both first, then those for photographs.
         def order(name: str) -> tuple[bool, bool, str]:
-            able = [(name, mode) in self._networks for mode in ("stylise", "texture")]
+            able = [(name, mode) in self._able for mode in ("stylise", "texture")]
             return not all(able), not able[0], name
 
         return tuple(sorted(self._styles, key=order))
 
-    def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
-        return {"name": trained_name(style, self._styles, self.name, TextureNetsTask)}
-
     def _pyramid(self, style: Mix, mode: Mode) -> Pyramid:
         ((code, _),) = style
         name = code.data["name"]
-        if (name, mode) not in self._networks:
-            able = sorted(style for style, other in self._networks if other == mode)
+        if (name, mode) not in self._able:
+            able = sorted(style for style, other in self._able if other == mode)
             verb = "synthesise textures" if mode == "texture" else "stylise photographs"
             raise UnsupportedError(
                 f"{self.name} was not trained to {verb} in the style {name!r}"
                 + (f", only in {', '.join(able)}." if able else ", nor in any other: train it for that.")
             )
-        return self._networks[name, mode]
+        return self._able[name, mode]
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         network = self._pyramid(style, "stylise")
         noise = None
         if network.inputs > NOISE:
             noise = draw(network, 1, (content.shape[-2], content.shape[-1]), call.generator())
-        with self.autocast():
-            image = network(with_image(network, content, noise)).float()
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
-        return Stylized(image)
+        return self._run(network, with_image(network, content, noise), call)
 
     def _as_network(self, style: Mix) -> nn.Module:
         network = self._pyramid(style, "stylise")
@@ -298,8 +289,8 @@ suits any style's contrast |
         cell = network.cell
         whole = (-(-size[0] // cell) * cell, -(-size[1] // cell) * cell)
         noise = [z.to(self.device) for z in draw(network, 1, whole, call.generator())]
-        with self.autocast():
-            image = network(noise).float()[..., : size[0], : size[1]]
+        result = self._run(network, noise, dataclasses.replace(call, progress=None))
+        image = result.image[..., : size[0], : size[1]]
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
 

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo.config import Config, option
-from zoo.encoders import Encoder, load_encoder
+from zoo.encoders import Encoder
 from zoo.errors import ConfigError, NumericalError, WeightsError
+from zoo.methods._features import load_pairs, style_region
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
 from zoo.nn.whitening import add_affine, apply_affine_, colouring, moments, whitening
-from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
-from zoo.weights import read_state
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
 # Pixels below which relu5_1 has fewer positions than channels (512, each of 16 x 16 pixels). Its covariance is singular
 # then, and what one level rounds the next one whitens up to full strength: in bfloat16 pictures of 160 x 160 are 10
@@ -78,7 +78,6 @@ SMALL |
     """
 
     traits = Traits(
-        kind="feed-forward",
         strength="feature",
         strength_zero="reconstruction",
         mixes=True,
@@ -95,26 +94,12 @@ SMALL |
     def _build(self) -> None:
         if self.checkpoint is None:
             raise WeightsError("WCT needs the weights of its decoders: load 'wct' or give a checkpoint.")
-        # The weights stay in the working precision: autocast would cast them anew for every image.
         self.networks = {self.precision: self._load(self.precision)}
 
     def _load(self, precision: devices.Precision) -> dict[int, tuple[Encoder, VGGDecoder]]:
         """Encoder and decoder of every level."""
         assert self.checkpoint is not None  # _build refuses
-        state, dtype = read_state(self.checkpoint), devices.dtype_of(precision)
-        networks = {}
-        for level in self.config.levels:
-            decoder = VGGDecoder(level)
-            prefix = f"level{level}."
-            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            require_tensors(own, decoder.state_dict(), f"{self.checkpoint}, level {level}")
-            decoder.load_state_dict(own)
-            decoder.eval().requires_grad_(False)
-            encoder = load_encoder(
-                "vgg19.normalised", taps=(f"relu{level}_1",), padding="reflect", device=self.device, dtype=dtype
-            )
-            networks[level] = (encoder, decoder.to(self.device, dtype, memory_format=torch.channels_last))
-        return networks
+        return load_pairs(self.checkpoint, self.config.levels, self.device, devices.dtype_of(precision))
 
     def _networks(self, image: Tensor, level: int) -> tuple[Encoder, VGGDecoder]:
         """Of ``level`` for this ``image``; in float32 for a small one, see SMALL."""
@@ -132,10 +117,7 @@ SMALL |
         code: dict[str, dict[str, Tensor]] = {}
         for level in self.config.levels:
             features = self._features(style.image, level)
-            weight = None
-            if style.mask is not None:
-                weight = feature_masks(style.mask[0], (features.shape[-2], features.shape[-1]))[0]
-            statistics = moments(features, weight)
+            statistics = moments(features, style_region(style, features))
             root = colouring(statistics.covariance, statistics.rounding)
             code[f"relu{level}_1"] = {"mean": statistics.mean, "colouring": root}
         return code

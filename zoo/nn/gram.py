@@ -20,14 +20,20 @@ Divisor = Literal["none", "hw", "chw"]
 _CHUNKS = 8
 
 
-def gram(features: Tensor, divide_by: Divisor = "hw") -> Tensor:
+def gram(features: Tensor, divide_by: Divisor = "hw", region: Tensor | None = None) -> Tensor:
     """Gram matrices (B, C, C), float32 (float64 for float64), of features (B, C, H, W) in any float format and layout.
 
     ``divide_by``: ``none`` as in the papers' eq. 3, ``hw`` (positions), ``chw`` (all elements of one image).
     Differentiable once; the gradient has the features' format. Channels-last features are read in place.
+
+    ``region`` (H, W) in [0, 1] guides it (Gatys et al. 2017, section 4.1): features are multiplied by it, and sums are
+    as large as if its positions, of squares summing to 1, stood for all. Zero where the region is empty.
     """
     channels, height, width = features.shape[1:]
     divisor = {"none": 1, "hw": height * width, "chw": channels * height * width}[divide_by]
+    if region is not None:
+        features = features * region.to(features.dtype)
+        divisor = divisor * region.square().mean().clamp_min(1e-12)
     product: Tensor = _Product.apply(features)  # type: ignore[assignment]
     return product / divisor
 

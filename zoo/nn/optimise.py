@@ -19,24 +19,49 @@ from torch import Tensor
 
 from zoo.device import Precision
 from zoo.errors import ConfigError, NumericalError
+from zoo.nn.pyramid import LaplacianPyramid
 
 if TYPE_CHECKING:
     from zoo.stylizer import Call
 
 PIXEL_SCALE = 255.0
+Optimiser = Literal["lbfgs", "adam", "rmsprop"]
+Loss = Callable[[Tensor], Mapping[str, Tensor]]
 
 # Root mean square of a move of L-BFGS, in levels of 255: the first one, and the bound on all of them.
 _FIRST_MOVE = 1.0
 _LARGEST_MOVE = 10.0
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How an image is fitted.
+
+    ``learning_rate`` scales the L-BFGS step (1 is the full step) and is in levels of 255 for Adam and RMSprop.
+    ``history`` is the number of curvature pairs L-BFGS keeps: each costs two images of memory. ``clamp`` puts the
+    pixels back into [0, 1] before every evaluation; it needs ``pyramid`` 0. ``pyramid`` is the number of levels of the
+    Laplacian pyramid whose coefficients are optimised, 0 for the pixels themselves. ``keep`` the ``best`` image
+    evaluated, or the ``last`` where losses of two steps do not compare (random samples). ``precision`` is that of the
+    networks behind the loss: in fp16 the loss is scaled so that its gradient, on the way back through them, neither
+    vanishes nor overflows.
+    """
+
+    optimiser: Optimiser = "lbfgs"
+    learning_rate: float = 1.0
+    history: int = 100
+    clamp: bool = False
+    pyramid: int = 0
+    keep: Literal["best", "last"] = "best"
+    precision: Precision = "fp32"
+
+
 @dataclass(frozen=True, eq=False)
 class Optimised:
     """What :func:`optimise_pixels` found.
 
-    ``image`` (1, 3, H, W): the evaluated image of lowest total loss, not clamped unless asked; ``steps`` evaluations
-    done; ``losses`` one dict per step, with ``step`` and each term of the loss; ``stopped`` when the caller's progress
-    function or the deadline ended it early.
+    ``image`` (1, 3, H, W): the evaluated image of lowest total loss (or the last), not clamped unless asked; ``steps``
+    evaluations done; ``losses`` one dict per step, with ``step`` and each term of the loss; ``stopped`` when the
+    caller's progress function or the deadline ended it early.
     """
 
     image: Tensor
@@ -47,37 +72,29 @@ class Optimised:
 
 def optimise_pixels(
     start: Tensor,
-    loss: Callable[[Tensor], Mapping[str, Tensor]],
+    loss: Loss,
+    how: Fitting,
     *,
-    optimiser: Literal["lbfgs", "adam"],
     num_steps: int,
-    learning_rate: float = 1.0,
     call: Call,
     deadline: float | None = None,
     first_step: int = 0,
     total_steps: int | None = None,
-    clamp: bool = False,
-    history: int = 100,
     show: Callable[[Tensor], Tensor] | None = None,
-    precision: Precision = "fp32",
 ) -> Optimised:
     """Minimise ``loss`` over the pixels of one image, beginning at ``start``.
 
-    ``start`` is (1, 3, H, W) float32 in [0, 1]. ``loss`` takes such an image (values may leave [0, 1] unless
-    ``clamp``) and returns scalar tensors by name, among them ``total``, which is differentiated; it picks its own
-    autocast. Gradients are enabled here.
+    ``start`` is (1, 3, H, W) float32 in [0, 1]. ``loss`` takes such an image (values may leave [0, 1] unless clamped)
+    and returns scalar tensors by name, among them ``total``, which is differentiated; it picks its own autocast.
+    Gradients are enabled here.
 
-    ``learning_rate`` scales the L-BFGS step (1 is the full step) and is in units of 1/255 for Adam. ``history`` is the
-    number of curvature pairs L-BFGS keeps: each costs two images of memory. ``clamp`` puts the pixels back into
-    [0, 1] before every evaluation. ``deadline`` is a value of ``time.monotonic()``; at least one step is always taken.
-    ``first_step`` and ``total_steps`` number the steps of a later level of a pyramid for ``call.report`` and the
-    losses; ``show`` makes the picture a watcher sees of the one being fitted (another size, its colours back).
-    ``precision`` is that of the networks behind the loss: in fp16 the loss is scaled so that its gradient, on the way
-    back through them, neither vanishes nor overflows.
+    ``deadline`` is a value of ``time.monotonic()``; at least one step is always taken. ``first_step`` and
+    ``total_steps`` number the steps of a later level of a pyramid for ``call.report`` and the losses; ``show`` makes
+    the picture a watcher sees of the one being fitted (another size, its colours back).
     Ends early at an exact minimum (zero gradient).
 
-    Both optimisers hand over the best image they evaluated and not the last one: without a line search the loss of
-    L-BFGS is not monotone. The references return the last iterate, which they never evaluated.
+    The best image evaluated is handed over and not the last one: without a line search the loss of L-BFGS is not
+    monotone. The references return the last iterate, which they never evaluated.
 
     Raises NumericalError when the loss or its gradient stops being finite, ConfigError for ``num_steps`` under 1.
     """
@@ -85,14 +102,19 @@ def optimise_pixels(
         raise ConfigError(f"An optimisation needs at least one step, got {num_steps}.")
     total_steps = first_step + num_steps if total_steps is None else total_steps
     pixels = start.detach().to(torch.float32).mul(PIXEL_SCALE).contiguous()
-    update = _lbfgs(learning_rate, history) if optimiser == "lbfgs" else _adam(learning_rate)
+    image_of: Callable[[Tensor], Tensor] = lambda pixels: pixels / PIXEL_SCALE  # noqa: E731
+    if how.pyramid:
+        pyramid = LaplacianPyramid((start.shape[-2], start.shape[-1]), how.pyramid)
+        pixels = pyramid.pack(pixels)
+        image_of = lambda vector: pyramid.unpack(vector) / PIXEL_SCALE  # noqa: E731
+    update = _updater(how)
     best, best_total = pixels, math.inf
     rows: list[dict[str, float]] = []
     stopped = False
-    evaluate = _Scaled() if precision == "fp16" else _evaluate
+    evaluate = _Scaled(image_of) if how.precision == "fp16" else _Plain(image_of)
 
     for step in range(1, num_steps + 1):
-        if clamp:
+        if how.clamp:
             pixels.clamp_(0.0, PIXEL_SCALE)
         values, gradient = evaluate(loss, pixels)
         total = values["total"]
@@ -101,11 +123,13 @@ def optimise_pixels(
             raise NumericalError(
                 f"The loss became {total} at step {first_step + step}: lower the learning rate or use precision fp32."
             )
-        if total < best_total:
+        if how.keep == "last":
+            best = pixels
+        elif total < best_total:
             best, best_total = pixels.clone(), total
 
         def current(pixels: Tensor = pixels) -> Tensor:
-            image = pixels / PIXEL_SCALE
+            image = image_of(pixels)
             return (show(image) if show is not None else image).clamp(0, 1)
 
         stopped = call.report(first_step + step, total_steps, values, current)
@@ -118,7 +142,13 @@ def optimise_pixels(
         if largest == 0:
             break
         pixels = pixels + update(gradient)
-    return Optimised(best / PIXEL_SCALE, len(rows), rows, stopped)
+    return Optimised(image_of(best), len(rows), rows, stopped)
+
+
+def _updater(how: Fitting) -> Callable[[Tensor], Tensor]:
+    if how.optimiser == "lbfgs":
+        return _lbfgs(how.learning_rate, how.history)
+    return (_adam if how.optimiser == "adam" else _rmsprop)(how.learning_rate)
 
 
 # The largest gradient of a pixel, as a power of two, that :class:`_Scaled` aims at, and from where to where it leaves
@@ -128,23 +158,40 @@ _AIM, _LOWEST, _HIGHEST = 4, 0, 8
 _SCALES = range(-100, 100)
 
 
-class _Scaled:
-    """:func:`_evaluate` of a loss through networks in float16: the loss is multiplied by a power of two before it is
+class _Plain:
+    """Evaluates a loss and its gradient at a vector of pixels, or of whatever ``image_of`` makes an image of."""
+
+    def __init__(self, image_of: Callable[[Tensor], Tensor]) -> None:
+        self.image_of = image_of
+
+    def __call__(self, loss: Loss, pixels: Tensor, scale: float = 1.0) -> tuple[dict[str, float], Tensor]:
+        with torch.enable_grad():
+            leaf = pixels.detach().requires_grad_()
+            terms = loss(self.image_of(leaf))
+            (gradient,) = torch.autograd.grad(terms["total"] * scale, leaf)
+        if scale != 1:
+            gradient = gradient / scale
+        # One transfer for all terms: on a GPU each separate float() would wait for the device.
+        numbers = torch.stack([value.detach().float() for value in terms.values()]).tolist()
+        return dict(zip(terms, numbers, strict=True)), gradient
+
+
+class _Scaled(_Plain):
+    """The same of a loss through networks in float16: the loss is multiplied by a power of two before it is
     differentiated, and the gradient divided by it (Micikevicius et al., *Mixed Precision Training*, ICLR 2018).
 
     The scale is kept from step to step, as the gradient changes little. Where it does not fit, in the beginning two or
     three times, the same pixels are evaluated again. A gradient that is finite at no scale is returned as it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, image_of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(image_of)
         self.exponent = 0
         self.ceiling = _SCALES.stop
 
-    def __call__(
-        self, loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor
-    ) -> tuple[dict[str, float], Tensor]:
+    def __call__(self, loss: Loss, pixels: Tensor, scale: float = 1.0) -> tuple[dict[str, float], Tensor]:
         while True:
-            values, gradient = _evaluate(loss, pixels, 2.0**self.exponent)
+            values, gradient = super().__call__(loss, pixels, 2.0**self.exponent)
             largest = float(gradient.abs().max()) * 2.0**self.exponent
             size = math.frexp(largest)[1]
             if not math.isfinite(largest):
@@ -157,20 +204,6 @@ class _Scaled:
             if wanted == self.exponent or wanted not in _SCALES or not math.isfinite(values["total"]):
                 return values, gradient
             self.exponent = wanted
-
-
-def _evaluate(
-    loss: Callable[[Tensor], Mapping[str, Tensor]], pixels: Tensor, scale: float = 1.0
-) -> tuple[dict[str, float], Tensor]:
-    with torch.enable_grad():
-        leaf = pixels.detach().requires_grad_()
-        terms = loss(leaf / PIXEL_SCALE)
-        (gradient,) = torch.autograd.grad(terms["total"] * scale, leaf)
-    if scale != 1:
-        gradient = gradient / scale
-    # One transfer for all terms: on a GPU each separate float() would wait for the device.
-    numbers = torch.stack([value.detach().float() for value in terms.values()]).tolist()
-    return dict(zip(terms, numbers, strict=True)), gradient
 
 
 def _lbfgs(learning_rate: float, history: int) -> Callable[[Tensor], Tensor]:
@@ -243,5 +276,19 @@ def _adam(
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         scale = (square / (1 - beta2**count)).sqrt_().add_(eps)
         return (mean / scale).mul_(-learning_rate / (1 - beta1**count))
+
+    return update
+
+
+def _rmsprop(learning_rate: float, decay: float = 0.99, eps: float = 1e-8) -> Callable[[Tensor], Tensor]:
+    """RMSprop (Hinton, lecture 6e) with the constants of torch.optim.RMSprop."""
+    square: Tensor | None = None
+
+    def update(gradient: Tensor) -> Tensor:
+        nonlocal square
+        if square is None:
+            square = torch.zeros_like(gradient)
+        square.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
+        return (gradient / square.sqrt().add_(eps)).mul_(-learning_rate)
 
     return update

@@ -101,6 +101,14 @@ class PatchBank:
     def __len__(self) -> int:
         return len(self.first)
 
+    def within(self, region: Tensor) -> Self:
+        """The bank with only the patches allowed that lie inside ``region`` whole, (P,) weights in [0, 1] of its
+        pixels; where none does, those that hold most of it."""
+        everything = slice(None)
+        share = torch.stack([region[self.rows(everything, dy, dx)] for dy, dx in self.offsets]).mean(dim=0)
+        # Shares are float32 means of weights: those of patches that lie inside whole come as a little less than 1.
+        return dataclasses.replace(self, allowed=share >= min(float(share.max()), 1.0) - 1e-3)
+
     @property
     def offsets(self) -> Iterator[tuple[int, int]]:
         """Lines and columns of the pixels of a patch, row by row."""
@@ -363,19 +371,21 @@ def patch_energy(
     overlap: Literal["sum", "mean"] = "sum",
     dtype: torch.dtype | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Squared distance of all patches of ``features`` to their best matches in ``style`` (Li and Wand, equation 2).
 
     ``features`` is (1, C, H, W); its patches, ``stride`` apart, are matched anew at every call, and the matches are
     constants to the gradient. With ``overlap`` ``sum`` this is the sum over patches of |patch - match|²; ``mean``
-    divides each pixel's share by the number of patches that cover it, so that all pixels weigh the same.
+    divides each pixel's share by the number of patches that cover it, so that all pixels weigh the same. ``region``
+    (H, W) in [0, 1] weighs the pixels.
 
     The gradient at a pixel is twice the sum (or mean) over the covering patches of pixel minus matched pixel: it is
     formed here by the same gathers that give the value, and no patch takes part in the autograd graph. Returns a
     scalar, float32 or better.
     """
     with torch.autocast(features.device.type, enabled=False):
-        energy: Tensor = _PatchEnergy.apply(features, style, stride, overlap == "mean", dtype, chunk_bytes)
+        energy: Tensor = _PatchEnergy.apply(features, style, stride, overlap == "mean", dtype, chunk_bytes, region)
     return energy
 
 
@@ -389,6 +399,7 @@ class _PatchEnergy(torch.autograd.Function):
         mean: bool,
         dtype: torch.dtype | None,
         chunk_bytes: int,
+        region: Tensor | None,
     ) -> Tensor:
         query = PatchBank.of([features], style.size, stride)
         index = match(query, style, dtype=dtype, chunk_bytes=chunk_bytes).index
@@ -396,6 +407,9 @@ class _PatchEnergy(torch.autograd.Function):
         accurate = _accurate(table.dtype)
         gradient = torch.zeros(table.shape, dtype=accurate, device=table.device)
         weight = coverage(query).to(accurate).reciprocal_() if mean else None
+        if region is not None:
+            shares = region.flatten().to(accurate)
+            weight = shares if weight is None else weight * shares
         energy = gradient.new_zeros(())
         step = max(1, chunk_bytes // (table.shape[1] * gradient.element_size()))
         for at in range(0, len(query), step):
@@ -421,7 +435,7 @@ class _PatchEnergy(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         # Weighed before it is rounded: as a sum over all covering patches it may be beyond float16.
-        return (gradient * grad_outputs[0]).to(ctx.dtype), None, None, None, None, None
+        return (gradient * grad_outputs[0]).to(ctx.dtype), None, None, None, None, None, None
 
 
 def coverage(bank: PatchBank) -> Tensor:

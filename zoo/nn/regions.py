@@ -17,3 +17,18 @@ def feature_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     # On the CPU beside an MPS device, which pools only where one size divides the other.
     weights = F.adaptive_avg_pool2d(exact(masks)[None], size)[0].to(masks.device)
     return weights / weights.sum(dim=0, keepdim=True).clamp_min(1.0)
+
+
+def bounding_box(region: Tensor, reach: int | None) -> tuple[slice, slice]:
+    """Rows and columns of all that the features of a region (h, w) depend on: its bounding box, ``reach`` wider on
+    every side; everything for None. Empty where the region is."""
+    height, width = region.shape
+    if reach is None:
+        return slice(0, height), slice(0, width)
+    slices = []
+    for axis, length in ((1, height), (0, width)):
+        used = region.amax(dim=axis).nonzero()
+        if not len(used):
+            return slice(0, 0), slice(0, 0)
+        slices.append(slice(max(0, int(used[0]) - reach), min(length, int(used[-1]) + 1 + reach)))
+    return slices[0], slices[1]

@@ -147,7 +147,7 @@ def choices(patterns: tuple[str, ...] = ("all",), registry: Registry | None = No
         except ZooError as error:
             _log.warning("%s is left out: %s", name, error)
             continue
-        steps = traits.kind == "optimisation" and any(spec.name == "num_steps" for spec in registry.options(name))
+        steps = traits.iterative and any(spec.name == "num_steps" for spec in registry.options(name))
         found.append(Choice(name, resolved.entry.title, traits, steps))
     return found
 

@@ -36,7 +36,13 @@ class Drift(Stylizer):
     }
 
     traits = Traits(
-        kind="optimisation", strength="loss", batched=False, texture=True, context=frozenset({"init"}), min_size=2
+        iterative=True,
+        source="image",
+        strength="loss",
+        batched=False,
+        texture=True,
+        context=frozenset({"init"}),
+        min_size=2,
     )
     Config = DriftConfig
 

@@ -37,7 +37,6 @@ class Tint(Stylizer):
     }
 
     traits = Traits(
-        kind="feed-forward",
         strength="params",
         mixes=True,
         context=frozenset({"content_masks"}),
