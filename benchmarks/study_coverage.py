@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.apps.study import strengths
+from zoo.apps.study.agreement import agree
+from zoo.apps.study.clusters import mean_half_width
+from zoo.apps.study.strengths import Choices
 from zoo.report.statistics import Floats, Interval, Units
-from zoo.study import strengths
-from zoo.study.agreement import agree
-from zoo.study.clusters import mean_half_width
-from zoo.study.strengths import Choices
 
 _FOUR = (1.0, 0.2, -0.3, -0.9)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from report_runs import write_run
 
-from zoo.study import StudyOptions, make_study
-from zoo.study.answers import Answers, Key, parse_answers
+from zoo.apps.study import StudyOptions, make_study
+from zoo.apps.study.answers import Answers, Key, parse_answers
 
 CONTENTS = ("harbour", "portrait", "fox")
 STYLES = ("waves", "tiles", "ink")

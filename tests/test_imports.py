@@ -19,10 +19,10 @@ FORBIDDEN = {
     "metrics": ("methods", "training", "bench", "report", "cli"),
     "training": ("bench", "report", "cli"),
     "styles": ("training", "bench", "report", "cli"),
-    "bench": ("report", "serve", "study", "cli"),
-    "report": ("serve", "study", "cli"),
-    "study": ("serve", "cli"),
-    "serve": ("study", "report", "cli"),
+    "bench": ("report", "apps.serve", "apps.study", "cli"),
+    "report": ("apps.serve", "apps.study", "cli"),
+    "apps.study": ("apps.serve", "cli"),
+    "apps.serve": ("apps.study", "report", "cli"),
 }
 # Breaches that stand today: (importer, imported). One that was mended must leave the list.
 KNOWN: set[tuple[str, str]] = set()
@@ -92,7 +92,8 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def top(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2] if parts[:1] == ["apps"] else parts[:1])
 
 
 def test_no_two_modules_import_each_other(graph: dict[str, set[str]]) -> None:

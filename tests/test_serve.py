@@ -18,14 +18,14 @@ from bench_runs import installed
 from command import run
 from PIL import Image
 
+from zoo.apps.serve import words
+from zoo.apps.serve.limits import Limits
+from zoo.apps.serve.server import address_of, listen, private_folder
+from zoo.apps.serve.work import Models, Order, Picture, Result, Workshop, hand_back
 from zoo.bench.memory import MIB
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError
 from zoo.images import read
 from zoo.loading import load
-from zoo.serve import words
-from zoo.serve.limits import Limits
-from zoo.serve.server import address_of, listen, private_folder
-from zoo.serve.work import Models, Order, Picture, Result, Workshop, hand_back
 
 SIZE = 48
 
@@ -272,7 +272,7 @@ def test_memory_has_a_reason_in_place_of_a_figure_when_something_else_was_read(
 
 
 def test_memory_has_a_reason_where_freed_memory_stays(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("zoo.serve.work.hand_back", lambda: False)
+    monkeypatch.setattr("zoo.apps.serve.work.hand_back", lambda: False)
     result = only(workshop, "tint")
     assert result.memory is None
     assert "freed memory" in result.memory_said
@@ -338,7 +338,7 @@ def test_without_gradio_the_command_says_what_to_install(
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("zoo.serve.server.require", lambda: None)
+    monkeypatch.setattr("zoo.apps.serve.server.require", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run("serve", "--port", str(port), "--no-open") == 2
@@ -356,7 +356,7 @@ def test_the_command_warns_of_addresses_that_others_reach(
         given.append(arguments)
         arguments["ready"]("http://address/")
 
-    monkeypatch.setattr("zoo.serve.server.serve", serve)
+    monkeypatch.setattr("zoo.apps.serve.server.serve", serve)
     assert run("serve", "--no-open", "--methods", "adain, wct", "--max-megabytes", "2.5", "--queue", "3") == 0
     assert "no password" not in capsys.readouterr().err
     assert run("serve", "--host", "0.0.0.0", "--quiet") == 0

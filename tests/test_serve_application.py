@@ -30,9 +30,9 @@ from browsers import absent
 from PIL import Image
 from serve_process import PATIENCE, Server
 
+from zoo.apps.serve import words
 from zoo.images import encode, read
 from zoo.loading import load
-from zoo.serve import words
 
 SECRET = "what nobody may read"
 JSON = {"Content-Type": "application/json"}

@@ -15,14 +15,14 @@ import torch
 from bench_runs import installed
 from test_serve import PAINTING, PHOTO, SIZE
 
+from zoo.apps.serve import values, words
+from zoo.apps.serve.limits import Limits
+from zoo.apps.serve.line import Line
+from zoo.apps.serve.server import private_folder
+from zoo.apps.serve.visits import Visit, Visits
+from zoo.apps.serve.work import Order, Result, Workshop
 from zoo.errors import ImageError, InputError, ZooError
 from zoo.images import encode, read
-from zoo.serve import values, words
-from zoo.serve.limits import Limits
-from zoo.serve.line import Line
-from zoo.serve.server import private_folder
-from zoo.serve.visits import Visit, Visits
-from zoo.serve.work import Order, Result, Workshop
 
 ORDER = Order(PHOTO, PAINTING, ("tint",), size=SIZE)
 _PATIENCE = 60
@@ -306,7 +306,7 @@ def test_an_upload_is_taken_once_by_who_knows_its_token(visits: Visits):
 def test_an_upload_that_nobody_comes_for_is_forgotten(visits: Visits, monkeypatch: pytest.MonkeyPatch):
     token = visits.receive("photo.png", b"photo")
     visits.sweep()
-    monkeypatch.setattr("zoo.serve.visits._UPLOAD_SECONDS", -1.0)
+    monkeypatch.setattr("zoo.apps.serve.visits._UPLOAD_SECONDS", -1.0)
     visits.sweep()
     with pytest.raises(ImageError, match="not uploaded here, or too long ago"):
         visits.take(token)

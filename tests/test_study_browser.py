@@ -13,8 +13,8 @@ from browsers import browser as browser  # the fixture
 from command import run as command
 from study_runs import make
 
-from zoo.study.answers import Key, read_answers
-from zoo.study.server import make_server
+from zoo.apps.study.answers import Key, read_answers
+from zoo.apps.study.server import make_server
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zoo.apps.study.design import PHOTOGRAPH, STYLE, Trial, make_design
 from zoo.errors import ConfigError
-from zoo.study.design import PHOTOGRAPH, STYLE, Trial, make_design
 
 shapes = st.integers(2, 7).flatmap(
     lambda methods: st.fixed_dictionaries(

@@ -14,9 +14,9 @@ from PIL import Image, PngImagePlugin
 from report_runs import METHODS, write_run
 from study_runs import CONTENTS, STYLES, make
 
+from zoo.apps.study.answers import Key
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell
-from zoo.study.answers import Key
 
 WORDS = ("gatys", "adain", "wct", "num_steps", *CONTENTS, *STYLES, "copy", "check", "repeat", "judgement")
 

@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from report_runs import METHODS
 from study_runs import answer, by_strength, first_shown, make, panel, parsed
 
+from zoo.apps.study import score_study, strengths
+from zoo.apps.study.agreement import agree
+from zoo.apps.study.answers import Key, read_answers
+from zoo.apps.study.clusters import mean_half_width
+from zoo.apps.study.strengths import Choices
 from zoo.errors import NumericalError, StudyError
 from zoo.report.statistics import Units
-from zoo.study import score_study, strengths
-from zoo.study.agreement import agree
-from zoo.study.answers import Key, read_answers
-from zoo.study.clusters import mean_half_width
-from zoo.study.strengths import Choices
 
 GATYS, ADAIN, WCT = METHODS
 STRENGTH = {GATYS: 4.0, ADAIN: 1.0, WCT: 0.5}

@@ -14,9 +14,9 @@ import pytest
 from command import run as command
 from study_runs import answer, first_shown, make
 
+from zoo.apps.study.answers import Key, read_answers
+from zoo.apps.study.server import LARGEST_BODY, Desk, StudyServer, make_server
 from zoo.errors import StudyError
-from zoo.study.answers import Key, read_answers
-from zoo.study.server import LARGEST_BODY, Desk, StudyServer, make_server
 
 JSON = {"Content-Type": "application/json"}
 

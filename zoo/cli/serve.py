@@ -46,8 +46,8 @@ def serve(options: ServeOptions) -> None:
     anywhere. Needs the extra serve.
     """
     from zoo.addresses import is_local
-    from zoo.serve.limits import Limits
-    from zoo.serve.server import serve as run
+    from zoo.apps.serve.limits import Limits
+    from zoo.apps.serve.server import serve as run
 
     limits = Limits(
         side=options.max_size,

@@ -45,7 +45,7 @@ def make(options: MakeOptions) -> None:
 
     The page opens from a disk: send the folder, get a file of answers back. Or show it with 'zoo study serve OUT'.
     """
-    from zoo.study import StudyOptions, make_study
+    from zoo.apps.study import StudyOptions, make_study
 
     given = vars(options)
     chosen = StudyOptions(
@@ -93,10 +93,10 @@ def score(
 
     Files that do not fit the study are named and left out; the exit code is then 1.
     """
+    from zoo.apps.study import score_study, write_scores
+    from zoo.apps.study.answers import Key, read_answers
     from zoo.report.files import FORMATS
     from zoo.report.forms import to_rich
-    from zoo.study import score_study, write_scores
-    from zoo.study.answers import Key, read_answers
 
     read = Key.read(key)
     refused: list[str] = []
@@ -125,7 +125,7 @@ def serve(
     ] = None,
 ) -> None:
     """Show the page under an address and keep what judges send, in FOLDER/answers, until Ctrl-C."""
-    from zoo.study.server import make_server
+    from zoo.apps.study.server import make_server
 
     with make_server(folder, host, port, allow_host or ()) as server:
         for sentence in server.desk.refused:

@@ -107,7 +107,7 @@ def video(context: typer.Context, options: VideoOptions) -> None:
 def _run(
     clip: Clip,
     film: Film,
-    frames: Callable[[Iterable[Tensor]], Generator[VideoFrame]],
+    frames: Callable[[Iterable[Tensor]], Generator[VideoFrame, None, None]],
     stream: Video,
     options: VideoOptions,
 ) -> None:

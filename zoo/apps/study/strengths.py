@@ -26,9 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.apps.study.clusters import half_widths
 from zoo.errors import InputError, NumericalError
 from zoo.report.statistics import LEVEL, Floats, Interval, Units
-from zoo.study.clusters import half_widths
 
 PRIOR = 0.1
 _TOLERANCE, _LARGEST_STEP, _STEPS = 1e-8, 2.0, 200
@@ -125,7 +125,7 @@ def intervals(
     under three judges or pairs of images. A row that does not sum to 0 is of the centred scores.
 
     The influence of a choice is its part in the gradient of the log likelihood times the inverse of the curvature,
-    which for independent choices is the covariance of the scores; the rest is in :mod:`zoo.study.clusters`.
+    which for independent choices is the covariance of the scores; the rest is in :mod:`zoo.apps.study.clusters`.
     """
     shown = np.bincount(choices.shown, minlength=len(choices.sets)).astype(np.float64)
     _, curvature = _model(centre, shown, choices.sets, prior)

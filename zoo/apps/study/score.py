@@ -6,7 +6,7 @@ right: one slip is forgiven, and a judge who guesses passes with a chance of 9/2
 results are alike, a careful judge may well choose differently the second time.
 
 Repeated judgements are not counted twice; checks are no judgements. Of a set of more than two pictures the choice is
-the first place of a Plackett-Luce ranking (:mod:`zoo.study.strengths`).
+the first place of a Plackett-Luce ranking (:mod:`zoo.apps.study.strengths`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
+from zoo.apps.study import strengths
+from zoo.apps.study.agreement import Agreement, agree
+from zoo.apps.study.answers import Answers, Key
+from zoo.apps.study.clusters import mean_half_width
+from zoo.apps.study.strengths import Choices
 from zoo.bench.folder import Folder
 from zoo.bench.rows import read_rows
 from zoo.errors import ProtocolError, StudyError
 from zoo.report import summary
 from zoo.report.statistics import Floats, Interval, Units, correlate
-from zoo.study import strengths
-from zoo.study.agreement import Agreement, agree
-from zoo.study.answers import Answers, Key
-from zoo.study.clusters import mean_half_width
-from zoo.study.strengths import Choices
 
 MIN_RIGHT = 0.8
 

@@ -23,8 +23,8 @@ import filelock
 
 from zoo import files
 from zoo.addresses import Names
+from zoo.apps.study.answers import Answers, Key, parse_answers, read_answers
 from zoo.errors import ConfigError, StudyError
-from zoo.study.answers import Answers, Key, parse_answers, read_answers
 
 # A form of a hundred judgements with three questions is about 100 kB.
 LARGEST_BODY = 1 << 20

@@ -29,11 +29,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from zoo.addresses import Names
+from zoo.apps.serve import widgets, words
+from zoo.apps.serve.limits import Limits
+from zoo.apps.serve.visits import Visits
+from zoo.apps.serve.work import Workshop
 from zoo.errors import ZooError
-from zoo.serve import widgets, words
-from zoo.serve.limits import Limits
-from zoo.serve.visits import Visits
-from zoo.serve.work import Workshop
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -63,7 +63,7 @@ _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
 ]
 
-_log = logging.getLogger("zoo.serve")
+_log = logging.getLogger("zoo.apps.serve")
 
 
 def application(workshop: Workshop, visits: Visits, names: Names) -> ASGI:

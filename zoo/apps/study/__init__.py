@@ -14,8 +14,8 @@ tables.py       those numbers as tables in every form, and the figure
 
 from __future__ import annotations
 
-from zoo.study.make import StudyOptions, make_study
-from zoo.study.score import Scored, score_study
-from zoo.study.tables import write_scores
+from zoo.apps.study.make import StudyOptions, make_study
+from zoo.apps.study.score import Scored, score_study
+from zoo.apps.study.tables import write_scores
 
 __all__ = ["Scored", "StudyOptions", "make_study", "score_study", "write_scores"]

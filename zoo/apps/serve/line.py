@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from zoo.apps.serve import words
+from zoo.apps.serve.work import Order, Result, Workshop
 from zoo.errors import InputError, ZooError
-from zoo.serve import words
-from zoo.serve.work import Order, Result, Workshop
 from zoo.words import counted
 
-_log = logging.getLogger("zoo.serve")
+_log = logging.getLogger("zoo.apps.serve")
 
 
 class Job:

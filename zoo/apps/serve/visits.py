@@ -17,11 +17,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from zoo import images
+from zoo.apps.serve.limits import Limits
+from zoo.apps.serve.line import Job, Line
+from zoo.apps.serve.work import Order, Picture, Result
 from zoo.errors import ImageError, InputError
 from zoo.images import Image
-from zoo.serve.limits import Limits
-from zoo.serve.line import Job, Line
-from zoo.serve.work import Order, Picture, Result
 from zoo.words import counted, visible
 
 # How long a page is kept after its last sign of life: a reload of its connection takes a moment.

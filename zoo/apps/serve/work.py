@@ -28,6 +28,7 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo import images
+from zoo.apps.serve.limits import Limits
 from zoo.bench import memory
 from zoo.controls.color import KEEPS, in_color, own_option
 from zoo.errors import (
@@ -40,11 +41,11 @@ from zoo.errors import (
 )
 from zoo.images import Image
 from zoo.loading import load
+from zoo.options import Look, described
 from zoo.registry import Registry, import_object, load_registry
-from zoo.serve.limits import Limits
 from zoo.stylizer import Context, Progress, Stylizer, Traits
 
-_log = logging.getLogger("zoo.serve")
+_log = logging.getLogger("zoo.apps.serve")
 
 
 @dataclass(frozen=True)
@@ -259,10 +260,10 @@ class Workshop:
             raise InputError(f"The size must be from 16 to {self.limits.side} pixels here, got {order.size}.")
         if order.steps is not None and not 1 <= order.steps <= self.limits.steps:
             raise InputError(f"The steps must be from 1 to {self.limits.steps} here, got {order.steps}.")
-        if not 0 <= order.strength <= 1:
-            raise InputError(f"The strength must be from 0 to 1, got {order.strength:g}.")
-        if not 0 <= order.seed < 2**63:
-            raise InputError(f"The seed must be from 0 to 2^63 - 1, got {order.seed}.")
+        for name in ("strength", "seed"):
+            option, value = described(Look, name), getattr(order, name)
+            if not option.low <= value <= option.high:
+                raise InputError(f"The {name} must be from {option.low} to {option.high}, got {value:g}.")
         if order.preserve_color not in KEEPS:
             raise InputError(f"Colors are kept by {', '.join(KEEPS)}, not {order.preserve_color!r}.")
 

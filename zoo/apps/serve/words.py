@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from zoo.serve.work import Result
+from zoo.apps.serve.work import Result
 from zoo.words import counted
 
 MIB = 2**20

@@ -1,6 +1,6 @@
 """How the page looks, and which of its widgets does what (Gradio).
 
-The functions here are called by :mod:`zoo.serve.application`, not by Gradio's server, and with the values that the
+The functions here are called by :mod:`zoo.apps.serve.application`, not by Gradio's server, and with the values that the
 browser sent. Those that only look something up are coroutines, which need no thread.
 """
 
@@ -13,14 +13,15 @@ import gradio as gr
 from gradio import themes
 
 from zoo import images
+from zoo.apps.serve import words
+from zoo.apps.serve.limits import Limits
+from zoo.apps.serve.page import DEFAULTS, UPLOAD, Page
+from zoo.apps.serve.values import SKIP, update
+from zoo.apps.serve.visits import Visits
+from zoo.apps.serve.work import Choice, Workshop
 from zoo.controls.color import KEEPS
 from zoo.errors import ZooError
-from zoo.serve import words
-from zoo.serve.limits import Limits
-from zoo.serve.page import DEFAULTS, UPLOAD, Page
-from zoo.serve.values import SKIP, update
-from zoo.serve.visits import Visits
-from zoo.serve.work import Choice, Workshop
+from zoo.options import Look, described
 
 DEFAULT_METHODS = ("adain",)
 _INTERVAL_SECONDS = 0.5
@@ -45,7 +46,7 @@ MONOSPACE = ("ui-monospace", "monospace")
 
 
 def theme() -> themes.Base:
-    """Gradio's default colours with the system's fonts."""
+    """Gradio's default colors with the system's fonts."""
     return themes.Default(font=FONTS, font_mono=MONOSPACE)
 
 
@@ -127,11 +128,14 @@ class Widgets:
 
     def _draw_controls(self, choices: list[Choice], limits: Limits) -> None:
         masked, stepped = _names(choices, "masks"), _names(choices, "takes_steps")
+        strength, kept, seed = (described(Look, name) for name in ("strength", "preserve_color", "seed"))
         with gr.Row():
             side = limits.side
             self.size = gr.Slider(64, side, min(512, side), step=16, label="Size", info="long side in pixels")
-            self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 keeps the content")
-        self.colour = gr.Radio(list(KEEPS), value="none", label="Preserve colour", info="keep those of the content")
+            self.strength = gr.Slider(
+                strength.low, strength.high, strength.default, step=0.05, label="Strength", info=strength.help
+            )
+        self.color = gr.Radio(list(KEEPS), value=kept.default, label="Preserve color", info=kept.help)
         with gr.Accordion("Mask, steps, seed", open=False):
             self.mask = gr.File(label=f"Mask: white takes the style ({masked})", height=150, elem_id="mask-drop")
             self.mask_preview = gr.Image(
@@ -141,7 +145,7 @@ class Widgets:
             self.steps = gr.Slider(
                 0, limits.steps, 0, step=1, label=f"Steps ({stepped})", info="0 takes each method's own number"
             )
-            self.seed = gr.Number(0, precision=0, label="Seed")
+            self.seed = gr.Number(seed.default, precision=0, label="Seed", info=seed.help)
 
     def _draw_results(self) -> None:
         # The answer to Stop has a place of its own: it may arrive after the last word of the work it stopped.
@@ -218,7 +222,7 @@ def _wire_order(page: Page, widgets: Widgets) -> None:
         "trained": widgets.trained,
         "size": widgets.size,
         "strength": widgets.strength,
-        "preserve_color": widgets.colour,
+        "preserve_color": widgets.color,
         "steps": widgets.steps,
         "seed": widgets.seed,
     }

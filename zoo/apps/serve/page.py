@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo import images
+from zoo.apps.serve import words
+from zoo.apps.serve.values import SKIP, file, number, text, texts, token_of, whole
+from zoo.apps.serve.visits import Visit, Visits
+from zoo.apps.serve.work import Order, Picture, Workshop
 from zoo.errors import ImageError, ZooError
-from zoo.serve import words
-from zoo.serve.values import SKIP, file, number, text, texts, token_of, whole
-from zoo.serve.visits import Visit, Visits
-from zoo.serve.work import Order, Picture, Workshop
 from zoo.words import counted
 
 # A choice of a list that is the visitor's own file.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from zoo.apps.study.score import Scored, order
 from zoo.report.figures import canvas
-from zoo.study.score import Scored, order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo import files
+from zoo.apps.study.design import PHOTOGRAPH, STYLE, Design, make_design
+from zoo.apps.study.questions import QUESTIONS, asked_in_checks, questions
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell
 from zoo.bench.rows import latest, read_rows, utc_now
 from zoo.errors import ConfigError, ImageError, ProtocolError, StudyError, UnknownNameError
-from zoo.study.design import PHOTOGRAPH, STYLE, Design, make_design
-from zoo.study.questions import QUESTIONS, asked_in_checks, questions
 
 SCHEMA = 1
 _PAGE = Path(__file__).with_name("page")

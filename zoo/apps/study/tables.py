@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.apps.study.score import Outcome, Scored, Strength, order
 from zoo.bench.folder import write_text
 from zoo.errors import StudyError, UnknownNameError
 from zoo.report.files import FORMATS
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading, to_html, to_latex, to_markdown
 from zoo.report.present import records_csv, records_json
 from zoo.report.statistics import Interval
-from zoo.study.score import Outcome, Scored, Strength, order
 from zoo.words import counted
 
 Records = list[dict[str, Any]]
@@ -42,8 +42,8 @@ def write_scores(scored: Scored, out: Path, *, formats: Sequence[str] = FORMATS,
     for name in formats:
         if name not in FORMATS:
             raise UnknownNameError("format", name, FORMATS)
+    from zoo.apps.study.figure import strengths_figure
     from zoo.report.figures import canvas
-    from zoo.study.figure import strengths_figure
 
     said = []
     sheets = [_scores(scored), _comparisons(scored), _agreement(scored), _judges(scored)]

@@ -27,7 +27,7 @@ from zoo.addresses import Names
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zoo.serve.limits import Limits
+    from zoo.apps.serve.limits import Limits
 
 DEFAULT_PORT = 7860
 _PREFIX = "zoo-serve-"
@@ -138,11 +138,11 @@ def serve(
     with contextlib.closing(listening), _ending_on_signals(), private_folder() as folder, contextlib.ExitStack() as end:
         import uvicorn
 
-        from zoo.serve.application import application
-        from zoo.serve.limits import Limits
-        from zoo.serve.line import Line
-        from zoo.serve.visits import Visits
-        from zoo.serve.work import Workshop
+        from zoo.apps.serve.application import application
+        from zoo.apps.serve.limits import Limits
+        from zoo.apps.serve.line import Line
+        from zoo.apps.serve.visits import Visits
+        from zoo.apps.serve.work import Workshop
 
         limits = limits or Limits()
         line = Line(Workshop(limits, methods, device, precision))

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.apps.study.clusters import with_judges
 from zoo.report.statistics import Interval
-from zoo.study.clusters import with_judges
 
 
 @dataclass(frozen=True)
