@@ -183,8 +183,8 @@ def test_a_mask_of_another_shape_is_refused_and_one_of_alpha_counts(workshop: Wo
         ({"preserve_color": "all"}, "none, luminance, coral"),
         ({"methods": ("tint", "stepper", "tint")}, "picked twice"),
         ({"strength": float("nan")}, "from 0 to 1, got nan"),
-        ({"seed": -1}, "seed must be from 0"),
-        ({"seed": 2**64}, "seed must be from 0"),
+        ({"seed": -(2**63) - 1}, "seed must be from -9223372036854775808"),
+        ({"seed": 2**64}, "to 18446744073709551615"),
     ],
 )
 def test_orders_outside_the_limits_are_refused_before_any_work(

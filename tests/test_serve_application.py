@@ -235,7 +235,7 @@ def test_what_is_no_call_of_the_pages_is_refused(door: Door, body: bytes):
         ({"size": 10**400}, "Size must be a number"),
         ({"size": 1e9}, "from 16 to 128"),
         ({"strength": -1}, "from 0 to 1"),
-        ({"seed": 2**63}, "seed must be"),
+        ({"seed": 2**64}, "seed must be"),
         ({"steps": 51}, "from 1 to 50"),
         ({"keep": None}, "Colors are kept"),
         ({"style": "../../etc/passwd"}, "Unknown built-in image"),
