@@ -18,8 +18,6 @@ from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
 from zoo.metrics import load_set_metric
 from zoo.metrics.base import SmallSetWarning
-from zoo.report.forms import to_markdown
-from zoo.report.present import present
 from zoo.report.tables import read_table
 
 PROTOCOL: dict[str, Any] = {
@@ -114,7 +112,8 @@ def test_the_table_shows_sets_by_strength_and_says_what_must_be_said(whole: Benc
         assert shown["style-copy", strength] == rows["style-copy", 1.0].value
         assert shown["moody.raise", strength] is None
     assert shown["tint.plain", 1.0] != shown["tint.plain", 0.5]
-    text = to_markdown(present(read_table(whole.folder)))
+    table = read_table(whole.folder)
+    text = "\n".join([*table.notes, *map(str, table.remarks)])
     assert "fd vgg19: 4 pictures: a Fréchet distance of fewer than 2,048" in text
     assert "fd_vgg19 skipped on all pictures: 2 of the 4 pictures of the set are missing." in text
     assert "fid skipped on all pictures: The weights of inception.fid" in text

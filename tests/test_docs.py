@@ -10,9 +10,12 @@ from typing import Any
 import forked
 import pytest
 
+from zoo.bench.folder import Folder
+from zoo.bench.rows import read_rows
+from zoo.registry import load_registry
 from zoo.report.forms import to_markdown
-from zoo.report.present import present
-from zoo.report.tables import read_table
+from zoo.report.narrow import forms
+from zoo.report.tables import read_run, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/rows.jsonl"))
@@ -20,7 +23,8 @@ RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/rows.jsonl"))
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda path: path.name)
 def test_a_runs_table_is_what_its_rows_say(run: Path) -> None:
-    table = to_markdown(present(read_table(run)))
+    folder = Folder(run)
+    table = to_markdown(*forms(read_rows(folder.rows), read_run(folder), load_registry()))
     assert (run / "table.md").read_text(encoding="utf-8") == table, "write it again: zoo.report.files.write_report"
 
 

@@ -35,7 +35,7 @@ ROWS = [
 def test_growth_names_the_exponents_and_the_first_size_that_was_not_done():
     made = growth_sheet(ROWS, "Growth.")
     assert made is not None
-    form, records = made
+    (form,), records = made.forms, json.loads(made.json)["rows"]
     assert [heading.text for heading in form.headings] == [
         "method",
         "growth of stylize",

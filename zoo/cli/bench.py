@@ -19,7 +19,7 @@ from zoo.words import counted
 if TYPE_CHECKING:
     from zoo.bench.ledger import Event
     from zoo.bench.run import BenchResult
-    from zoo.report.tables import Table
+    from zoo.report.forms import Form
 
 # A pipe has no width of its own, and a table folded to 80 columns is unreadable.
 _PIPE_WIDTH = 180
@@ -148,9 +148,9 @@ def bench(
         raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     from zoo.report.files import write_report
 
-    table = write_report(result.folder)
+    tables = write_report(result.folder)
     if not quiet:
-        _print_result(result, table)
+        _print_result(result, tables)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -240,11 +240,11 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
             console.say(event.problem)
 
 
-def _print_result(result: BenchResult, table: Table) -> None:
+def _print_result(result: BenchResult, tables: list[Form]) -> None:
     from zoo.report.forms import to_rich
-    from zoo.report.present import present
 
-    out.show(to_rich(present(table)), _PIPE_WIDTH)
+    for table in tables:
+        out.show(to_rich(table), _PIPE_WIDTH)
     failed, skipped = result.count("failed"), result.count("skipped")
     counts = (
         f"{counted(result.count('ok'), 'row')} ok"

@@ -50,15 +50,20 @@ def report(
     grid_methods: Annotated[str | None, typer.Option(help="Columns of the grid, comma-separated labels.")] = None,
     zoom: Annotated[str | None, typer.Option(help="Insets: auto, or LEFT,TOP,WIDTH,HEIGHT as shares.")] = None,
     size: Annotated[
-        int | None, typer.Option(help="Size that figures compare at. Default: the largest.", **SIDE)
+        int | None,
+        typer.Option(help="Size of the tables and figures. Default: the largest that most methods did.", **SIDE),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A method that all others are compared with, beside the best.")
     ] = None,
     tradeoff: Annotated[str | None, typer.Option(help="Metrics to set against each other: CONTENT,STYLE.")] = None,
     losses: Annotated[list[str] | None, typer.Option(help="Loss curves: NAME=FILE or FILE; repeatable.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
-    """Write every table of a run: means with intervals, ranks, comparisons, correlations, and quoted figures.
+    """Write every table of a run: cost and quality, ranks, comparisons, correlations, and quoted figures.
 
-    report.tex compiles alone; the layout changes what is shown, never CSV and JSON, which hold every number in full.
+    Each shows a few columns at one size; CSV and JSON hold every number in full, whatever the layout. report.tex
+    compiles alone.
     Without --out the run's own table.md, table.csv and table.tex, which know no layout, are brought up to date as well.
     --figures draws every figure that the rows have numbers for as PDF and PNG; --html writes a folder that opens from
     a disk, with the tables and figures to download; --paper writes the LaTeX sources of two pages with tables and
@@ -69,7 +74,7 @@ def report(
     from zoo.report.layout import Layout
 
     chosen = FORMATS if formats == "all" else tuple(split_list(formats))
-    layout = Layout.make(columns, intervals=intervals, digits=digits, sort=sort)
+    layout = Layout.make(columns, intervals=intervals, digits=digits, sort=sort, size=size, against=against)
     written = write_tables(run, out, layout=layout, formats=chosen)
     if out is None:
         write_report(run)

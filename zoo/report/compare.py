@@ -26,7 +26,7 @@ from zoo.report.forms import MISSING, Entry, Form, Group, Heading
 from zoo.report.present import number
 from zoo.report.scores import gather
 from zoo.report.statistics import Interval
-from zoo.report.tables import Direction, counted_rows
+from zoo.report.tables import Direction, counted_rows, read_run
 from zoo.words import counted
 
 Verdict = Literal["worse", "better", "same", "unsure"]
@@ -167,9 +167,7 @@ def compare_runs(before: Path, after: Path, *, tolerance: float = 0.01, time_tol
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     folder = Folder(path)
-    run_file = folder.read_run()
-    if run_file is None:
-        raise ProtocolError(f"{path} holds no results: run 'zoo bench --out {path}' first.")
+    run_file = read_run(folder)
     return run_file, counted_rows(read_rows(folder.rows), load_registry())
 
 

@@ -1,46 +1,45 @@
 """``zoo report RUN`` without its terminal: every table of a run in every form, its bibliography, and a LaTeX document.
 
-table          means of every method with intervals               zoo.report.present
-ranks          average ranks and critical differences             zoo.report.summary
-comparisons    every two methods compared, corrected after Holm
+table          cost and quality of every method                  zoo.report.narrow
+ranks          average ranks in families, critical differences   zoo.report.summary
+comparisons    every method with the best and a named one
 correlations   how far the metrics agree
 growth         how costs grow over the sizes, where they end     zoo.report.growth
-reported       figures quoted from the literature                 zoo.report.reported
+reported       figures quoted from the literature                zoo.report.reported
 
-each as .md, .csv, .tex, .json and .html; ``references.bib`` holds what they used and ``report.tex`` is a document of
-all the .tex that compiles alone.
+each as .md, .tex and .html to be read, and as .csv and .json with everything: all sizes, metrics and methods.
+``references.bib`` holds what they used and ``report.tex`` is a document of all the .tex that compiles alone.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.plan import Cell
 from zoo.bench.rows import latest, read_rows
 from zoo.errors import ProtocolError, UnknownNameError
 from zoo.registry import load_registry
-from zoo.report import summary
+from zoo.report import narrow, summary
 from zoo.report.bibliography import bibliography
-from zoo.report.forms import Form, to_html, to_latex, to_markdown
+from zoo.report.forms import Form, to_latex, to_markdown
 from zoo.report.growth import growth_sheet
 from zoo.report.layout import Layout
-from zoo.report.present import present, records_csv, records_json, to_csv, to_json
+from zoo.report.narrow import choose
+from zoo.report.present import FORMATS, Sheet, to_csv, to_json
 from zoo.report.reported import reported
-from zoo.report.tables import Table, build_table, read_table
+from zoo.report.tables import Table, build_table, read_run
 
-FORMATS = ("md", "csv", "tex", "json", "html")
 # Pairs on a contact sheet; an image file ends at 65,500 pixels.
 SHEET_PAIRS = 20
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a report left: its table, its folder, the files by name, and of tables without numbers the reason."""
+    """What a report left: its table of everything, its folder, the files by name, and why a table is missing."""
 
     table: Table
     folder: Path
@@ -61,86 +60,48 @@ def write_tables(
             raise UnknownNameError("format", name, FORMATS)
     layout = layout or Layout()
     folder = Folder(run)
-    run_file = folder.read_run()
-    if run_file is None:
-        raise ProtocolError(f"{run} holds no results: run 'zoo bench --out {run}' first.")
+    run_file = read_run(folder)
     registry = load_registry()
     rows = latest(read_rows(folder.rows))
+    choice = choose(rows, run_file, registry, layout)
     table = build_table(rows, run_file, registry)
-    sheets: dict[str, tuple[Form, Callable[[], str], Callable[[], str]]] = {}
-    form = present(table, layout)
-    sheets["table"] = form, lambda: to_csv(table), lambda: to_json(table)
-    omitted: dict[str, str] = {}
-    summaries = _summaries(summary.Run(rows, run_file, registry), table.caption)
+    sheets = {"table": Sheet(narrow.forms(rows, run_file, registry, layout), to_csv(table), to_json(table))}
+    sheets |= summary.sheets(rows, run_file, registry, choice, layout.against)
     # A protocol of one size is no run that lacks something.
     if grown := growth_sheet(rows, f"Growth of costs. {table.caption}"):
-        summaries["growth"] = grown
-    for name, made in summaries.items():
-        if isinstance(made, str):
-            omitted[name] = made
-        else:
-            sheets[name] = _sheet(*made)
-    sheets["reported"] = _sheet(*reported(rows, run_file, registry))
+        sheets["growth"] = grown
+    sheets["reported"] = reported(rows, run_file, registry)
+    texts: dict[str, str] = {}
+    for name, sheet in sheets.items():
+        texts |= {f"{name}.{kind}": text for kind, text in sheet.texts().items() if kind in formats}
+    if "tex" in formats:
+        used = [f"statistics:{name}" for name in sheets] + ["statistics:intervals"] * bool(table.intervals)
+        texts["references.bib"] = bibliography(rows, run_file, registry, used)
+        texts["report.tex"] = document([name for name in sheets if f"{name}.tex" in texts], table.protocol)
     target = out if out is not None else run / "tables"
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProtocolError(f"{target} cannot be made ({error.strerror}): choose another --out.") from error
-    texts: dict[str, str] = {}
-    for name, (shown, as_csv, as_json) in sheets.items():
-        makers: dict[str, Callable[[], str]] = {
-            "md": lambda shown=shown: to_markdown(shown),
-            "csv": as_csv,
-            "tex": lambda shown=shown: to_latex(shown),
-            "json": as_json,
-            "html": lambda shown=shown: to_html(shown),
-        }
-        texts |= {f"{name}.{kind}": makers[kind]() for kind in FORMATS if kind in formats}
-    if "tex" in formats:
-        used = [f"statistics:{name}" for name in sheets] + ["statistics:intervals"] * bool(table.intervals)
-        texts["references.bib"] = bibliography(rows, run_file, registry, used)
-        texts["report.tex"] = document(list(sheets), table.protocol)
     for name, text in texts.items():
         write_text(target / name, text)
-    return Written(table, target, tuple(texts), omitted)
+    return Written(
+        table, target, tuple(texts), {name: sheet.omitted for name, sheet in sheets.items() if sheet.omitted}
+    )
 
 
-def _sheet(form: Form, records: list[dict[str, Any]]) -> tuple[Form, Callable[[], str], Callable[[], str]]:
-    return form, lambda: records_csv(records), lambda: records_json(form, records)
-
-
-def _summaries(run: summary.Run, caption: str) -> dict[str, tuple[Form, list[dict[str, Any]]] | str]:
-    """Form and records of each, or why there is none."""
-    ranks, contests, agreements = run.ranks(), run.contests(), run.agreements()
-    return {
-        "ranks": (summary.ranks_form(ranks, f"Average ranks. {caption}"), summary.ranks_records(ranks))
-        if ranks
-        else "ranks need two methods and two contents or styles",
-        "comparisons": (
-            summary.contests_form(contests, f"Comparisons of two methods. {caption}"),
-            summary.contests_records(contests),
-        )
-        if contests
-        else "comparisons need two methods with a metric of single pictures",
-        "correlations": (
-            summary.agreements_form(agreements, f"Correlations of metrics. {caption}"),
-            summary.agreements_records(agreements),
-        )
-        if agreements
-        else "correlations need two metrics of single pictures",
-    }
-
-
-def write_report(path: Path) -> Table:
-    """Write table.csv, table.md, table.tex and sheet.jpg into a results folder from what lies in it."""
+def write_report(path: Path) -> list[Form]:
+    """Write table.csv, table.md, table.tex and sheet.jpg into a results folder; returns the tables as they are read."""
     folder = Folder(path)
-    table = read_table(path)
-    form = present(table)
+    run_file, rows = read_run(folder), read_rows(folder.rows)
+    registry = load_registry()
+    table = build_table(rows, run_file, registry)
+    forms = narrow.forms(rows, run_file, registry)
     write_text(path / "table.csv", to_csv(table))
-    write_text(path / "table.md", to_markdown(form))
-    write_text(path / "table.tex", to_latex(form))
+    write_text(path / "table.md", to_markdown(*forms))
+    write_text(path / "table.tex", to_latex(*forms))
     write_sheet(folder, table)
-    return table
+    return forms
 
 
 def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:

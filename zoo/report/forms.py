@@ -99,8 +99,12 @@ def _marks(entry: Entry) -> str:
 # -- Markdown ------------------------------------------------------------------------------------------------------
 
 
-def to_markdown(form: Form) -> str:
+def to_markdown(*forms: Form) -> str:
     """GitHub's form: caption above, best bold, second underlined, groups as rows in italics, footnotes below."""
+    return "\n".join(map(_markdown, forms))
+
+
+def _markdown(form: Form) -> str:
 
     def cell(entry: Entry) -> str:
         text = escape_markdown(entry.text)
@@ -203,12 +207,16 @@ def _add(found: list[str], character: str) -> None:
             found.append(_TEX.get(part, part if part.isascii() else "?"))
 
 
-def to_latex(form: Form, *, wide: bool = False) -> str:
-    """A ``table`` environment that can be pasted into a manuscript; ``wide`` ones (``table*``) span two columns.
+def to_latex(*forms: Form, wide: bool = False) -> str:
+    """``table`` environments that can be pasted into a manuscript; ``wide`` ones (``table*``) span two columns.
 
     A number with a spread takes two columns, so that both are aligned: ``S`` for the number, ``l`` for its spread. A
     table of more rows than a page holds goes on in further environments, footnotes below the last.
     """
+    return r"% \usepackage{booktabs,graphicx,siunitx}" + "\n" + "\n".join(_latex(form, wide) for form in forms)
+
+
+def _latex(form: Form, wide: bool) -> str:
     pages = _pages(form.groups)
     parts = []
     for i, groups in enumerate(pages):
@@ -216,7 +224,7 @@ def to_latex(form: Form, *, wide: bool = False) -> str:
         part = replace(form, groups=groups, foot=form.foot if last else (), said=form.said if last else ())
         part = part if first else replace(part, caption=f"{form.caption} (continued)")
         parts.append(_tex_table(part, first, "table*" if wide else "table"))
-    return r"% \usepackage{booktabs,graphicx,siunitx}" + "\n" + "\n".join(parts)
+    return "\n".join(parts)
 
 
 def _pages(groups: Sequence[Group]) -> list[list[Group]]:
@@ -343,6 +351,7 @@ def _phantom(text: str) -> str:
 _STYLE = """\
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; color: #1a1a1a; background: #fff; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table:not(:first-child) { margin-top: 2.5rem; }
 caption { text-align: left; padding-bottom: .6rem; }
 th, td { padding: .25rem .7rem; text-align: left; white-space: nowrap; }
 thead th { border-bottom: 2px solid currentColor; white-space: normal; vertical-align: bottom; }
@@ -357,15 +366,15 @@ thead th { border-bottom: 2px solid currentColor; white-space: normal; vertical-
 """
 
 
-def to_html(form: Form) -> str:
-    """A page with the table alone; it asks for nothing from anywhere."""
+def to_html(*forms: Form) -> str:
+    """A page with the tables alone; it asks for nothing from anywhere."""
     lines = [
         "<!doctype html>",
         '<html lang="en">',
-        f'<head><meta charset="utf-8"><title>{html.escape(form.caption)}</title>',
+        f'<head><meta charset="utf-8"><title>{html.escape(forms[0].caption)}</title>',
         f"<style>\n{_STYLE}</style></head>",
         "<body>",
-        html_table(form),
+        *map(html_table, forms),
         "</body>",
         "</html>",
     ]

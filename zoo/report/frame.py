@@ -9,9 +9,8 @@ import pandas as pd
 
 from zoo.bench.folder import Folder
 from zoo.bench.rows import Row, read_rows
-from zoo.errors import ProtocolError
 from zoo.registry import load_registry
-from zoo.report.tables import counted_rows
+from zoo.report.tables import counted_rows, read_run
 
 _NUMBERS = {"size": "int64", "strength": "float64", "value": "float64"}
 
@@ -28,9 +27,7 @@ def results(folder: str | Path) -> pd.DataFrame:
     Raises ProtocolError where the folder holds no results, or damaged ones.
     """
     place = Folder(Path(folder))
-    run_file = place.read_run()
-    if run_file is None:
-        raise ProtocolError(f"{folder} holds no results: run 'zoo bench --out {folder}' first.")
+    run_file = read_run(place)
     rows = counted_rows(read_rows(place.rows), load_registry())
     names = [field.name for field in dataclasses.fields(Row) if field.name != "unit"]
     frame = pd.DataFrame({name: pd.Series([getattr(row, name) for row in rows], dtype=object) for name in names})

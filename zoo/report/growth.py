@@ -9,6 +9,7 @@ from zoo.bench.growth import METRICS, Growth, growth
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.rows import Row, latest
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
+from zoo.report.present import Sheet
 
 _SAID = (
     "Growth: the exponent of the power law of pixels fitted to the sizes named, with its standard error; 1 is in "
@@ -16,8 +17,8 @@ _SAID = (
 )
 
 
-def growth_sheet(rows: Iterable[Row], caption: str) -> tuple[Form, list[dict[str, Any]]] | None:
-    """Form and records, one line per method; None where no method was measured at two sizes."""
+def growth_sheet(rows: Iterable[Row], caption: str) -> Sheet | None:
+    """One line per method; None where no method was measured at two sizes."""
     counted = latest(rows)
     fits = {(one.method, one.metric): one for one in growth(counted)}
     metrics = [metric for metric in METRICS if any(name == metric for _, name in fits)]
@@ -52,7 +53,8 @@ def growth_sheet(rows: Iterable[Row], caption: str) -> tuple[Form, list[dict[str
         Heading("first size not done"),
         *([Heading("largest that fits (px)")] if searched else []),
     ]
-    return Form("growth", caption, headings, [Group("", lines)], foot, [_SAID]), _records(fits.values())
+    form = Form("growth", caption, headings, [Group("", lines)], foot, [_SAID])
+    return Sheet.of(form, _records(fits.values()))
 
 
 def _first_failure(rows: Iterable[Row], method: str) -> Row | None:

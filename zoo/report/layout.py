@@ -1,13 +1,15 @@
 """How a table is shown: which columns in which order, under which names, with how many digits. Flags or a YAML file.
 
-    columns:                       # in this order; without it every column that tables show
+    columns:                       # in this order; without it a few of cost and of quality
       - ssim
       - {metric: seconds.stylize, name: time, decimals: 2}
     names: {"gatys.zoo[num_steps=50]": "Gatys et al."}
     sort: family                   # or: measured, or the name of a column (best first)
+    against: adain.zoo             # a method that all others are compared with, beside the best
+    size: 512                      # without it the largest that most methods did
     intervals: plusminus           # or: brackets, none
     digits: 3
-    precision: false               # no column for the numeric precision
+    precision: false               # no column for the numeric precision where methods differ in it
     sanity: false                  # no sanity rows
 
 CSV and JSON hold every number in full and are not touched by it.
@@ -41,11 +43,13 @@ def _column(value: Any) -> Any:
 
 
 class Layout(_Strict):
-    """The choices of a table; the defaults show everything."""
+    """The choices of the tables that are read."""
 
     columns: list[Annotated[ColumnChoice, BeforeValidator(_column)]] | None = Field(default=None, min_length=1)
     names: dict[str, str] = Field(default_factory=dict)
     sort: str = "family"
+    against: str | None = None
+    size: int | None = Field(default=None, ge=0)
     intervals: Literal["plusminus", "brackets", "none"] = "plusminus"
     digits: int = Field(default=3, ge=1, le=9)
     precision: bool = True

@@ -36,17 +36,17 @@ from zoo.report.bibliography import bibliography, image_sets
 from zoo.report.families import FAMILIES, SANITY, family, method_entry
 from zoo.report.figures import FigureOptions, Figures, draw_figures
 from zoo.report.figures.canvas import short_names
-from zoo.report.figures.data import CONTENT_METRICS, STYLE_METRICS, pareto, tradeoff, tradeoff_metrics
+from zoo.report.figures.data import pareto, tradeoff, tradeoff_metrics
 from zoo.report.forms import escape_tex, to_latex
-from zoo.report.layout import ColumnChoice, Layout
-from zoo.report.present import number, present
+from zoo.report.layout import Layout
+from zoo.report.narrow import choose, form, part
+from zoo.report.present import number
 from zoo.report.statistics import ALPHA
-from zoo.report.tables import build_table
+from zoo.report.tables import build_table, read_run
 from zoo.words import counted
 
 # As many columns with intervals as stay readable across a page at the size of a footnote.
 _CONTENT, _STYLE = 3, 4
-_COST = ("seconds.encode_style", "seconds.stylize", "memory.cuda_allocated", "memory.resident")
 _FIGURES = ("grid", "tradeoff", "speed")
 _MARK = "% Written by zoo report --paper; once edited it is kept. sha256 of the rest: "
 _TOOLS = ("pdflatex", "bibtex")
@@ -76,9 +76,7 @@ def write_paper(
     written, UnknownNameError and ConfigError for choices that do not exist. Without TeX there is no PDF, which is said.
     """
     folder = Folder(run)
-    run_file = folder.read_run()
-    if run_file is None:
-        raise ProtocolError(f"{run} holds no results: run 'zoo bench --out {run}' first.")
+    run_file = read_run(folder)
     source = _Source(run_file, latest(read_rows(folder.rows)), load_registry(), layout or Layout(), figures)
     target = out if out is not None else run / "paper"
     try:
@@ -200,20 +198,17 @@ class _Source:
         self.run_file, self.rows, self.registry = run_file, rows, registry
         self.protocol: dict[str, Any] = run_file["protocol"]["resolved"]
         self.baselines = set(self.protocol["baselines"])
-        measured = [row for row in rows if row.method not in self.baselines and not of_run(row)]
-        if not measured:
+        if not any(row.method not in self.baselines and not of_run(row) for row in rows):
             raise ProtocolError("No method of this run was measured, so there is nothing to write about.")
         options = figures or FigureOptions()
-        self.size = options.size if options.size is not None else max(row.size for row in measured)
-        strength = max(self.protocol["strengths"])
-        own = [
-            row
-            for row in rows
-            if of_run(row) or (row.size == self.size and (row.strength == strength or row.method in self.baselines))
-        ]
-        self.metrics = _metrics(own, registry, layout)
-        shown = {*self.metrics, *_measures(own, layout)}
-        self.table = build_table([row for row in own if row.metric in shown or of_run(row)], run_file, registry)
+        if layout.size is None and options.size is not None:
+            layout = layout.model_copy(update={"size": options.size})
+        self.choice = choose(rows, run_file, registry, layout, content=_CONTENT, style=_STYLE)
+        self.size, self.metrics = self.choice.size, self.choice.metrics
+        shown = {*self.metrics, *self.choice.measures, PRIMARY}
+        self.table = build_table(
+            [row for row in self.choice.rows if row.metric in shown or of_run(row)], run_file, registry
+        )
         self.methods = list(dict.fromkeys(line.method for line in self.table.lines if not line.baseline))
         self.names = {**short_names([line.method for line in self.table.lines]), **layout.names}
         self.layout = layout
@@ -222,15 +217,15 @@ class _Source:
         self.figures = replace(
             options,
             only=_FIGURES,
+            size=self.size,
             sample=max(1, min(options.sample, fitting)),
             names={**options.names, **layout.names},
         )
         self.epoch = words.epoch(rows)
-        self.strength = strength
 
     def texts(self, drawn: Figures) -> dict[str, str]:
         """Every text file of the paper by name."""
-        cost, quality = self._cost(), self._quality()
+        cost, quality = self._form("cost"), self._form("quality")
         texts = {"references.bib": bibliography(self.rows, self.run_file, self.registry, _KEYWORDS)}
         texts |= {name: text for name, text in (("cost.tex", cost), ("quality.tex", quality)) if text}
         texts["paper.tex"] = _marked(words.render({**self._words(drawn), "cost": bool(cost), "quality": bool(quality)}))
@@ -238,28 +233,14 @@ class _Source:
 
     # -- tables
 
-    def _form(self, metrics: Iterable[str], name: str, caption: str, *, sanity: bool) -> str:
-        chosen = {choice.metric: choice for choice in self.layout.columns or ()}
-        present_here = {column.metric for column in self.table.columns}
-        columns = [chosen.get(m, ColumnChoice(metric=m)) for m in metrics if m in present_here]
-        if not columns:
+    def _form(self, name: str) -> str:
+        table = part(self.choice, self.run_file, self.registry, name)
+        if not any(column.metric in (*self.choice.measures, *self.metrics) for column in table.columns):
             return ""
-        changes = {"columns": columns, "precision": False, "sanity": sanity, "names": self.names}
-        form = present(self.table, self.layout.model_copy(update=changes), name)
+        sanity = name == "quality"
+        layout = self.layout.model_copy(update={"precision": False, "sanity": sanity, "names": self.names})
         # What is said below the run's own tables stands in the text here.
-        return to_latex(replace(form, caption=f"{caption} {self.table.caption}", said=()), wide=sanity)
-
-    def _cost(self) -> str:
-        measures = _measures(self.rows, self.layout)
-        caption = f"Cost at {words.pixels(self.size)}: mean over the pairs, of memory the largest."
-        return self._form(measures, "cost", caption, sanity=False)
-
-    def _quality(self) -> str:
-        caption = (
-            f"Quality at {words.pixels(self.size)}: mean over the pairs. Bold is the best method of a column, "
-            "underlined the second; sanity rows do not compete."
-        )
-        return self._form(self.metrics, "quality", caption, sanity=True)
+        return to_latex(replace(form(table, self.choice, layout, name), said=()), wide=sanity)
 
     # -- paragraphs
 
@@ -416,7 +397,7 @@ class _Source:
 
     def _contests(self) -> dict[str, int]:
         rows = [row for row in self.rows if row.metric in self.metrics]
-        rows = [row for row in rows if (row.size, row.strength) == (self.size, self.strength)]
+        rows = [row for row in rows if (row.size, row.strength) == (self.size, self.choice.strength)]
         found = summary.Run(rows, self.run_file, self.registry).contests()
         certain = sum(one.p_holm is not None and one.p_holm < ALPHA for one in found)
         return {"all": len(found), "certain": certain} if found else {}
@@ -455,25 +436,3 @@ class _Source:
 
 
 _KEYWORDS = ("statistics:intervals", "statistics:comparisons")
-
-
-def _metrics(rows: Sequence[Row], registry: Registry, layout: Layout) -> list[str]:
-    """The metrics to show: those that the layout lists, else a few of content and of style."""
-    there = list(dict.fromkeys(row.metric for row in rows if row.metric not in MEASURES and row.status == "ok"))
-    if layout.columns is not None:
-        return [choice.metric for choice in layout.columns if choice.metric in there]
-    chosen = [*_first(there, CONTENT_METRICS, _CONTENT), *_first(there, STYLE_METRICS, _STYLE)]
-    # Where a run has none of those, what it has: metrics of plugins, or of both at once.
-    chosen = chosen or there[: _CONTENT + _STYLE]
-    kinds = ("content", "style", "both")
-    return sorted(chosen, key=lambda metric: kinds.index(registry.metric(metric.partition("[")[0]).measures))
-
-
-def _first(there: Sequence[str], preferred: Sequence[str], count: int) -> list[str]:
-    return [metric for name in preferred for metric in there if metric.partition("[")[0] == name][:count]
-
-
-def _measures(rows: Iterable[Row], layout: Layout) -> list[str]:
-    there = {row.metric for row in rows if row.metric in MEASURES and row.status == "ok"}
-    wanted = _COST if layout.columns is None else [choice.metric for choice in layout.columns]
-    return [metric for metric in wanted if metric in there]

@@ -11,12 +11,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.bench.measures import MEASURES
-from zoo.errors import ConfigError, UnknownNameError
-from zoo.registry import load_registry
+from zoo.errors import UnknownNameError
 from zoo.report.families import FAMILIES, SANITY
-from zoo.report.forms import MISSING, Entry, Form, Group, Heading
+from zoo.report.forms import MISSING, Entry, Form, Group, Heading, to_html, to_latex, to_markdown
 from zoo.report.layout import Layout
-from zoo.report.tables import Column, Line, Table
+from zoo.report.tables import Column, Table
+
+FORMATS = ("md", "csv", "tex", "json", "html")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of a report: forms to be read, the whole as CSV and JSON, and why there is no form or nothing at all."""
+
+    forms: Sequence[Form]
+    csv: str = ""
+    json: str = ""
+    omitted: str = ""
+
+    @classmethod
+    def of(cls, form: Form, records: Sequence[dict[str, Any]]) -> Sheet:
+        """A form, and records of one shape that hold everything."""
+        return cls([form], records_csv(records), records_json(form, records))
+
+    def texts(self) -> dict[str, str]:
+        """The text of every file by its ending."""
+        read = {"md": to_markdown, "tex": to_latex, "html": to_html}
+        texts = {kind: make(*self.forms) for kind, make in read.items() if self.forms}
+        return texts | {kind: text for kind, text in (("csv", self.csv), ("json", self.json)) if text}
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -41,30 +63,33 @@ class _Shown:
 
 
 def present(table: Table, layout: Layout | None = None, name: str = "table") -> Form:
-    """The table as it is read; UnknownNameError for a column that is no metric or measure, or to sort by."""
+    """A table of one size and strength as it is read.
+
+    UnknownNameError for a column to show or to sort by that the table lacks.
+    """
     layout = layout or Layout()
     columns = _columns(table, layout)
-    extra = [field for field in ("size", "strength") if table.show(field)]
-    precision = layout.precision and any(line.precision for line in table.lines)
+    precision = layout.precision and len({line.precision for line in table.lines if line.precision}) > 1
+    own = [note for note in range(1, len(table.notes) + 1) if note not in table.shared]
+    renumbered = {note: i for i, note in enumerate(own, 1)}
     headings = [Heading("method", False), *([Heading("precision", False)] if precision else [])]
-    headings += [Heading(field) for field in extra] + [Heading(shown.heading) for shown in columns]
+    headings += [Heading(shown.heading) for shown in columns]
     groups: list[Group] = []
     for title, aside, members in _groups(table, layout):
         rows = []
         for i in members:
             line = table.lines[i]
-            row = [Entry(layout.names.get(line.method, line.method), notes=line.notes)]
+            notes = tuple(renumbered[note] for note in line.notes if note in renumbered)
+            row = [Entry(layout.names.get(line.method, line.method), notes=notes)]
             row += [Entry(line.precision or "")] if precision else []
-            row += [Entry(f"{getattr(line, field):g}") for field in extra]
             rows.append([*row, *(_entry(table, i, shown, layout) for shown in columns)])
         groups.append(Group(title, rows, aside))
     spreads = any(entry.spread for group in groups for row in group.rows for entry in row)
-    said = [remark.text for remark in table.remarks]
-    if table.intervals and (spreads or layout.intervals != "none"):
-        said.insert(
-            0, ("± is half the width. " if spreads and layout.intervals == "plusminus" else "") + table.intervals
-        )
-    return Form(name, table.caption, headings, groups, table.notes, said)
+    said = []
+    if table.intervals and layout.intervals != "none":
+        said.append(("± is half the width. " if spreads and layout.intervals == "plusminus" else "") + table.intervals)
+    said += [table.notes[note - 1] for note in table.shared]
+    return Form(name, table.caption, headings, groups, [table.notes[note - 1] for note in own], said)
 
 
 def _columns(table: Table, layout: Layout) -> list[_Shown]:
@@ -73,33 +98,23 @@ def _columns(table: Table, layout: Layout) -> list[_Shown]:
     present = {column.metric: column for column in table.columns}
     found = []
     for choice in layout.columns:
-        known = {*MEASURES, *load_registry().metrics, *present}
-        if choice.metric not in known and choice.metric.partition("[")[0] not in known:
-            raise UnknownNameError("column", choice.metric, known)
         column = present.get(choice.metric)
-        if column is not None:
-            title = choice.name or column.title or MEASURES[column.metric].title
-            scale = 0 if choice.decimals is not None else table.scale(column)
-            found.append(_Shown(column, title, choice.decimals, scale))
-    if not found:
-        names = ", ".join(choice.metric for choice in layout.columns)
-        raise ConfigError(f"This run has none of the columns {names}: it has {', '.join(present)}.")
+        if column is None:
+            raise UnknownNameError("column", choice.metric, present)
+        title = choice.name or column.title or MEASURES[column.metric].title
+        scale = 0 if choice.decimals is not None else table.scale(column)
+        found.append(_Shown(column, title, choice.decimals, scale))
     return found
 
 
 def _groups(table: Table, layout: Layout) -> list[tuple[str, bool, list[int]]]:
-    """(title, set apart, positions of the lines), one size and strength after the other."""
+    """(title, set apart, positions of the lines)."""
     lines = [i for i, line in enumerate(table.lines) if layout.sanity or not line.baseline]
     if layout.sort == "family":
-        families = [family for family in FAMILIES if any(table.lines[i].family == family for i in lines)]
-        titled = len(set(families) - {SANITY}) > 1
-        found = []
-        for place in _places(table):
-            for family in families:
-                members = [i for i in lines if _place(table.lines[i]) == place and table.lines[i].family == family]
-                if members:
-                    found.append((family if titled else "", family == SANITY, members))
-        return found
+        members = {family: [i for i in lines if table.lines[i].family == family] for family in FAMILIES}
+        members = {family: own for family, own in members.items() if own}
+        titled = len(members.keys() - {SANITY}) > 1
+        return [(family if titled else "", family == SANITY, own) for family, own in members.items()]
     methods = [i for i in lines if not table.lines[i].baseline]
     if layout.sort == "measured":
         order = {method: i for i, method in enumerate(table.order)}
@@ -115,21 +130,8 @@ def _groups(table: Table, layout: Layout) -> list[tuple[str, bool, list[int]]]:
             return value is None, 0.0 if value is None else sign * value
 
         methods.sort(key=by_value)
-    found = []
-    for place in _places(table):
-        for members, aside in ((methods, False), ([i for i in lines if table.lines[i].baseline], True)):
-            own = [i for i in members if _place(table.lines[i]) == place]
-            if own:
-                found.append(("", aside, own))
-    return found
-
-
-def _place(line: Line) -> tuple[int, float]:
-    return line.size, line.strength
-
-
-def _places(table: Table) -> list[tuple[int, float]]:
-    return list(dict.fromkeys(_place(line) for line in table.lines))
+    baselines = [i for i in lines if table.lines[i].baseline]
+    return [("", aside, own) for own, aside in ((methods, False), (baselines, True)) if own]
 
 
 def _entry(table: Table, i: int, shown: _Shown, layout: Layout) -> Entry:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # What a remark is about: pairs that a column joins, sanity rows, a value's own note, weights replaced since, the speed
 # of the machine, the largest size, a peak of another run, calls without warm-up, other work on the machine, and what
-# changed between runs.
-Kind = Literal["coverage", "sanity", "note", "weights", "machine", "largest", "peak", "cold", "busy", "runs"]
+# changed between runs, and metrics without numbers.
+Kind = Literal["coverage", "sanity", "note", "weights", "machine", "largest", "peak", "cold", "busy", "runs", "absent"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from zoo.bench.rows import Row, latest
 from zoo.registry import Registry, read_yaml
 from zoo.report.bibliography import image_sets
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
+from zoo.report.present import Sheet
 from zoo.words import counted
 
 _FILE = Path(__file__).with_name("reported.yaml")
@@ -112,8 +113,8 @@ def _other_images(source: Source, run_file: dict[str, Any]) -> str:
     return "" if taken == there else f"{taken} of its {counted(there, 'pair')} here"
 
 
-def reported(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry) -> tuple[Form, list[dict[str, Any]]]:
-    """The quoted figures, a group per source, and what keeps them from standing beside the run's; and as records."""
+def reported(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry) -> Sheet:
+    """The quoted figures, a group per source, and what keeps them from standing beside the run's."""
     counted = latest(rows)
     metrics = list(dict.fromkeys(name for source in sources().values() for name in source.metrics))
     groups: list[Group] = []
@@ -150,4 +151,4 @@ def reported(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry) 
         "Quoted, not measured; read in public files that quote the source. Figures of different sources differ by up "
         "to a factor of two for one network, so none may be mixed with another's."
     ]
-    return Form("reported", "Figures reported in the literature", headings, groups, foot, said), records
+    return Sheet.of(Form("reported", "Figures reported in the literature", headings, groups, foot, said), records)

@@ -2,37 +2,48 @@
 
 Methods alone take part, sanity rows do not. Only metrics of single pictures can be compared over pairs. Every
 comparison at one size and strength joins the pairs that all its methods cover. The statistics and their sources:
-:mod:`zoo.report.statistics`.
+:mod:`zoo.report.statistics`. CSV and JSON hold every two methods, all ranks and all sizes; what is read keeps to the
+size and the metrics of the table, to comparisons with the best (and a method that was named), and to ranks in families.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row, latest
+from zoo.errors import UnknownNameError
 from zoo.registry import Registry, load_registry
 from zoo.report import statistics
+from zoo.report.families import FAMILIES, family
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
-from zoo.report.present import number
+from zoo.report.narrow import Choice
+from zoo.report.present import Sheet, number
 from zoo.report.scores import Scores, Unit, by_method, gather
 from zoo.report.statistics import Comparison, Correlation, Interval, Ranking
+from zoo.report.tables import metric_title
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Average ranks of ``methods`` in one metric at one size and strength."""
+    """Average ranks of ``methods`` in one metric at one size and strength: of all, or of one ``family``."""
 
     metric: str
     size: int
     strength: float
     methods: tuple[str, ...]
     ranking: Ranking
+    family: str = ""
+
+    @property
+    def tells(self) -> bool:
+        """Whether two of the methods differ by the critical difference at least."""
+        return max(self.ranking.ranks) - min(self.ranking.ranks) >= self.ranking.critical
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,16 @@ class Contest:
     result: Comparison
     interval: Interval | None
     p_holm: float | None
+
+    def beside(self, method: str) -> Contest | None:
+        """The same with ``method`` as the second; None where it takes no part."""
+        if method not in (self.first, self.second):
+            return None
+        if method == self.second:
+            return self
+        turned = replace(self.result, difference=-self.result.difference, won=1 - self.result.won)
+        interval = None if self.interval is None else Interval(-self.interval.high, -self.interval.low)
+        return replace(self, first=self.second, second=self.first, result=turned, interval=interval)
 
 
 @dataclass(frozen=True)
@@ -83,18 +104,21 @@ class Run:
 
     def scores(self, metric: str, size: int, strength: float) -> Scores:
         """A metric of all methods at one size and strength."""
-        return gather(by_method(row for row in self.rows if (row.size, row.strength) == (size, strength)), metric)
+        return _scores(self.rows, metric, size, strength)
 
     def ranks(self) -> list[Ranks]:
-        """Average ranks wherever two methods share pictures of two contents or styles."""
+        """Average ranks wherever two methods share pictures of two contents or styles: of all, then in families."""
+        families = {row.method: family(row.method, self.registry) for row in self.rows}
         found = []
-        for (size, strength), metric in itertools.product(self.places, self.metrics):
-            scores = self.scores(metric, size, strength)
-            ranking = None
-            if scores.pairs is not None:
+        for name in ("", *dict.fromkeys(families.values())):
+            rows = [row for row in self.rows if name in ("", families[row.method])]
+            for (size, strength), metric in itertools.product(self.places, self.metrics):
+                scores = _scores(rows, metric, size, strength)
+                if scores.pairs is None:
+                    continue
                 ranking = statistics.rank(scores.values, scores.pairs, higher_is_better=self.higher(metric))
-            if ranking is not None:
-                found.append(Ranks(metric, size, strength, scores.methods, ranking))
+                if ranking is not None:
+                    found.append(Ranks(metric, size, strength, scores.methods, ranking, name))
         return found
 
     def contests(self) -> list[Contest]:
@@ -143,76 +167,87 @@ class Run:
         return found
 
 
+def _scores(rows: Iterable[Row], metric: str, size: int, strength: float) -> Scores:
+    return gather(by_method(row for row in rows if (row.size, row.strength) == (size, strength)), metric)
+
+
 # -- as tables -----------------------------------------------------------------------------------------------------
 
 
-def _called(metric: str) -> str:
-    """A metric's name in tables: on another network than the published one's it has a name of its own."""
-    entry = load_registry().metrics.get(metric)
-    return metric if entry is None or entry.heading is None else entry.heading
+def sheets(
+    rows: Iterable[Row], run_file: dict[str, Any], registry: Registry, choice: Choice, against: str | None = None
+) -> dict[str, Sheet]:
+    """The tables ``ranks``, ``comparisons`` and ``correlations``; ``against`` names a method beside the best.
+
+    UnknownNameError where the run has no such method.
+    """
+    run = Run(rows, run_file, registry)
+    known = dict.fromkeys(row.method for row in run.rows)
+    if against is not None and against not in known:
+        raise UnknownNameError("method of this run", against, known)
+    ranks, contests, agreements = run.ranks(), run.contests(), run.agreements()
+    caption = f"Protocol {run_file['protocol']['id']}, {choice.at}"
+    return {
+        "ranks": _ranks_sheet(run, ranks, choice, caption)
+        if ranks
+        else Sheet([], omitted="ranks need two methods and two contents or styles"),
+        "comparisons": Sheet.of(_contests_form(run, contests, choice, against, caption), _contests_records(contests))
+        if contests
+        else Sheet([], omitted="comparisons need two methods with a metric of single pictures"),
+        "correlations": Sheet.of(_agreements_form(run, agreements, choice, caption), _agreements_records(agreements))
+        if agreements
+        else Sheet([], omitted="correlations need two metrics of single pictures"),
+    }
 
 
-def ranks_form(ranks: Sequence[Ranks], caption: str) -> Form:
-    """Methods down, metrics across; below them the critical difference and Friedman's p."""
-    metrics = list(dict.fromkeys(one.metric for one in ranks))
-    places = list(dict.fromkeys((one.size, one.strength) for one in ranks))
+def _ranks_sheet(run: Run, ranks: Sequence[Ranks], choice: Choice, caption: str) -> Sheet:
+    """Methods down, metrics across, a group per family in which any two methods can be told apart."""
+    here = [one for one in ranks if one.family and (one.size, one.strength) == (choice.size, choice.strength)]
+    told = [one for one in here if one.tells]
+    records = _ranks_records(ranks)
+    if not told:
+        whole = Sheet.of(Form("ranks", f"Average ranks. {caption}", [], []), records)
+        reason = f"no two methods of a family differ by the critical difference {choice.at}; ranks.csv has all ranks"
+        return replace(whole, forms=[], omitted=reason)
+    metrics = [metric for metric in dict.fromkeys(one.metric for one in here) if any(metric == o.metric for o in told)]
     groups = []
-    for size, strength in places:
-        own = {one.metric: one for one in ranks if (one.size, one.strength) == (size, strength)}
-        average = {
-            metric: dict(zip(own[metric].methods, own[metric].ranking.ranks, strict=True))
-            for metric in metrics
-            if metric in own
-        }
-        methods = list(dict.fromkeys(method for one in own.values() for method in one.methods))
+    for name in sorted({one.family for one in told}, key=FAMILIES.index):
+        own = {one.metric: one for one in told if one.family == name}
         rows = []
-        for method in methods:
-            cells = [average.get(metric, {}).get(method) for metric in metrics]
-            rows.append(
-                [
-                    Entry(method),
-                    *(
-                        Entry(MISSING) if cell is None else Entry(f"{cell:.2f}", mark=_first(cell, average[metric]))
-                        for metric, cell in zip(metrics, cells, strict=True)
-                    ),
-                ]
-            )
-        groups.append(Group(_at(size, strength, len(places) > 1), rows))
-        foot = [("critical difference", [_text(own, metric, lambda r: f"{r.critical:.2f}") for metric in metrics])]
-        foot += [("Friedman p", [_text(own, metric, lambda r: _p(r.p)) for metric in metrics])]
-        foot += [("blocks", [_text(own, metric, lambda r: str(r.blocks)) for metric in metrics])]
-        groups.append(Group("", [[Entry(name), *map(Entry, texts)] for name, texts in foot], aside=True))
+        for method in dict.fromkeys(method for one in own.values() for method in one.methods):
+            rows.append([Entry(method), *(_rank(own.get(metric), method) for metric in metrics)])
+        limits = sorted({(round(one.ranking.critical, 2), one.ranking.blocks) for one in own.values()})
+        said = " or ".join(f"{limit:.2f} over {blocks} blocks" for limit, blocks in limits)
+        groups.append(Group(f"{name} (critical difference {said})", rows))
     said = [
-        "Average ranks, 1 is best. Methods whose ranks differ by less than the critical difference (Nemenyi, 0.05) "
-        "cannot be told apart; blocks are the contents, or the styles where there are fewer of them (Demšar 2006)."
+        "Average ranks in each family, 1 is best, where methods can be told apart: those whose ranks differ by less "
+        "than the critical difference (Nemenyi, 0.05) cannot. Blocks are the contents, or the styles where there are "
+        "fewer of them (Demšar 2006)."
     ]
-    headings = [Heading("method", False), *(Heading(_called(metric)) for metric in metrics)]
-    return Form("ranks", caption, headings, groups, (), said)
+    headings = [Heading("method", False), *(Heading(metric_title(metric, run.registry)) for metric in metrics)]
+    return Sheet.of(Form("ranks", f"Average ranks. {caption}", headings, groups, (), said), records)
 
 
-def _text(own: dict[str, Ranks], metric: str, text: Any) -> str:
-    return text(own[metric].ranking) if metric in own else MISSING
-
-
-def _first(value: float, ranks: dict[str, float]) -> Any:
-    return "best" if len(ranks) > 1 and value == min(ranks.values()) else ""
-
-
-def _at(size: int, strength: float, shown: bool) -> str:
-    return f"size {size}, strength {strength:g}" if shown else ""
+def _rank(ranks: Ranks | None, method: str) -> Entry:
+    if ranks is None or method not in ranks.methods:
+        return Entry(MISSING)
+    found = ranks.ranking.ranks
+    rank = found[ranks.methods.index(method)]
+    return Entry(f"{rank:.2f}", mark="best" if rank == min(found) else "")
 
 
 def _p(p: float | None) -> str:
     return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def ranks_records(ranks: Sequence[Ranks]) -> list[dict[str, Any]]:
-    """One record per metric and method."""
+def _ranks_records(ranks: Sequence[Ranks]) -> list[dict[str, Any]]:
+    """One record per metric and method, of all methods and of those of a family."""
     return [
         {
             "metric": one.metric,
             "size": one.size,
             "strength": one.strength,
+            "family": one.family,
             "method": method,
             "rank": rank,
             "critical_difference": one.ranking.critical,
@@ -224,42 +259,38 @@ def ranks_records(ranks: Sequence[Ranks]) -> list[dict[str, Any]]:
     ]
 
 
-def contests_form(contests: Sequence[Contest], caption: str) -> Form:
-    """A row per contest; a difference that holds after Holm's correction at 0.05 is bold."""
+def _contests_form(run: Run, contests: Sequence[Contest], choice: Choice, against: str | None, caption: str) -> Form:
+    """A group per metric and method that others are compared with; a difference that holds after Holm is bold."""
     groups = []
-    for metric, size, strength in dict.fromkeys((one.metric, one.size, one.strength) for one in contests):
-        own = [one for one in contests if (one.metric, one.size, one.strength) == (metric, size, strength)]
-        places = {(one.size, one.strength) for one in contests}
-        title = f"{_called(metric)}{', ' if len(places) > 1 else ''}{_at(size, strength, len(places) > 1)}"
-        groups.append(Group(title, [_contest_row(one) for one in own]))
-    headings = [Heading("first", False), Heading("second", False), Heading("difference")]
-    headings += [Heading("t"), Heading("p"), Heading("p (Holm)"), Heading("d_z"), Heading("won")]
+    for metric in choice.metrics:
+        own = [c for c in contests if (c.metric, c.size, c.strength) == (metric, choice.size, choice.strength)]
+        if not own:
+            continue
+        scores = run.scores(metric, choice.size, choice.strength)
+        means = dict(zip(scores.methods, scores.values.mean(axis=0).tolist(), strict=True))
+        best = (max if run.higher(metric) else min)(means, key=means.__getitem__)
+        for method in dict.fromkeys((best, against or best)):
+            lines = [turned for one in own if (turned := one.beside(method)) is not None]
+            if lines:
+                title = f"{metric_title(metric, run.registry)}, beside {method}{', the best' if method == best else ''}"
+                groups.append(Group(title, [_contest_row(one) for one in lines]))
+    headings = [Heading("method", False), Heading("difference"), Heading("p (Holm)"), Heading("won")]
     said = [
-        "Mean difference, first minus second, and the bounds of its interval (two-way bootstrap). t and p are of min "
-        "F' (Clark 1973) over contents and styles, corrected after Holm within a metric at one size and "
-        "strength; d_z is the difference by its "
-        "standard deviation over pairs, won the share of pairs in which the first is better. Bold: p (Holm) below 0.05."
+        "Mean difference from the method named, with the bounds of its interval (two-way bootstrap). p is of min F' "
+        "(Clark 1973) over contents and styles, corrected after Holm over every two methods in the metric; won is the "
+        "share of pairs in which the line's method is better. Bold: p below 0.05. comparisons.csv has all of them."
     ]
-    return Form("comparisons", caption, headings, groups, (), said)
+    return Form("comparisons", f"Comparisons with the best. {caption}", headings, groups, (), said)
 
 
 def _contest_row(one: Contest) -> list[Entry]:
-    result = one.result
     bounds = "" if one.interval is None else f"[{number(one.interval.low)}, {number(one.interval.high)}]"
     certain = one.p_holm is not None and one.p_holm < statistics.ALPHA
-    return [
-        Entry(one.first),
-        Entry(one.second),
-        Entry(number(result.difference), bounds, "best" if certain else ""),
-        Entry(MISSING if result.t is None else f"{result.t:.2f}"),
-        Entry(_p(result.p)),
-        Entry(_p(one.p_holm)),
-        Entry(MISSING if result.d_z is None else f"{result.d_z:.2f}"),
-        Entry(f"{result.won:.2f}"),
-    ]
+    difference = Entry(number(one.result.difference), bounds, "best" if certain else "")
+    return [Entry(one.first), difference, Entry(_p(one.p_holm)), Entry(f"{one.result.won:.2f}")]
 
 
-def contests_records(contests: Sequence[Contest]) -> list[dict[str, Any]]:
+def _contests_records(contests: Sequence[Contest]) -> list[dict[str, Any]]:
     """One record per contest."""
     return [
         {
@@ -278,35 +309,29 @@ def contests_records(contests: Sequence[Contest]) -> list[dict[str, Any]]:
     ]
 
 
-def agreements_form(agreements: Sequence[Agreement], caption: str) -> Form:
-    """A row per two metrics."""
-    sizes = list(dict.fromkeys(one.size for one in agreements))
-    groups = []
-    for size in sizes:
-        rows = []
-        for one in agreements:
-            if one.size == size:
-                r = one.result
-                values = [r.spearman, r.kendall, r.spearman_within, r.kendall_within]
-                rows.append(
-                    [
-                        Entry(_called(one.first)),
-                        Entry(_called(one.second)),
-                        *(Entry(MISSING if value is None else f"{value:.2f}") for value in values),
-                        Entry(str(r.pictures)),
-                        Entry(str(r.pairs)),
-                    ]
-                )
-        groups.append(Group(f"size {size}" if len(sizes) > 1 else "", rows))
-    headings = [Heading("metric", False), Heading("metric", False), Heading("Spearman"), Heading("Kendall")]
-    headings += [Heading("Spearman in pairs"), Heading("Kendall in pairs"), Heading("pictures"), Heading("pairs")]
-    said = [
-        "Rank correlations over all pictures, and inside pairs (the mean over pairs of three pictures or more), where "
-        "methods and strengths alone differ. Positive: the metrics prefer the same pictures, whatever their direction."
+def _agreements_form(run: Run, agreements: Sequence[Agreement], choice: Choice, caption: str) -> Form:
+    """A row per two metrics at the size chosen."""
+    own = [one for one in agreements if one.size == choice.size]
+    rows = [
+        [
+            Entry(metric_title(one.first, run.registry)),
+            Entry(metric_title(one.second, run.registry)),
+            *(
+                Entry(MISSING if value is None else f"{value:.2f}")
+                for value in (one.result.spearman, one.result.spearman_within)
+            ),
+        ]
+        for one in own
     ]
-    return Form("correlations", caption, headings, groups, (), said)
+    headings = [Heading("metric", False), Heading("metric", False), Heading("all pictures"), Heading("in pairs")]
+    said = [
+        "Spearman's rank correlation over all pictures, and inside pairs (the mean over pairs of three pictures or "
+        "more), where methods and strengths alone differ. Positive: the metrics prefer the same pictures, whatever "
+        "their direction. correlations.csv has Kendall's and the other sizes."
+    ]
+    return Form("correlations", f"Correlations of metrics. {caption}", headings, [Group("", rows)], (), said)
 
 
-def agreements_records(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
+def _agreements_records(agreements: Sequence[Agreement]) -> list[dict[str, Any]]:
     """One record per two metrics."""
     return [{"first": a.first, "second": a.second, "size": a.size, **asdict(a.result)} for a in agreements]

@@ -102,6 +102,13 @@ class Table:
         """The columns of every form but CSV."""
         return [column for column in self.columns if column.shown]
 
+    @property
+    def shared(self) -> list[int]:
+        """Numbers of the footnotes that every method's line would bear: they hold for the table."""
+        lines = [line for line in self.lines if not line.baseline]
+        numbers = range(1, len(self.notes) + 1) if len(lines) > 1 else ()
+        return [number for number in numbers if all(number in line.notes for line in lines)]
+
     def scale(self, column: Column) -> int:
         """The power of ten taken out of a column without unit whose numbers are very large or very small."""
         values = [abs(value) for line in self.lines if (value := line.values.get(column.metric)) is not None]
@@ -110,12 +117,8 @@ class Table:
             return 0
         return math.floor(math.log10(largest))
 
-    def show(self, name: str) -> bool:
-        """Whether lines differ in ``size`` or ``strength``, so that it needs a column."""
-        return len({getattr(line, name) for line in self.lines}) > 1
 
-
-def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registry | None = None) -> Table:
+def build_table(rows: Iterable[Row], run_file: Mapping[str, Any], registry: Registry | None = None) -> Table:
     """The table of all rows that count; ProtocolError where rows belong to another protocol than run.json."""
     registry = registry or load_registry()
     valid = counted_rows(rows, registry)
@@ -132,7 +135,7 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
         groups.setdefault((row.size, row.strength), []).append(row)
     # Baselines have no strength and no seed of their own: they stand beside every strength, and count for every seed.
     # Nor has loading a method a strength.
-    strengths = {row.strength for row in valid if not _for_all_strengths(row, baselines)}
+    strengths = {row.strength for row in valid if not for_all_strengths(row, baselines)}
     seeds = identity["resolved"]["seeds"]
     lines: list[Line] = []
     best: set[tuple[int, str]] = set()
@@ -145,11 +148,11 @@ def build_table(rows: Iterable[Row], run_file: dict[str, Any], registry: Registr
         fixed = [
             dataclasses.replace(row, seed=seed)
             for row in valid
-            if row.size == size and _for_all_strengths(row, baselines)
+            if row.size == size and for_all_strengths(row, baselines)
             for seed in (seeds if row.method in baselines else [row.seed])
         ]
         for strength in sorted(strengths, reverse=True):
-            own = [row for row in groups.get((size, strength), []) if not _for_all_strengths(row, baselines)]
+            own = [row for row in groups.get((size, strength), []) if not for_all_strengths(row, baselines)]
             start = len(lines)
             lines += _lines(own + fixed, size, strength, columns, registry, baselines, pairs, missing, notes, said)
             for found, place in ((best, 0), (second, 1)):
@@ -180,7 +183,8 @@ def counted_rows(rows: Iterable[Row], registry: Registry) -> list[Row]:
     return [row for row in latest(rows) if not encodes_nothing(row)]
 
 
-def _for_all_strengths(row: Row, baselines: set[str]) -> bool:
+def for_all_strengths(row: Row, baselines: set[str]) -> bool:
+    """Return whether a row stands beside every strength: a sanity row's, or that of a whole process."""
     return row.method in baselines or (row.metric in MEASURES and MEASURES[row.metric].process)
 
 
@@ -200,13 +204,18 @@ def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
         if measure.name in present
     ]
     for name in dict.fromkeys(row.metric for row in rows if row.metric not in MEASURES):
-        base, bracket, settings = name.partition("[")
-        entry = registry.metric(base)
-        title = base.replace("_", " ") if "_" in base else base.upper()
-        if entry.heading is not None and not bracket:
-            title = entry.heading
-        columns.append(Column(name, title + bracket + settings, entry.unit, entry.direction))
+        entry = registry.metric(name.partition("[")[0])
+        columns.append(Column(name, metric_title(name, registry), entry.unit, entry.direction))
     return columns
+
+
+def metric_title(name: str, registry: Registry) -> str:
+    """Return a metric's name in tables: on another network than the published one's it has a name of its own."""
+    base, bracket, settings = name.partition("[")
+    entry = registry.metric(base)
+    if entry.heading is not None and not bracket:
+        return entry.heading
+    return (base.replace("_", " ") if "_" in base else base.upper()) + bracket + settings
 
 
 def _lines(
@@ -360,16 +369,18 @@ def _notes_of(rows: Sequence[Row], notes: list[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
+def _caption(run_file: Mapping[str, Any], rows: Sequence[Row]) -> str:
     conditions = run_file["conditions"]
     resolved = run_file["protocol"]["resolved"]
     dates = sorted({row.utc[:10] for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "nothing measured"
+    precisions = sorted({row.precision for row in rows if row.precision})
+    precisions = precisions if len(precisions) == 1 else []
     parts = [
         f"Protocol {run_file['protocol']['id']}",
         counted(len(resolved["pairs"]), "pair"),
         str(conditions["machine"]),
-        f"{conditions['device']}, {counted(conditions['threads'], 'thread')}",
+        ", ".join([str(conditions["device"]), counted(conditions["threads"], "thread"), *precisions]),
         f"zoo {conditions['version']}",
         when,
     ]
@@ -382,7 +393,12 @@ def _caption(run_file: dict[str, Any], rows: Sequence[Row]) -> str:
 def read_table(path: Path) -> Table:
     """The table of a results folder; ProtocolError where nothing was measured there."""
     folder = Folder(path)
-    run_file = folder.read_run()
-    if run_file is None:
-        raise ProtocolError(f"{path} holds no results: run 'zoo bench --out {path}' first.")
+    run_file = read_run(folder)
     return build_table(read_rows(folder.rows), run_file)
+
+
+def read_run(folder: Folder) -> dict[str, Any]:
+    """The run.json of a results folder; ProtocolError where nothing was measured there."""
+    if (run_file := folder.read_run()) is None:
+        raise ProtocolError(f"{folder.path} holds no results: run 'zoo bench --out {folder.path}' first.")
+    return run_file

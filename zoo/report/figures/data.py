@@ -10,6 +10,7 @@ from zoo.bench.growth import Growth, fit, projected
 from zoo.bench.measures import PRIMARY
 from zoo.bench.rows import Row, latest
 from zoo.registry import Registry
+from zoo.report.narrow import CONTENT_METRICS, STYLE_METRICS
 from zoo.report.tables import Table
 
 # Tables name what the harness measured; these follow it per picture and are therefore drawn against the size.
@@ -83,11 +84,6 @@ class Point:
     x: float
     y: float
     baseline: bool = False
-
-
-# Measures of content and style, the ones that no method here optimises itself first.
-CONTENT_METRICS = ("lpips", "cfsd", "cf", "ssim", "content_loss")
-STYLE_METRICS = ("e_statistic", "sifid", "ge", "lp", "gram_loss", "mean_std_loss", "color_histogram")
 
 
 def tradeoff_metrics(table: Table, registry: Registry) -> tuple[str | None, str | None]:

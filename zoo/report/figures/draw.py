@@ -231,7 +231,7 @@ def _ranks(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
     size, strength = source.compared(options)
     names = source.names(options)
     diagrams = []
-    for one in source.summary.ranks():
+    for one in (ranks for ranks in source.summary.ranks() if not ranks.family):
         if (one.size, one.strength) == (size, strength):
             title = f"{source.title(one.metric)}, {one.ranking.blocks} {_blocks(source, one)}"
             found = [names[method] for method in one.methods]

@@ -27,7 +27,10 @@ NOT_KEPT = (
 
 
 def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[str, str]) -> dict[str, Any]:
-    """Columns and lines with exact values; ``kind`` tells time and memory from quality."""
+    """Columns that have numbers and lines with exact values; ``kind`` tells time and memory from quality.
+
+    ``varied`` is what lines differ in, so that it needs a column; a footnote of every line stands at none.
+    """
     columns: list[dict[str, Any]] = [
         {
             "metric": column.metric,
@@ -38,7 +41,7 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
             "about": _about(column.metric, registry_titles),
         }
         for column in table.columns
-        if column.shown
+        if column.shown and any(line.values.get(column.metric) is not None for line in table.lines)
     ]
     metrics = [column["metric"] for column in columns]
     for column in columns:
@@ -53,7 +56,7 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
             "baseline": line.baseline,
             "failed": line.failed,
             "skipped": line.skipped,
-            "notes": list(line.notes),
+            "notes": [note for note in line.notes if note not in table.shared],
             "family": line.family,
             "values": {metric: line.values.get(metric) for metric in metrics},
             "intervals": {
@@ -66,7 +69,11 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
         }
         for number, line in enumerate(table.lines)
     ]
-    return {"columns": columns, "lines": lines}
+    varied = {
+        "precision": len({line.precision for line in table.lines if line.precision}) > 1,
+        "strength": len({line.strength for line in table.lines}) > 1,
+    }
+    return {"columns": columns, "lines": lines, "varied": varied}
 
 
 def _scale(values: list[float | None], unit: str) -> int:

@@ -17,7 +17,7 @@ from zoo.files import new_folder
 from zoo.registry import load_registry
 from zoo.report.figures.canvas import short_names
 from zoo.report.page.content import facts, pictures_data, table_data
-from zoo.report.tables import build_table, counted_rows
+from zoo.report.tables import build_table, counted_rows, read_run
 
 _SCRIPTS = ("style.css", "script.js")
 # What a results folder holds for a reader beside its pictures: itself, its tables and its figures.
@@ -36,9 +36,7 @@ def write_page(
     measured there, where ``out`` holds something other than a page, or where a file cannot be written.
     """
     folder = Folder(run)
-    run_file = folder.read_run()
-    if run_file is None:
-        raise ProtocolError(f"{run} holds no results: run 'zoo bench --out {run}' first.")
+    run_file = read_run(folder)
     target = run / "page" if out is None else out
     if target.exists() and any(target.iterdir()) and not (target / "script.js").is_file():
         raise ProtocolError(f"{target} holds other files than a page: choose an empty folder.")
