@@ -886,23 +886,13 @@ def test_a_failed_write_leaves_the_old_file(
     if step == "replace":
         monkeypatch.setattr(os, "replace", fail)
     else:
-        real_open = open
+        whole = Path.write_bytes
 
-        class Failing:
-            def __init__(self, *arguments: object) -> None:
-                self.file = real_open(*arguments)  # type: ignore[call-overload]
+        def broken_off(target: Path, data: bytes) -> None:
+            whole(target, data[:20])
+            raise failure
 
-            def __enter__(self) -> Failing:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                self.file.close()
-
-            def write(self, data: bytes) -> None:
-                self.file.write(data[:20])
-                raise failure
-
-        monkeypatch.setattr("builtins.open", Failing)
+        monkeypatch.setattr(Path, "write_bytes", broken_off)
     expected = ImageError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match="No space left" if isinstance(failure, OSError) else None):
         write(path, torch.ones(1, 3, 8, 8))

@@ -60,18 +60,22 @@ def _sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str], error: type[ZooError] = ConfigError, *, flush: bool = True
+) -> Iterator[Path]:
     """Give the block a path to write to; its file becomes ``path`` in one move when the block ends without an error.
 
-    A link keeps pointing where it did. Whatever happens, no temporary file stays. An OSError, in the block too, is
-    raised as ``error``: one sentence with the path and the reason.
+    A link keeps pointing where it did. Whatever happens, no temporary file stays. ``flush`` brings the file to the disk
+    first, which thousands of pictures do not need. An OSError, in the block too, is raised as ``error``: one sentence
+    with the path and the reason.
     """
     shown, target = Path(path), Path(os.path.realpath(path))
     work = temporary(target)
     try:
         try:
             yield work
-            _flush(work)
+            if flush:
+                _flush(work)
             os.replace(work, target)
         finally:
             with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from zoo import files
 from zoo.download import download, file_sha256, home, make_folder, offline
 from zoo.errors import DataError, RegistryError, UnknownNameError, reason
 from zoo.registry import PACKAGE, explain, read_yaml
@@ -250,12 +251,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(target, DataError) as work:
+        shutil.copyfile(source, work)
 
 
 def _is(path: Path, image: SetImage) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from zoo import files
 from zoo.errors import ImageError, InputError, reason
 
 WRITE_FORMATS = {
@@ -71,22 +71,13 @@ def encode(image: Tensor, format: str = "png", *, alpha: Tensor | None = None, q
 def write(path: str | os.PathLike[str], image: Tensor, *, alpha: Tensor | None = None, quality: int = 95) -> Path:
     """Write one image in the format of its extension; arguments and errors as :func:`encode`. Returns the path.
 
-    Atomic: encoded in memory, written to a temporary file in the same folder, then renamed, so a failure leaves an
-    older file as it was and no temporary one. Raises :class:`ImageError` also where the place cannot be written.
+    Encoded in memory and written in one move, so a failure leaves an older file as it was. Raises :class:`ImageError`
+    also where the place cannot be written.
     """
     path = _check_place(path)
     data = encode(image, path.suffix, alpha=alpha, quality=quality)
-    target = Path(os.path.realpath(path))  # a link keeps pointing where it did
-    temporary = _temporary_for(target)
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ImageError(f"'{path}' cannot be written ({reason(error)}): choose another place.") from error
+    with files.replacing(path, ImageError, flush=False) as work:
+        work.write_bytes(data)
     return path
 
 
@@ -100,7 +91,7 @@ def check_writable(path: str | os.PathLike[str], size: tuple[int, int] | None = 
     path = _check_place(path)
     if size is not None:
         _check_size(_format_of(path.suffix.lower(), f"'{path}'"), *size)
-    probe = _temporary_for(Path(os.path.realpath(path)))
+    probe = files.temporary(Path(os.path.realpath(path)))
     try:
         try:
             probe.touch(exist_ok=False)
@@ -149,10 +140,6 @@ def _check_size(kind: str, height: int, width: int) -> None:
         )
     if kind in _COUNTED and 4 * height * width >= 2**32:
         raise ImageError(f"{kind} holds at most 4 GiB and the image is {width} x {height} pixels: write PNG.")
-
-
-def _temporary_for(target: Path) -> Path:
-    return target.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _eight_bits(image: Tensor, channels: int, what: str) -> np.ndarray:
