@@ -57,7 +57,7 @@ def main() -> None:
             finally:
                 begun = time.perf_counter()
 
-        run_cells(channel, model, measure)
+        run_cells(channel, model.device, measure)
     channel.send("done")
 
 

@@ -30,9 +30,17 @@ _COLUMNS: tuple[str, ...] = ("content", "style", "size", "seed", "strength", "re
 
 
 def prepared(picture: ProtocolImage, role: Role, size: int, spec: Protocol) -> Tensor:
-    """An image as the protocol prepares it, (1, 3, H, W) in [0, 1]; raises what :func:`zoo.images.read` does."""
+    """An image (of a film its first frame) as the protocol prepares it, (1, 3, H, W) in [0, 1].
+
+    Raises what :func:`zoo.images.read` does, for a film what :class:`zoo.video.clips.Clip` does.
+    """
     side = spec.style_size if role == "styles" and spec.style_size is not None else size
-    return images.read(picture.source, size=images.SizePolicy.parse(side, default=spec.resize)).pixels
+    policy = images.SizePolicy.parse(side, default=spec.resize)
+    if role == "contents" and spec.film is not None:
+        from zoo.video.clips import Clip, ClipOptions
+
+        return next(Clip(picture.source, ClipOptions(start=spec.film.start, size=policy)).frames()).pixels
+    return images.read(picture.source, size=policy).pixels
 
 
 def wanted(protocol: ResolvedProtocol) -> Iterator[tuple[Role, ProtocolImage, int]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo.bench.measures import MEASURES
 from zoo.bench.protocol import ResolvedProtocol, Timing, check_settings, label_with
 from zoo.bench.rows import Row, RowKey
 from zoo.errors import ConfigError, ProtocolError
-from zoo.registry import Registry
+from zoo.registry import Registry, import_object
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ class MethodPlan:
     checkpoint: str | None
     encoder: str | None
     cells: tuple[Cell, ...]
+    film: Mapping[str, Any] | None = None  # of a protocol of films: what zoo.bench.films is told
 
 
 def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable[str]) -> list[MethodPlan]:
@@ -186,10 +187,40 @@ def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable
             encoder={**resolved.options, **options}.get("encoder", resolved.entry.encoder),
             cells=cells_of(protocol, label),
         )
+    if protocol.spec.film is not None:
+        plans = {plan.label: plan for plan in _of_films(protocol, registry, plans.values())}
     files = [cell.filename for plan in plans.values() for cell in plan.cells]
     if len(set(files)) < len(files):
         raise ProtocolError("Two methods of this run would write the same output files: measure them apart.")
     return list(plans.values())
+
+
+def _of_films(protocol: ResolvedProtocol, registry: Registry, plans: Iterable[MethodPlan]) -> Iterator[MethodPlan]:
+    """Each method once for every way of keeping frames together that it has; the sanity rows of films."""
+    spec = protocol.spec
+    assert spec.film is not None
+    told = {
+        **spec.film.model_dump(exclude={"keep"}),
+        "resize": spec.resize,
+        "clips": {clip.name: clip.source for clip in protocol.contents},
+    }
+    for plan in plans:
+        for keep in spec.film.keep:
+            if keep == "temporal" and not temporal(registry, plan.name):
+                continue
+            label = label_with(plan.name, {**plan.options, "keep": keep})
+            yield replace(plan, label=label, cells=cells_of(protocol, label), film={**told, "keep": keep})
+    for name in spec.baselines:
+        cells = tuple(cell for cell in baseline_cells(protocol) if cell.method == name)
+        yield MethodPlan(name, name, {}, spec.timing, False, None, None, cells, {**told, "keep": "none"})
+
+
+def temporal(registry: Registry, name: str) -> bool:
+    """Return whether a method keeps frames together by itself; no, where its class cannot be imported."""
+    try:
+        return "anchors" in import_object(registry.resolve(name).entry.implementation).traits.context
+    except ImportError:
+        return False
 
 
 def cells_of(protocol: ResolvedProtocol, label: str) -> tuple[Cell, ...]:

@@ -26,7 +26,7 @@ from zoo.names import composed, on_disk
 from zoo.registry import PACKAGE, Registry, Resolved, explain, import_object, read_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Baseline = Literal["content-copy", "style-copy", "color-transfer"]
+Baseline = Literal["content-copy", "style-copy", "color-transfer", "frozen-frame"]
 _YEAR = 31_536_000  # seconds; a clock of the system cannot wait for every number
 # -0.0 and 0.0 are one number, and two spellings would be two protocols.
 _Number = Annotated[float, AfterValidator(lambda value: value + 0.0)]
@@ -112,6 +112,19 @@ class MetricUse(_Strict):
         return label_with(self.name, self.settings)
 
 
+class FilmSettings(_Strict):
+    """Makes a protocol one of films: its contents are clips, of which ``frames`` are stylized from second ``start`` on.
+
+    ``keep`` are the ways of keeping frames together (:class:`zoo.controls.video.Video`), each a line of its own;
+    ``long`` is how many frames lie between the two of the long-term error.
+    """
+
+    frames: int = Field(default=32, ge=2, le=100_000)
+    start: _Number = Field(default=0.0, ge=0, le=_YEAR)
+    keep: list[Literal["none", "warp", "temporal"]] = Field(default=["none", "warp", "temporal"], min_length=1)
+    long: int = Field(default=8, ge=2, le=10_000)
+
+
 class Limits(_Strict):
     """``seconds`` for loading and for each cell; ``memory`` as a share of the machine's, for a method's process."""
 
@@ -156,6 +169,7 @@ class Protocol(_Strict):
     methods: dict[str, MethodChoice] = Field(default_factory=dict)
     metrics: list[Annotated[MetricUse, BeforeValidator(_metric)]] = Field(default_factory=list)
     baselines: list[Baseline] = ["content-copy", "style-copy", "color-transfer"]
+    film: FilmSettings | None = None
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -170,6 +184,12 @@ class Protocol(_Strict):
         _refuse_twice("pairs", self.listed)
         for what in ("sizes", "seeds", "strengths", "baselines"):
             _refuse_twice(what, getattr(self, what))
+        drawn = {"content-copy", "frozen-frame"} if self.film else {"content-copy", "style-copy", "color-transfer"}
+        for name in self.baselines:
+            if name not in drawn:
+                raise ValueError(f"baselines: {name} is none of {'films' if self.film else 'pictures'}")
+        if self.film and self.metrics:
+            raise ValueError("metrics: a protocol of films has measures of its own, leave them out")
         for name, choice in self.methods.items():
             if choice.preset is not None and "." in name:
                 raise ValueError(f"methods: {name} names its preset already, so none can be chosen for it")
@@ -221,6 +241,8 @@ class ResolvedProtocol:
     def data(self) -> dict[str, Any]:
         """What the id is the hash of, as plain data."""
         data = self.spec.model_dump(mode="json", by_alias=True, exclude={"description"})
+        if data["film"] is None:  # ids of protocols of pictures are older than films
+            del data["film"]
         data["contents"] = [{"name": image.name, "sha256": image.sha256} for image in self.contents]
         data["styles"] = [{"name": image.name, "sha256": image.sha256} for image in self.styles]
         data["pairs"] = [list(pair) for pair in self.pairs]
@@ -316,13 +338,33 @@ def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> Resolv
         registry.resolve(name if choice.preset is None else f"{name}.{choice.preset}")
     pairs = tuple(spec.listed)
     contents, styles = (
-        tuple(_resolve_image(ref, folder, spec.name) for ref in refs if ref.label in used)
-        for refs, used in ((spec.contents, {c for c, _ in pairs}), (spec.styles, {s for _, s in pairs}))
+        tuple(resolve(ref, folder, spec.name) for ref in refs if ref.label in used)
+        for refs, used, resolve in (
+            (spec.contents, {c for c, _ in pairs}, _resolve_clip if spec.film else _resolve_image),
+            (spec.styles, {s for _, s in pairs}, _resolve_image),
+        )
     )
     for metric in spec.metrics:
         check_settings(spec.name, metric.label, registry.metric(metric.name).implementation, metric.settings)
     versions = tuple(registry.metric(metric.name).version for metric in spec.metrics)
     return ResolvedProtocol(spec, contents, styles, pairs, versions)
+
+
+def _resolve_clip(ref: ImageRef, folder: Path, protocol: str) -> ProtocolImage:
+    from zoo import images
+    from zoo.download import file_sha256
+    from zoo.video.clips import builtin_clip
+
+    try:
+        if ref.image.startswith(images.BUILTIN_PREFIX):
+            path = builtin_clip(ref.image.removeprefix(images.BUILTIN_PREFIX))
+        else:
+            path = folder / ref.image
+            if not path.is_file():
+                raise ProtocolError(f"there is no film {path}.")
+    except ZooError as error:
+        raise ProtocolError(f"Protocol {protocol}, clip {ref.label}: {error}") from error
+    return _checked(ref, str(path), file_sha256(path), protocol)
 
 
 def _resolve_image(ref: ImageRef, folder: Path, protocol: str) -> ProtocolImage:
@@ -336,6 +378,10 @@ def _resolve_image(ref: ImageRef, folder: Path, protocol: str) -> ProtocolImage:
         sha256 = images.read(source).sha256
     except (ImageError, ZooError) as error:
         raise ProtocolError(f"Protocol {protocol}, image {ref.label}: {error}") from error
+    return _checked(ref, source, sha256, protocol)
+
+
+def _checked(ref: ImageRef, source: str, sha256: str, protocol: str) -> ProtocolImage:
     if ref.sha256 not in (None, sha256):
         raise ProtocolError(
             f"Protocol {protocol}: {ref.image} is not the image it names (sha256 {sha256[:12]}..., expected "

@@ -94,6 +94,8 @@ def run(
     galleries = [
         outside.open_gallery(label, Path(where), resolved, registry) for label, where in (outputs or {}).items()
     ]
+    if resolved.spec.film and galleries:
+        raise ConfigError("--outputs scores pictures, and this protocol is one of films: leave it out.")
     if not plans and not galleries:
         raise ConfigError("There is no method to measure: name some, or 'all'.")
     if threads is not None and threads < 1:
@@ -185,7 +187,8 @@ class _Work:
         scopes = [ledger.registry.metric(use.name).scope for use in protocol.spec.metrics]
         self.pair_metrics = [i for i, scope in enumerate(scopes) if scope == "pair"]
         self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set" and shard is None]
-        self.baselines = baseline_cells(protocol)
+        # Those of films are measured like methods.
+        self.baselines = [] if protocol.spec.film else baseline_cells(protocol)
         if shard is not None:
             self.baselines = list(shard.cells(protocol.pairs, self.baselines))
         groups = set_cells(self.baselines) + [group for one in (*plans, *galleries) for group in set_cells(one.cells)]

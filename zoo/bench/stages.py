@@ -79,8 +79,15 @@ def _measure_size(setting: Setting, ledger: Ledger, plan: MethodPlan, cells: lis
             "timing": plan.timing.model_dump(),
             "cells": [{**setting.files(cell), "seed": cell.seed, "strength": cell.strength} for cell in cells],
         }
+        module = "zoo.bench.worker"
+        if plan.film is not None:
+            module, job["film"] = "zoo.bench.films", plan.film
+            job["cells"] = [
+                {**told, "name": cell.content, "size": cell.size}
+                for told, cell in zip(job["cells"], cells, strict=True)
+            ]
         try:
-            with setting.worker("zoo.bench.worker", job) as worker:
+            with setting.worker(module, job) as worker:
                 for event in worker.events():
                     _note(ledger, cells, event, now)
             return None

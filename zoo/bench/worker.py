@@ -50,6 +50,8 @@ from zoo.errors import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from zoo.bench.rows import Cause
     from zoo.stylizer import Progress, StyleCode, Stylized, Stylizer
 
@@ -86,7 +88,7 @@ def main() -> None:
             ],
         )
         session = _Session(channel, model, idle)
-        run_cells(channel, model, session.measure)
+        run_cells(channel, model.device, session.measure)
     channel.send("done")
 
 
@@ -104,7 +106,9 @@ def build(channel: Channel) -> Stylizer | None:
     return None
 
 
-def run_cells(channel: Channel, model: Stylizer, measure: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> None:
+def run_cells(
+    channel: Channel, device: torch.device, measure: Callable[[dict[str, Any]], list[dict[str, Any]]]
+) -> None:
     """``measure`` every cell of the job and say what came of it; a failure leaves room for the next one."""
     import torch
 
@@ -119,7 +123,7 @@ def run_cells(channel: Channel, model: Stylizer, measure: Callable[[dict[str, An
             channel.send("refused", cell=number, **why(error))
         except Exception as error:
             channel.send("failed", cell=number, **why(error))
-            if model.device.type == "cuda":
+            if device.type == "cuda":
                 torch.cuda.empty_cache()
         else:
             channel.send("measured", cell=number, measured=measured)

@@ -1,0 +1,124 @@
+"""How steady a film is, and the protocol that measures it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_video import encode, moving
+from torch import Tensor
+
+from zoo.bench.rows import read_rows
+from zoo.bench.run import run
+from zoo.errors import ZooError
+from zoo.video import measure
+from zoo.video.clips import Clip
+
+pytest.importorskip("cv2", reason="the extra video is not installed")
+
+
+def grain(frames: list[Tensor], amount: float) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [(f + amount * torch.randn(f.shape, generator=generator)).clamp(0, 1) for f in frames]
+
+
+def test_flicker_is_an_error_and_motion_is_none() -> None:
+    frames = moving(5, (64, 96))
+    along = measure.links(frames)
+    own = measure.warping_error(frames, along)
+    assert own < 2  # levels of 255
+    # A frame that stands still differs along the motion of the film; gray has neither motion nor error.
+    assert measure.warping_error([frames[0]] * 5, along) > 3 * own
+    assert measure.warping_error([torch.full_like(frames[0], 0.5)] * 5, along) == pytest.approx(0, abs=1e-3)
+    weak, strong = (measure.warping_error(grain(frames, amount), along) for amount in (0.05, 0.1))
+    assert own < weak < strong
+    # Independent grain of deviation s differs by s * sqrt(2), bilinear sampling between pixels apart.
+    assert 0.7 * 255 * 0.1 < strong < 1.5 * 255 * 0.1
+    single = torch.tensor(measure.errors(frames, along))
+    assert float(single.square().mean().sqrt()) == pytest.approx(own)
+
+
+def test_links_do_not_cross_cuts() -> None:
+    first = moving(3, (64, 96))
+    second = [1 - frame for frame in moving(3, (64, 96), shift=1)]
+    assert [(link.early, link.late) for link in measure.links([*first, *second])] == [(0, 1), (1, 2), (3, 4), (4, 5)]
+    assert [(link.early, link.late) for link in measure.links([*first, *second], gap=2)] == [(0, 2), (3, 5)]
+
+
+def test_change_and_distance_of_neighbors() -> None:
+    assert measure.mean_change([2.0, 2.0, 2.0]) == 0
+    assert measure.mean_change([1.0, 3.0, 2.0]) == pytest.approx(0.75)
+    frames = [torch.full((1, 3, 16, 16), value) for value in (0.0, 0.5, 0.25)]
+    assert measure.mean_distance(frames, lambda b, a: float((b - a).abs().mean())) == pytest.approx(0.375)
+
+
+def test_colors_tell_the_direction_of_motion() -> None:
+    motion = torch.zeros(1, 2, 1, 3)
+    motion[0, :, 0, 1] = torch.tensor([4.0, 0.0])
+    motion[0, :, 0, 2] = torch.tensor([-4.0, 0.0])
+    still, right, left = measure.flow_picture(motion)[0, :, 0].T
+    torch.testing.assert_close(still, torch.ones(3))
+    torch.testing.assert_close(right, torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(left, torch.tensor([0.0, 1.0, 1.0]), atol=1e-5, rtol=0)
+
+
+# -- the protocol -----------------------------------------------------------------------------------------------------
+
+TINY = """
+schema: 1
+name: tiny
+contents: [clip.mp4]
+styles: [builtin:mosaic]
+sizes: [48]
+baselines: [content-copy, frozen-frame]
+film: {frames: 4, keep: [none, warp], long: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    encode(folder / "clip.mp4", moving(6))
+    (folder / "tiny.yaml").write_text(TINY)
+    assert run(["johnson"], folder / "tiny.yaml", folder / "run", threads=1).ok
+    return folder
+
+
+def test_films_are_measured(measured: Path) -> None:
+    rows = {(row.method, row.metric): row.value for row in read_rows(measured / "run" / "rows.jsonl")}
+    lines = ["johnson.zoo[keep=none]", "johnson.zoo[keep=warp]", "content-copy", "frozen-frame"]
+    assert {method for method, _ in rows} == set(lines)
+    for method in lines:
+        assert rows[method, "film.short"] >= 0
+        assert rows[method, "film.gram_loss"] > 0
+    assert rows["johnson.zoo[keep=warp]", "film.short"] < rows["johnson.zoo[keep=none]", "film.short"]
+    assert rows["content-copy", "film.short"] < rows["frozen-frame", "film.short"]
+    assert rows["frozen-frame", "film.gram_change"] == rows["frozen-frame", "film.perceptual"] == 0
+    assert rows["johnson.zoo[keep=warp]", "film.trusted"] > 50
+    film = next((measured / "run" / "outputs").glob("*warp*.mp4"))
+    assert len(list(Clip(film).frames())) == 4
+
+
+def test_a_run_of_films_goes_on(measured: Path) -> None:
+    assert run(["johnson"], measured / "tiny.yaml", measured / "run", threads=1).written == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("contents: [none.mp4]", "there is no film"),
+        ("contents: ['builtin:bike']", "bikes"),
+        ("baselines: [style-copy]", "style-copy is none of films"),
+        ("metrics: [ssim]", "measures of its own"),
+        ("film: {frames: 1}", "frames"),
+    ],
+)
+def test_protocols_of_films_that_cannot_be(tmp_path: Path, line: str, says: str) -> None:
+    name = line.partition(":")[0]
+    kept = [one for one in TINY.strip().splitlines() if not one.startswith(f"{name}:")]
+    encode(tmp_path / "clip.mp4", moving(2))
+    (tmp_path / "tiny.yaml").write_text("\n".join([*kept, line]))
+    with pytest.raises(ZooError, match=says):
+        run(["johnson"], tmp_path / "tiny.yaml", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,192 @@
+"""One method on films, in a process of its own: ``python -m zoo.bench.films``, told and heard as zoo.bench.worker is.
+
+A cell is a clip in a style. Beside its picture, the last frame, lie the film (``.mp4``), and ``.json`` with what the
+page plots: the error and the trusted share of every frame. The numbers:
+
+    film.short, film.long   warping errors to the frame before, and to the one ``long`` frames before
+    film.gram_loss, film.gram_change   style loss, mean of all frames, and how much it changes between neighbors
+    film.perceptual         distance of neighbors by ST-LPIPS, where the package that brings its weights is installed
+    film.trusted            pixels that ``warp`` carried on
+    film.rate               frames a second, from opening the clip to the finished film, motion and encoding included
+    seconds.stylize         seconds between two frames, median
+    memory.*                as zoo.bench.worker
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.bench.channel import Channel
+from zoo.bench.worker import UnwritableError, build, measurement, run_cells, started
+from zoo.errors import DataError, DownloadRequiredError, ImageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from zoo.stylizer import Stylizer
+    from zoo.video.measure import Link
+
+SANITY = ("content-copy", "frozen-frame")
+
+
+def main() -> None:
+    """Run the job that stands on standard input."""
+    channel = Channel()
+    job = channel.job
+    import torch
+
+    from zoo import images
+    from zoo.bench import memory
+
+    if job["threads"] is not None:
+        torch.set_num_threads(job["threads"])
+    numbers = [measurement("seconds.import", started(job), "s")]
+    images.read(job["cells"][0]["content"])
+    idle = memory.resident()
+    model: Stylizer | None = None
+    device = torch.device("cpu")
+    if job["name"] not in SANITY:
+        begun = time.perf_counter()
+        model = build(channel)
+        if model is None:
+            channel.send("done")
+            return
+        device = model.device
+        numbers.append(measurement("seconds.load", time.perf_counter() - begun, "s"))
+        numbers.append(measurement("memory.idle", idle / memory.MIB, "MiB"))
+    else:
+        numbers = []
+    channel.send("loaded", precision=model.precision if model else None, measured=numbers)
+    run_cells(channel, device, _Session(job, model, device, idle).measure)
+    channel.send("done")
+
+
+class _Session:
+    """The films of one job; ``model`` is None for the sanity rows."""
+
+    def __init__(self, job: Mapping[str, Any], model: Stylizer | None, device: torch.device, idle: int) -> None:
+        self.job, self.model, self.device, self.idle = job, model, device, idle
+        self.film: Mapping[str, Any] = job["film"]
+
+    def measure(self, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The numbers of a cell; picture, film and series are on disk then."""
+        from zoo import images
+        from zoo.bench import memory
+        from zoo.bench.measures import PRIMARY
+        from zoo.download import file_sha256
+
+        output = Path(cell["output"])
+        contents = list(self._contents(cell))
+        style = images.read(cell["style"]).pixels
+        with memory.peak(self.device) as peak:
+            begun = time.perf_counter()
+            frames, trusted, seconds = self._make(cell, style, output.with_suffix(".mp4"))
+            whole = time.perf_counter() - begun
+        result = self._judged(contents, frames, style)
+        error = result.pop()
+        if self.model is not None:
+            result.append(measurement("film.rate", len(frames) / whole, "1/s"))
+            result.append(measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB"))
+            if peak.cuda_allocated is not None:
+                result.append(measurement("memory.cuda_allocated", peak.cuda_allocated / memory.MIB, "MiB"))
+        if trusted:
+            result.append(measurement("film.trusted", 100 * statistics.fmean(trusted.values()), "%"))
+        series = {"error": error, "trusted": [trusted.get(number) for number in range(len(frames))]}
+        try:
+            written = images.write(output, frames[-1])
+            output.with_suffix(".json").write_text(json.dumps(series), encoding="utf-8")
+        except (ImageError, OSError) as failure:
+            raise UnwritableError(str(failure)) from failure
+        picture = {"picture": file_sha256(written)}
+        return [*result, measurement(PRIMARY, statistics.median(seconds), "s") | picture]
+
+    def _contents(self, cell: Mapping[str, Any]) -> Iterator[Tensor]:
+        from zoo.images import SizePolicy
+        from zoo.video.clips import Clip, ClipOptions
+
+        policy = SizePolicy.parse(cell["size"], default=self.film["resize"])
+        clip = Clip(self.film["clips"][cell["name"]], ClipOptions(start=self.film["start"], size=policy))
+        for frame in itertools.islice(clip.frames(), self.film["frames"]):
+            yield frame.pixels
+
+    def _make(
+        self, cell: Mapping[str, Any], style: Tensor, target: Path
+    ) -> tuple[list[Tensor], dict[int, float], list[float]]:
+        """Frames from the clip to the film: the frames, the trusted share of those that have one, seconds of each."""
+        from fractions import Fraction
+
+        from zoo.controls.video import Video, VideoFrame
+        from zoo.video.ahead import Behind, ahead
+        from zoo.video.film import Film
+
+        target.unlink(missing_ok=True)
+        contents = ahead(self._contents(cell))
+        first = next(contents)
+        size = (first.shape[-2], first.shape[-1])
+        contents_again = itertools.chain([first], contents)
+        if self.model is None:
+            stream: Iterator[VideoFrame] = (
+                VideoFrame(first if self.job["name"] == "frozen-frame" else frame) for frame in contents_again
+            )
+        else:
+            code = self.model.encode_style(style, size)
+            video = Video(self.model, self.film["keep"])
+            stream = video.frames(contents_again, code, strength=cell["strength"], seed=cell["seed"])
+        frames, trusted, seconds = [], {}, []
+        film = Film(target, size, Fraction(25), made_by={}, resume=False)
+        try:
+            with Behind(film.add) as writer:
+                before = time.perf_counter()
+                for number, frame in enumerate(stream):
+                    seconds.append(time.perf_counter() - before)
+                    before = time.perf_counter()
+                    writer.put(frame.image)
+                    frames.append(frame.image.cpu())
+                    if frame.trusted is not None:
+                        trusted[number] = float(frame.trusted.mean())
+            film.close()
+        except DataError as error:
+            raise UnwritableError(str(error)) from error
+        return frames, trusted, seconds
+
+    def _judged(self, contents: Sequence[Tensor], frames: Sequence[Tensor], style: Tensor) -> list[Any]:
+        """The measures of a film; last, the error of every frame (None where there is none) to be plotted."""
+        from zoo.metrics.gram_loss import GramLoss
+        from zoo.metrics.stlpips import STLPIPS
+        from zoo.video import measure
+
+        short, long = measure.links(contents), measure.links(contents, self.film["long"])
+        loss = GramLoss(device=self.device)
+        losses = [loss(frame, frame, style) for frame in frames]
+        numbers = [
+            measurement("film.short", measure.warping_error(frames, short), "/255"),
+            measurement("film.long", measure.warping_error(frames, long), "/255"),
+            measurement("film.gram_loss", statistics.fmean(losses), ""),
+            measurement("film.gram_change", 100 * measure.mean_change(losses), "%"),
+        ]
+        try:
+            apart = STLPIPS(device=self.device)
+        except DownloadRequiredError:
+            pass
+        else:
+            value = measure.mean_distance(frames, lambda now, before: apart(now, before, style))
+            numbers.append(measurement("film.perceptual", value, ""))
+        return [*numbers, _series(frames, short)]
+
+
+def _series(frames: Sequence[Tensor], short: Sequence[Link]) -> list[float | None]:
+    from zoo.video import measure
+
+    found = dict(zip((link.late for link in short), measure.errors(frames, short), strict=True))
+    return [found.get(number) for number in range(len(frames))]
+
+
+if __name__ == "__main__":
+    main()
