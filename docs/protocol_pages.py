@@ -76,6 +76,9 @@ def section(name: str, spec: Protocol) -> str:
         ("timing", _timing(spec.timing)),
         ("methods that optimise the image", _settings(spec.optimisation.options, spec.optimisation.timing)),
     ]
+    if spec.film is not None:
+        film = spec.film
+        rows[6] = ("films", f"{film.frames} frames from second {film.start:g} on; kept together: {', '.join(film.keep)}")
     for method, choice in spec.methods.items():
         chosen = {"preset": choice.preset} if choice.preset else {}
         rows.append((f"`{method}`", _settings({**chosen, **choice.options}, choice.timing)))

@@ -233,6 +233,7 @@ SHAPES = {
     "styleid": (800, [512]),
     "styleid-sample": (200, [512]),
     "adain": (220, [512]),
+    "video": (6, [256]),
 }
 
 
