@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import slurm
 from PIL import Image
-from test_bench_shards import PROTOCOL, command, protocol  # noqa: F401
+from test_bench_shards import command
+from test_bench_shards import protocol as parts  # noqa: F401
 
 from zoo.bench import shards
 from zoo.bench.rows import read_rows
@@ -32,13 +33,17 @@ def cluster() -> Iterator[Mapping[str, str]]:
 
 
 def test_shards_of_which_one_is_cancelled_go_on_and_make_the_rows_of_one_run(
-    cluster, protocol, tmp_path, capsys, monkeypatch  # noqa: F811
+    cluster,
+    parts,  # noqa: F811
+    tmp_path,
+    capsys,
+    monkeypatch,
 ):
     pytest.importorskip("submitit")
     monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
     monkeypatch.setattr(shards, "_GRACE_SECONDS", 0.0)
     monkeypatch.setattr(shards, "_POLL_SECONDS", 0.1)
-    common = ["--methods", "tint", "--protocol", str(protocol), "--device", "cpu", "--threads", "1"]
+    common = ["--methods", "tint", "--protocol", str(parts), "--device", "cpu", "--threads", "1"]
     sharded = ["--out", str(tmp_path / "parts"), "--shards", "2", "--cluster", "slurm"]
 
     def cancel() -> None:

@@ -23,17 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo import __version__, files, images
+from zoo import __version__, exported, files, images
 from zoo.download import home, make_folder
 from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsError
+from zoo.exported import OPSET
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer
 
-# The version of the operators, which every onnxruntime since 1.14 (2023) runs. torch's exporter begins at it.
-OPSET = 18
 # Largest difference from PyTorch, of pixels in [0, 1], with which a file is kept: a quarter of a level of 255.
 TOLERANCE = 1e-3
 # A photograph whose sides no power of two divides, higher than wide, as the graph must serve any size.
@@ -175,6 +173,7 @@ def _metadata(stylizer: Stylizer, mix: Mix, licence: str) -> dict[str, str]:
         "options": json.dumps(stylizer.config.to_dict()),
         "licence": licence,
         "opset": str(OPSET),
+        "min_size": str(stylizer.traits.min_size),
         "input": f"image: float32 RGB in [0, 1], sRGB, sides of {stylizer.traits.min_size} pixels and more",
         "output": "stylised: as the input",
     }
@@ -213,37 +212,15 @@ def _difference(path: Path, stylizer: Stylizer, mix: Mix) -> float:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-class OnnxNetwork:
-    """An exported file on onnxruntime, on the CPU with as many threads as torch uses unless ``threads`` says otherwise.
-
-    Raises ConfigError without onnxruntime, WeightsError where it cannot read the file.
-    """
+class OnnxNetwork(exported.OnnxNetwork):
+    """An exported file on onnxruntime, of tensors and with as many threads as torch uses unless ``threads`` says so."""
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                "Exported networks run on onnxruntime: run \"pip install 'style-transfer-zoo[onnx]'\"."
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no base of their own
-            raise WeightsError(f"{path} cannot be read by onnxruntime: {str(error).splitlines()[0]}") from error
+        super().__init__(path, threads or torch.get_num_threads())
 
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
-
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:  # type: ignore[override]
         """(B, 3, H, W) float32 in [0, 1] to the stylised image of the same shape, on the CPU."""
-        pixels = np.ascontiguousarray(image.detach().cpu().numpy(), dtype=np.float32)
-        (result,) = self._session.run(None, {"image": pixels})
-        return torch.from_numpy(result)
+        return torch.from_numpy(super().__call__(image.detach().cpu().numpy()))
 
 
 def with_onnxruntime(stylizer: Stylizer) -> Stylizer:
@@ -270,7 +247,7 @@ class _Through(Stylizer):
     source: Stylizer
 
     def _build(self) -> None:
-        self._loaded: dict[str, OnnxNetwork] = {}
+        self._loaded: dict[Path, OnnxNetwork] = {}
 
     @property
     def style_names(self) -> tuple[str, ...]:
@@ -291,30 +268,29 @@ class _Through(Stylizer):
         return Stylized(image)
 
     def _network(self, style: Mix) -> OnnxNetwork:
-        key = _digest(self.source, style)
-        if key not in self._loaded:
-            path = home() / "onnx" / f"{self.name}-{key}.onnx"
+        path = _place(self.source, style)
+        if path not in self._loaded:
             if not path.is_file():
                 make_folder(path.parent, "ZOO_HOME", WeightsError)
                 export(self.source, style, path)
-            self._loaded[key] = OnnxNetwork(path)
-        return self._loaded[key]
+            self._loaded[path] = OnnxNetwork(path)
+        return self._loaded[path]
 
     def _as_network(self, style: Mix) -> nn.Module:
         return self.source.as_network(style)
 
 
-def _digest(stylizer: Stylizer, style: Mix) -> str:
-    """Sixteen hex digits that change with whatever the exported file depends on."""
-    from zoo.bench.environment import source_digest
-
-    digest = hashlib.sha256(f"{source_digest()} {torch.__version__} {OPSET} {stylizer.config.digest}".encode())
-    if stylizer.checkpoint is not None:
-        digest.update(files.sha256(stylizer.checkpoint).encode())
+def _place(stylizer: Stylizer, style: Mix) -> Path:
+    """Where the exported file lies: under a name that changes with whatever it depends on."""
+    checkpoint = "" if stylizer.checkpoint is None else files.sha256(stylizer.checkpoint)
+    trained = [code.source.name for code, _ in style if code.source.image is None and code.source.name]
+    if len(style) == 1 and trained and checkpoint and not stylizer.config.to_dict():
+        return exported.place(stylizer.name, trained[0], checkpoint)
+    digest = hashlib.sha256(f"{exported.basis()} {stylizer.config.digest} {checkpoint}".encode())
     for code, weight in style:
         digest.update(f"{weight!r}".encode())
         _feed(digest, code.data)
-    return digest.hexdigest()[:16]
+    return home() / "onnx" / f"{stylizer.name}-{digest.hexdigest()[:16]}.onnx"
 
 
 def _feed(digest: Any, value: Any) -> None:

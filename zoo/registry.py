@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import re
@@ -380,6 +381,16 @@ def explain(error: ValidationError, source: str) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "top level"
     what = "is not a known key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
     return f"{source}: {where}: {what}."
+
+
+@functools.cache
+def source_digest() -> str:
+    """Twelve hex digits that identify the package's code and registry, in a checkout or installed."""
+    digest = hashlib.sha256()
+    for path in [*sorted(PACKAGE.rglob("*.py")), registry_path()]:
+        name = "registry.yaml" if path.suffix == ".yaml" else path.relative_to(PACKAGE).as_posix()
+        digest.update(f"{name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def registry_path() -> Path:

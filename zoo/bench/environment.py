@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -22,7 +21,7 @@ import zoo
 from zoo.bench.memory import MIB
 from zoo.device import ieee_float32
 from zoo.memory import machine_memory
-from zoo.registry import PACKAGE, registry_path
+from zoo.registry import PACKAGE, source_digest
 from zoo.words import counted
 
 _LIBRARIES = (
@@ -115,16 +114,6 @@ def gpu_load(device: torch.device) -> int | None:
     name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
     said = _output("nvidia-smi", "-i", name, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
     return int(said) if said is not None and said.isdigit() else None
-
-
-@functools.cache
-def source_digest() -> str:
-    """Twelve hex digits that identify the package's code and registry, in a checkout or installed."""
-    digest = hashlib.sha256()
-    for path in [*sorted(PACKAGE.rglob("*.py")), registry_path()]:
-        name = "registry.yaml" if path.suffix == ".yaml" else path.relative_to(PACKAGE).as_posix()
-        digest.update(f"{name}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 @dataclass

@@ -37,8 +37,22 @@ _POLL_SECONDS = 1.0
 # How long a result may take to be seen here after its task ended: network file systems show files late.
 _GRACE_SECONDS = 15.0
 _UNDER_WAY = frozenset(
-    "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED REQUEUED REQUEUE_HOLD REQUEUE_FED RESIZING SIGNALING STAGE_OUT "
-    "STOPPED SPECIAL_EXIT RESV_DEL_HOLD".split()
+    [
+        "PENDING",
+        "CONFIGURING",
+        "RUNNING",
+        "COMPLETING",
+        "SUSPENDED",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "RESIZING",
+        "SIGNALING",
+        "STAGE_OUT",
+        "STOPPED",
+        "SPECIAL_EXIT",
+        "RESV_DEL_HOLD",
+    ]
 )
 
 
@@ -202,7 +216,7 @@ def _wait_in_queue(job: Any) -> None:
 
 
 def _state(job: Any) -> str:
-    """Slurm's word for where a task stands; empty where it no longer knows the task, RUNNING where it did not answer."""
+    """Slurm's word for where a task stands; empty where it knows the task no longer, RUNNING where it is silent."""
     command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job.job_id}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -211,9 +225,7 @@ def _state(job: Any) -> str:
 
 
 def _failure(reason: str, job: Any) -> str:
-    return (
-        f"A task failed ({reason}), its log is {job.paths.stderr}: the same command goes on where the tasks stopped."
-    )
+    return f"A task failed ({reason}), its log is {job.paths.stderr}: the same command goes on where the tasks stopped."
 
 
 def merge(target: Folder, parts: Sequence[Folder]) -> None:

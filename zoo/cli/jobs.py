@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.cli.streams import binary_output
 from zoo.errors import ImageError, InputError, reason
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -139,6 +141,23 @@ def shared_out(jobs: list[Job], part: str | None) -> list[Job]:
 def missing(jobs: list[Job]) -> list[Job]:
     """Those whose picture is not there yet; files are written whole or not at all."""
     return [job for job in jobs if job.output == "-" or not Path(job.output).exists()]
+
+
+def write_picture(job: Job, image: Tensor | np.ndarray, alpha: Tensor | np.ndarray | None) -> None:
+    """Write ``image`` where ``job`` says, standard output among the places; ImageError where that fails."""
+    from zoo import images
+
+    if job.output != "-":
+        images.write(job.output, image, alpha=alpha)
+        return
+    data, out = images.encode(image, "png", alpha=alpha), binary_output()
+    try:
+        out.write(data)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ImageError(f"Standard output cannot be written ({reason(error)}): give -o a file.") from error
 
 
 def check_targets(jobs: list[Job], losses: str | None, save_every: int) -> None:

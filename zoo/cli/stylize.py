@@ -26,10 +26,10 @@ from zoo.cli.common import (
     read_image,
     trained_styles,
 )
-from zoo.cli.jobs import Film, Job, check_targets, missing, plan, shared_out
+from zoo.cli.jobs import Film, Job, check_targets, missing, plan, shared_out, write_picture
 from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
-from zoo.errors import ConfigError, ImageError, InputError, reason
+from zoo.errors import ConfigError, InputError
 from zoo.options import PIXELS, Look, verb, whole
 from zoo.words import counted
 
@@ -77,8 +77,11 @@ class StylizeOptions(Look):
     ] = None
     backend: Annotated[
         str,
-        typer.Option(help="torch, or onnxruntime: the network exported ('zoo export'), in float32 on the CPU."),
-    ] = "torch"
+        typer.Option(
+            help="torch, or onnxruntime: the network exported, in float32 on the CPU. auto is onnxruntime, without the "
+            "wait for torch to start, where a trained style was run by it before."
+        ),
+    ] = "auto"
     sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None
     save_every: Annotated[
         int, typer.Option(help="Keep the picture of every N-th step; 0 for none.", **whole(0, LARGEST_INT))
@@ -104,10 +107,14 @@ class StylizeOptions(Look):
 @verb
 def stylize(context: typer.Context, options: StylizeOptions) -> None:
     """Stylise photographs. Method options (--num-steps, --style-weight, ...) are listed by 'zoo info METHOD'."""
-    from zoo.controls.color import in_color, own_option
+    from zoo.cli.quick import exported_networks, run_exported
     from zoo.loading import load
 
-    chosen, keep = own_option(options.method, options.preserve_color, method_options(context.args, options.method))
+    chosen, keep = method_options(context.args, options.method), "none"
+    if options.preserve_color != "none":
+        from zoo.controls.color import own_option
+
+        chosen, keep = own_option(options.method, options.preserve_color, chosen)
     chosen |= _machine(options)
     names, stylizer = trained_styles(options.method, **chosen)
     told = None if options.quiet else console.say
@@ -117,6 +124,10 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
     jobs = _plan(options, contents, styles, names, blend)
     if not jobs:
         console.say("zoo: every picture of this call is there already, or another part makes it.")
+        return
+    networks = exported_networks(options, context.args, styles)
+    if networks is not None:
+        run_exported(jobs, networks, options)
         return
     batch = Batch(len(jobs), options.method, len(jobs[0].styles), options.sheet, options.losses)
     inputs = _Inputs(options.content_size, options.style_size, options.max_pixels, options.mask or [])
@@ -133,7 +144,11 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
         from zoo.export import with_onnxruntime
 
         stylizer = with_onnxruntime(stylizer)
-    _run(jobs, batch, inputs, _Session(in_color(stylizer, keep), pictures, options, blend))
+    if keep != "none":
+        from zoo.controls.color import in_color
+
+        stylizer = in_color(stylizer, keep)
+    _run(jobs, batch, inputs, _Session(stylizer, pictures, options, blend))
 
 
 def _plan(
@@ -199,7 +214,7 @@ def _make(
                 result = session.run(photo, job, masks, reporter)
             if result is not None:
                 summary = _summary(job, session, result, time.perf_counter() - started)
-                _write(job, result.image, photo)
+                write_picture(job, result.image, photo.alpha)
                 if reporter.save_every and not film.begun and film.folder.is_dir():
                     film.clear()  # fewer steps than one frame takes
                 batch.add(summary, result, [photo.pixels, *session.pictures(job)])
@@ -262,9 +277,9 @@ def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blen
 def _machine(options: StylizeOptions) -> dict[str, Any]:
     """Return device, precision and checkpoint as :func:`zoo.load` takes them; ConfigError for a backend that there is
     not, or one that cannot run there."""
-    if options.backend not in ("torch", "onnxruntime"):
-        raise ConfigError(f"--backend is torch or onnxruntime, not {options.backend!r}.")
-    if options.backend == "torch":
+    if options.backend not in ("auto", "torch", "onnxruntime"):
+        raise ConfigError(f"--backend is auto, torch or onnxruntime, not {options.backend!r}.")
+    if options.backend != "onnxruntime":
         return options.machine
     if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
         raise ConfigError("--backend onnxruntime runs in float32 on the CPU: leave --device and --precision out.")
@@ -325,22 +340,6 @@ class _Session:
         )
 
 
-def _write(job: Job, image: Tensor, photo: Image) -> None:
-    from zoo import images
-
-    if job.output != "-":
-        images.write(job.output, image, alpha=photo.alpha)
-        return
-    data, out = images.encode(image, "png", alpha=photo.alpha), binary_output()
-    try:
-        out.write(data)
-        out.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ImageError(f"Standard output cannot be written ({reason(error)}): give -o a file.") from error
-
-
 def _summary(job: Job, session: _Session, result: Stylized, seconds: float) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
     return {
@@ -358,6 +357,6 @@ def _summary(job: Job, session: _Session, result: Stylized, seconds: float) -> d
         "seed": session.options.seed,
         "device": str(session.stylizer.device),
         "precision": session.stylizer.precision,
-        "backend": session.options.backend,
+        "backend": "onnxruntime" if session.options.backend == "onnxruntime" else "torch",
         "options": session.stylizer.config.to_dict(),
     }

@@ -25,9 +25,10 @@ Sizes are (height, width), except where people write them: ``"exact:640x480"`` i
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin, builtin_contents, builtin_styles
 from zoo.images.folders import READ_EXTENSIONS, list_images, walk
 from zoo.images.masks import fitted, selection
-from zoo.images.read import Image, read
+from zoo.images.read import Image, read, read_array
+from zoo.images.resample import resize
 from zoo.images.sheet import contact_sheet, sheet_cell
-from zoo.images.sizes import MAX_PIXELS, MAX_SIDE, SizePolicy, resize
+from zoo.images.sizes import MAX_PIXELS, MAX_SIDE, SizePolicy
 from zoo.images.write import WRITE_FORMATS, check_writable, encode, write
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "fitted",
     "list_images",
     "read",
+    "read_array",
     "resize",
     "selection",
     "sheet_cell",

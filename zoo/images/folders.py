@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zoo.errors import ImageError, reason
 from zoo.images.builtin import BUILTIN_PREFIX, builtin
-from zoo.images.read import READABLE
+from zoo.images.decode import READABLE
 from zoo.names import on_disk
 
 # Names that browsers, cameras and systems give to the formats that are read.

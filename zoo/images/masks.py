@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from zoo.errors import InputError
 from zoo.images.read import Image
-from zoo.images.sizes import SizePolicy, resize
+from zoo.images.resample import resize
+from zoo.images.sizes import SizePolicy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LEVEL = 1 / 255
 _GREY = 4 * _LEVEL  # the channels of a grey JPEG may differ by so much

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
-from torch import Tensor
 
 from zoo.errors import ImageError, InputError
-from zoo.images.sizes import MAX_PIXELS, SizePolicy, resize
+from zoo.images.resample import resize
+from zoo.images.sizes import MAX_PIXELS, SizePolicy
 from zoo.images.write import check_writable, largest_side
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Of a sheet, which is put together in float32: half a gigabyte.
 _MOST_PIXELS = MAX_PIXELS // 4
@@ -60,6 +62,8 @@ def contact_sheet(
     Text that does not fit its place is cut with "...". Raises :class:`InputError` on no images, labels of another
     number or a cell below 8 pixels.
     """
+    import torch
+
     columns = max((len(row) for row in rows), default=0)
     if columns == 0:
         raise InputError("A contact sheet needs at least one image.")
@@ -108,7 +112,7 @@ def _fit(image: Tensor, cell: int) -> Tensor:
         image = image[None]
     if image.ndim != 4 or image.shape[:2] != (1, 3):
         raise InputError(f"A contact sheet takes images (1, 3, H, W), not {tuple(image.shape)}.")
-    return resize(image.detach().to("cpu", torch.float32), SizePolicy("long", cell))[0].clamp(0, 1)
+    return resize(image.detach().cpu().float(), SizePolicy("long", cell))[0].clamp(0, 1)
 
 
 def _text_width(text: str, font: Any) -> int:
@@ -117,6 +121,8 @@ def _text_width(text: str, font: Any) -> int:
 
 def _text(text: str, font: Any, height: int, width: int) -> Tensor:
     """Black on white, (1, height, width), cut with "..." where it is too long."""
+    import torch
+
     # Pillow's own font knows ASCII alone: accents are dropped and anything else is shown as a question mark.
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = " ".join(plain.encode("ascii", "replace").decode().split())

@@ -1,16 +1,12 @@
-"""Sizes: how large an image is made before a method sees it, and the one way of resampling."""
+"""Sizes: how large an image is made before a method sees it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, cast
-
-import torch.nn.functional as F
-from torch import Tensor
+from typing import Any, Literal, cast
 
 from zoo.config import shown
-from zoo.device import exact
 from zoo.errors import ConfigError, ImageError, InputError
 
 # Twice Pillow's own warning level: the size from which Pillow takes a header for a decompression bomb. As float32 RGB
@@ -108,17 +104,14 @@ def _scaled(length: int, numerator: int, denominator: int) -> int:
     return max(1, (2 * length * numerator + denominator) // (2 * denominator))
 
 
-def resize(image: Tensor, size: SizePolicy | int | str | tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Resample (B, C, H, W) in [0, 1] to a policy or to (height, width): bicubic, antialiased, clamped to [0, 1].
+def planned(
+    shape: tuple[int, int], size: SizePolicy | int | str | tuple[int, int], max_pixels: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of an image of ``shape`` after resizing, and after the crop; ``size`` as :func:`resize` takes it.
 
-    An image that already has the size is returned as it is. Raises :class:`InputError` on another shape or dtype and
-    :class:`ImageError` where the result would have more than ``max_pixels``.
+    Raises :class:`InputError` for a size below one pixel and :class:`ImageError` for more than ``max_pixels``.
     """
-    if image.ndim != 4 or not image.is_floating_point() or 0 in image.shape:
-        raise InputError(
-            f"resize takes floating-point images (B, C, H, W), not {image.dtype} of shape {tuple(image.shape)}."
-        )
-    height, width = image.shape[-2:]
+    height, width = shape
     if isinstance(size, tuple):  # as when a result goes back to its content's shape: all of it, no crop
         cover = wanted = size
         asked = f"{size[1]} x {size[0]}"
@@ -128,18 +121,15 @@ def resize(image: Tensor, size: SizePolicy | int | str | tuple[int, int], *, max
         asked = str(policy)
     if min(cover) < 1:
         raise InputError(f"An image cannot be resized to {asked} pixels: give at least 1 x 1.")
-    if cover != (height, width) and cover[0] * cover[1] > max_pixels:
+    if cover != shape and cover[0] * cover[1] > max_pixels:
         raise ImageError(
             f"Resizing {width:,} x {height:,} pixels to {asked} takes {cover[1]:,} x {cover[0]:,} pixels, above the "
             f"limit of {max_pixels:,}: choose a smaller size, or raise max_pixels (--max-pixels)."
         )
-    if cover != (height, width):
-        # In float32, because half precision has no antialiased kernel everywhere and would round before the clamp.
-        # On the CPU beside an MPS device, which has no antialiased bicubic kernel before torch 2.8.
-        source = exact(image).float()
-        resampled = F.interpolate(source, size=cover, mode="bicubic", antialias=True, align_corners=False)
-        image = resampled.clamp(0, 1).to(image.dtype).to(image.device)
-    if wanted != cover:
-        top, left = (cover[0] - wanted[0]) // 2, (cover[1] - wanted[1]) // 2
-        image = image[..., top : top + wanted[0], left : left + wanted[1]].contiguous()
-    return image
+    return cover, wanted
+
+
+def centered(array: Any, cover: tuple[int, int], wanted: tuple[int, int]) -> Any:
+    """The middle of (..., H, W) of size ``cover``, of size ``wanted``."""
+    top, left = (cover[0] - wanted[0]) // 2, (cover[1] - wanted[1]) // 2
+    return array[..., top : top + wanted[0], left : left + wanted[1]]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image as PILImage
-from torch import Tensor
 
 from zoo import files
 from zoo.errors import ImageError, InputError, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WRITE_FORMATS = {
     ".bmp": "BMP",
@@ -30,8 +31,10 @@ _LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # limits of the formats' encod
 _COUNTED = ("BMP", "TIFF")  # whose lengths have 32 bits
 
 
-def encode(image: Tensor, format: str = "png", *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
-    """(1, 3, H, W) or (3, H, W) -> the bytes of a file, for standard output.
+def encode(
+    image: Tensor | np.ndarray, format: str = "png", *, alpha: Tensor | np.ndarray | None = None, quality: int = 95
+) -> bytes:
+    """(1, 3, H, W) or (3, H, W), a tensor or an array -> the bytes of a file, for standard output.
 
     Values are clamped to [0, 1] and rounded to 8 bits. ``format`` is an extension with or without its dot (png, jpg,
     webp, tiff, bmp). ``alpha``, (1, 1, H, W) with the image's size, is put back in PNG, WebP and TIFF; elsewhere it is
@@ -68,7 +71,13 @@ def encode(image: Tensor, format: str = "png", *, alpha: Tensor | None = None, q
     return buffer.getvalue()
 
 
-def write(path: str | os.PathLike[str], image: Tensor, *, alpha: Tensor | None = None, quality: int = 95) -> Path:
+def write(
+    path: str | os.PathLike[str],
+    image: Tensor | np.ndarray,
+    *,
+    alpha: Tensor | np.ndarray | None = None,
+    quality: int = 95,
+) -> Path:
     """Write one image in the format of its extension; arguments and errors as :func:`encode`. Returns the path.
 
     Encoded in memory and written in one move, so a failure leaves an older file as it was. Raises :class:`ImageError`
@@ -142,20 +151,21 @@ def _check_size(kind: str, height: int, width: int) -> None:
         raise ImageError(f"{kind} holds at most 4 GiB and the image is {width} x {height} pixels: write PNG.")
 
 
-def _eight_bits(image: Tensor, channels: int, what: str) -> np.ndarray:
+def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndarray:
     """(1, C, H, W), (C, H, W), or (H, W) for one channel, in [0, 1] -> (H, W, C) uint8, rounded half up."""
-    shape = tuple(image.shape)
-    if channels == 1 and image.ndim == 2:
-        image = image[None]
-    if image.ndim == 4 and image.shape[0] > 1:
+    shape, kind = tuple(image.shape), image.dtype
+    if not isinstance(image, np.ndarray) and image.is_floating_point():
+        image = image.detach().cpu().float()  # of bfloat16 there is no array
+    array = np.asarray(image)
+    if channels == 1 and array.ndim == 2:
+        array = array[None]
+    if array.ndim == 4 and array.shape[0] > 1:
         raise InputError(f"A batch of {shape[0]} images does not fit one file: write them one by one.")
-    if image.ndim == 4:
-        image = image.flatten(0, 1)
-    if image.ndim != 3 or image.shape[0] != channels or 0 in image.shape or not image.is_floating_point():
-        raise InputError(
-            f"The {what} is {image.dtype} of shape {shape}: give a float tensor (1, {channels}, H, W) in [0, 1]."
-        )
-    image = image.detach().to("cpu", torch.float32)
-    if not torch.isfinite(image).all():
+    if array.ndim == 4 and array.shape[0]:
+        array = array[0]
+    if array.ndim != 3 or array.shape[0] != channels or 0 in shape or array.dtype.kind != "f":
+        raise InputError(f"The {what} is {kind} of shape {shape}: give a float tensor (1, {channels}, H, W) in [0, 1].")
+    if not np.isfinite(array).all():
         raise InputError(f"The {what} holds values that are not finite (NaN or infinity) and was not written.")
-    return image.clamp(0, 1).mul(255).add_(0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    levels = array.astype(np.float32).clip(0, 1) * np.float32(255) + np.float32(0.5)
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))

@@ -1,0 +1,120 @@
+"""Pictures from exported networks without torch: found where they were exported, equal to those that torch reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import export, exported, images
+from zoo.registry import load_registry
+from zoo.stylizer import Mix
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+STYLE = "mosaic"
+SCRIPT = """
+import sys
+from zoo.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def negative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network that takes the negative, where Johnson's of one style would lie once it was exported."""
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    resolved = load_registry().resolve("johnson")
+    assert resolved.checkpoint is not None
+    path = exported.place(resolved.label, STYLE, resolved.checkpoint.sha256)
+    image, stylised = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
+        for name in ("image", "stylised")
+    )
+    one = onnx.helper.make_tensor("one", onnx.TensorProto.FLOAT, [], [1.0])
+    node = onnx.helper.make_node("Sub", ["one", "image"], ["stylised"])
+    graph = onnx.helper.make_graph([node], "negative", [image], [stylised], [one])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", exported.OPSET)], ir_version=10)
+    onnx.helper.set_model_props(model, {"min_size": "16"})
+    path.parent.mkdir(parents=True)
+    onnx.save(model, path)
+    return path
+
+
+def quick(*arguments: str) -> tuple[int, str, list[str]]:
+    """Exit code, output and messages of the command in a process of its own; the last says whether torch is there."""
+    command = [sys.executable, "-c", SCRIPT, "stylize", "-m", "johnson", "--style", STYLE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+def test_a_picture_needs_no_torch_and_is_that_of_the_network(negative, tmp_path):
+    target = tmp_path / "out.png"
+    code, said, errors = quick("--content", "builtin:coffee", "--content-size", "96", "-o", str(target), "--json")
+    assert (code, errors) == (0, ["False"])
+    (summary,) = json.loads(said)
+    assert (summary["backend"], summary["width"], summary["height"]) == ("onnxruntime", 96, 64)
+    wanted = 1 - images.read("builtin:coffee", size=96).pixels
+    assert float((images.read(target).pixels - wanted).abs().max()) <= 0.51 / 255 + 1e-6
+
+
+def test_of_several_what_cannot_be_read_or_is_too_small_is_named_and_the_rest_made(negative, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    images.write(folder / "narrow.png", torch.rand(1, 3, 4, 300))
+    images.write(folder / "right.png", torch.rand(1, 3, 40, 30), alpha=torch.ones(1, 1, 40, 30) / 2)
+    code, _, errors = quick("--content", str(folder), "--content-size", "48", "-o", f"{out}/")
+    assert code == 1
+    assert errors[-1] == "False"
+    assert "broken.png" in " ".join(errors)
+    assert "needs at least 16 a side" in " ".join(errors)
+    (made,) = out.iterdir()
+    assert images.read(made).alpha is not None
+
+
+def test_whatever_is_no_plain_picture_of_one_style_goes_through_torch(negative):
+    from zoo.cli.quick import exported_networks
+    from zoo.cli.stylize import StylizeOptions
+
+    assert exported_networks(StylizeOptions(method="johnson"), [], [STYLE]) == {STYLE: negative}
+    for given in (
+        {"backend": "torch"}, {"strength": 0.5}, {"preserve_color": "luminance"}, {"precision": "bf16"},
+        {"device": "cuda"}, {"weights": "1"}, {"mask": ["m.png"]}, {"sheet": "s.png"}, {"content_size": "0"},
+        {"content_size": "short:512"}, {"content_size": "4096"}, {"checkpoint": "own.safetensors"},
+    ):  # fmt: skip
+        assert exported_networks(StylizeOptions(**{"method": "johnson", **given}), [], [STYLE]) is None
+    assert exported_networks(StylizeOptions(method="johnson"), ["--x"], [STYLE]) is None
+    assert exported_networks(StylizeOptions(method="johnson"), [], [STYLE, "swirls"]) is None
+    assert exported_networks(StylizeOptions(method="adain"), [], ["a.png"]) is None
+
+
+def test_a_trained_style_is_exported_to_where_it_is_looked_for(tmp_path, monkeypatch):
+    import zoo
+
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path))
+    model = zoo.load("johnson", device="cpu", precision="fp32")
+    checkpoint = load_registry().resolve("johnson").checkpoint
+    assert checkpoint is not None
+    (place,) = {export._place(model, Mix([(model.encode_style(STYLE), 1.0)]))}
+    assert place == exported.place(model.name, STYLE, checkpoint.sha256)
+    other = export._place(model, Mix([(model.encode_style("swirls"), 1.0)]))
+    assert other != place
+    assert export._place(model, Mix([(model.encode_style(STYLE), 0.5), (model.encode_style("swirls"), 0.5)])) != place
+
+
+@pytest.mark.parametrize("size", ["37", "short:90", "exact:50x31", "400", "0"])
+def test_arrays_are_resized_as_tensors_are(size):
+    for source in ("builtin:coffee", "builtin:astronaut"):
+        pixels, alpha = images.read_array(source, size=size, max_pixels=images.MAX_PIXELS)
+        assert alpha is None
+        np.testing.assert_allclose(pixels, images.read(source, size=size).pixels[0].numpy(), atol=5e-5)
