@@ -79,11 +79,13 @@ def style(
 
     options = method_options(context.args, method)
     if "style_layer_weights" not in options:
+        from zoo.methods._pixels import layer_weights
         from zoo.methods.gatys import GatysConfig
         from zoo.registry import load_registry
 
         # The preset's weights belong to its own layers; a layer it does not weigh takes part like the last of them.
-        known = GatysConfig.make({**load_registry().resolve(method).options, **options}).layer_weights("style")
+        preset = GatysConfig.make({**load_registry().resolve(method).options, **options})
+        known = layer_weights(preset, "style")
         fallback = list(known.values())[-1]
         options["style_layer_weights"] = ",".join(str(known.get(name, fallback)) for name in layers.split(","))
     options["style_layers"] = layers
