@@ -4,8 +4,8 @@
 #   tar xOf PACK.tar.gz benchmarks/gpu_train.sh | bash -s PACK.tar.gz OUT [--lanes 4] [--seconds 540] [--batch-size 8 ...]
 #   cat OUT/weights.tar.* | tar x -C RUNS        # at home
 #
-# Needs bash, tar, Python 3.11 or later (PYTHON=python3) with pip, torch and what pyproject.toml names; packages which
-# that machine lacks are wheels in the pack and are installed beside it, where they go when it goes. Nothing is fetched.
+# Needs bash, tar, Python 3.11 or later (PYTHON=python3) with pip, torch and what pyproject.toml names (extra train); what
+# that machine lacks is in wheels in the pack, installed beside it, where they go when it goes. Nothing is fetched.
 # OUT gets at most eight files of under 16 MB each: weights, cards, losses of all runs in weights.tar.00 ..., and log.txt.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: gpu_train.sh PACK.tar.gz OUT [options of gpu_train.py train]" >&2; exit 2; }

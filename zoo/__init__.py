@@ -63,7 +63,16 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            from zoo.errors import UnsupportedError
+            from zoo.extras import explained
+
+            told = explained(error)
+            if told is None:
+                raise
+            raise UnsupportedError(told) from error
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ from zoo import __version__, exported, files, images
 from zoo.download import home, make_folder
 from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsError
 from zoo.exported import OPSET
+from zoo.extras import need
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer
 
 # Largest difference from PyTorch, of pixels in [0, 1], with which a file is kept: a quarter of a level of 255.
@@ -110,14 +110,8 @@ def export(
 
 
 def require() -> None:
-    """ConfigError unless what the extra ``onnx`` brings is installed."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(
-                f"Exported networks need the package {name}: run \"pip install 'style-transfer-zoo[onnx]'\"."
-            ) from error
+    """Raise ConfigError unless what the extra ``onnx`` brings is installed."""
+    need("onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 def _trace(module: nn.Module, min_size: int) -> Any:

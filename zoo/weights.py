@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from zoo import download, files
 from zoo.download import Progress, home
 from zoo.errors import ConfigError, DownloadRequiredError, UnknownNameError, WeightsError, ZooError
+from zoo.extras import need
 from zoo.registry import PACKAGE, Asset, Checkpoint, load_registry
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def find(name: str) -> tuple[str, list[Asset]]:
     """
     registry = load_registry()
     if name.startswith(TIMM_PREFIX):
+        need("timm", "timm", error=WeightsError)
         from zoo.timm_files import timm_assets
 
         return name, timm_assets(name.removeprefix(TIMM_PREFIX))

@@ -26,6 +26,7 @@ from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import RowStore, latest, read_rows, utc_now
 from zoo.bench.run import BenchResult, run
 from zoo.errors import ConfigError, ProtocolError
+from zoo.extras import lacking
 from zoo.registry import load_registry
 from zoo.words import counted
 
@@ -159,7 +160,7 @@ def _executor(cluster: str, logs: Path, options: Mapping[str, Any], wishes: Mapp
     try:
         import submitit
     except ImportError as error:
-        raise ConfigError("Shards need submitit: pip install 'style-transfer-zoo[cluster]'.") from error
+        raise ConfigError(lacking("submitit", "cluster")) from error
     on_gpu = str(options.get("device", "auto")).startswith("cuda")
     settings: dict[str, Any] = {
         "name": "zoo-bench",

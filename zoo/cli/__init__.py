@@ -30,6 +30,7 @@ from zoo.cli.train import train
 from zoo.cli.video import video
 from zoo.cli.weights import app as weights
 from zoo.errors import ZooError, out_of_memory
+from zoo.extras import explained
 
 app = typer.Typer(
     name="zoo",
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         streams.silence(sys.stdout)
         raise SystemExit(1) from None
     except Exception as error:
-        told = out_of_memory(error) or (_told(error) if isinstance(error, OSError) else None)
+        told = out_of_memory(error) or explained(error) or (_told(error) if isinstance(error, OSError) else None)
         if told is None:
             raise
         streams.silence(sys.stdout)

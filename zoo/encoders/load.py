@@ -50,9 +50,9 @@ def load_encoder(
         if name.startswith(weights.TIMM_PREFIX):
             if (pool, padding, ceil_mode) != ("max", "zeros", False):
                 raise UnsupportedError(f"{name} cannot change its pooling or padding: leave pool, padding, ceil_mode.")
+            file = weights.fetch(name) if allow_download else weights.path(name)
             from zoo.encoders.timm_trunk import TimmTrunk
 
-            file = weights.fetch(name) if allow_download else weights.path(name)
             encoder: Encoder = TimmTrunk(name.removeprefix(weights.TIMM_PREFIX), taps, file)
         else:
             info = encoder_info(name)

@@ -26,6 +26,7 @@ from torch import Tensor
 from zoo.config import Config
 from zoo.device import exact_device, ieee_float32, resolve_device
 from zoo.errors import InputError, NumericalError, UnsupportedError
+from zoo.extras import lacking
 from zoo.stylizer import check_images
 
 T = TypeVar("T")
@@ -203,6 +204,4 @@ def import_package(name: str) -> Any:
         try:
             return importlib.import_module(name)
         except ImportError as error:
-            raise UnsupportedError(
-                f"This metric needs the package {name}: run \"pip install 'style-transfer-zoo[metrics]'\"."
-            ) from error
+            raise UnsupportedError(lacking(name, "metrics")) from error

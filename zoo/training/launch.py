@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo import images
 from zoo.config import Config, OptionSpec, describe, parse
 from zoo.errors import ConfigError, RegistryError, UnknownNameError
+from zoo.extras import need
 from zoo.registry import import_object, load_registry
 from zoo.training.data import ImageSet, require_folder, short_path
 from zoo.training.identity import derived_seed
@@ -152,6 +153,7 @@ def launch(
     :func:`zoo.training.train` raise.
     """
     say = say or (lambda text: None)
+    need("train", "lightning_fabric", "matplotlib")
     processes()  # before the images are read
     options = typed(task, options)
     if resume:

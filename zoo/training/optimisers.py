@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.errors import ConfigError
+from zoo.extras import need
 
 if TYPE_CHECKING:
     from zoo.training.task import TrainConfig
@@ -29,13 +29,9 @@ def make_optimiser(parameters: Iterable[Any], config: TrainConfig) -> torch.opti
     betas = (0.9, config.beta2)
     if config.optimiser == "adam":
         return torch.optim.Adam(parameters, lr=config.lr, betas=betas)
-    try:
-        from pytorch_optimizer import SOAP
-    except ImportError as error:
-        raise ConfigError(
-            "Optimiser soap needs the package pytorch-optimizer: run \"pip install 'style-transfer-zoo[train]'\", or "
-            "use --optimiser adam."
-        ) from error
+    need("train", "pytorch_optimizer")
+    from pytorch_optimizer import SOAP
+
     # Momentum 0.95 is SOAP's own. No weight decay: neither paper has any, and the output's scale is the loss's to say.
     return SOAP(parameters, lr=config.lr, betas=(0.95, config.beta2), weight_decay=0.0, precondition_frequency=_EVERY)
 

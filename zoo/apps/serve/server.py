@@ -6,7 +6,6 @@ The socket is bound before anything is loaded, so that a port in use is told at 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import ipaddress
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.addresses import Names
 from zoo.errors import ConfigError
+from zoo.extras import need
 
 if TYPE_CHECKING:
     from zoo.apps.serve.limits import Limits
@@ -37,10 +37,9 @@ _GRACE_SECONDS = 2
 
 
 def require() -> None:
-    """ConfigError unless what the extra ``serve`` brings is installed."""
+    """Raise ConfigError unless what the extra ``serve`` brings is installed."""
     # Not imported yet: that makes folders, which belong into the private one.
-    if importlib.util.find_spec("gradio") is None:
-        raise ConfigError("The page needs the package gradio: run \"pip install 'style-transfer-zoo[serve]'\".")
+    need("serve", "gradio")
 
 
 def listen(host: str, port: int) -> socket.socket:
