@@ -24,7 +24,7 @@ from test_trials_numbers import verbs
 
 import zoo
 from zoo.bench.protocol import Protocol
-from zoo.cli import _expand_home, _repeat_lists, app
+from zoo.cli import _expand_home, _repeat_lists, build
 from zoo.cli.common import expand
 from zoo.config import readable_type
 from zoo.errors import UnknownNameError
@@ -126,7 +126,7 @@ def test_words_around_one_and_many():
 
 
 def test_help_speaks_of_texts_and_numbers_and_of_no_python(capsys):
-    for words, _ in verbs(app):
+    for words, _ in verbs(build()):
         assert run(*words, "--help") == 0
         said = capsys.readouterr().out
         assert not re.search(r"<\w+(\[|>| range)|\b(str|int|float|bool|None) \|", said), words

@@ -17,7 +17,7 @@ from command import run
 
 import zoo
 from zoo.bench.protocol import Protocol, load_protocol
-from zoo.cli import app
+from zoo.cli import build
 from zoo.cli.texture import parse_size
 from zoo.config import LARGEST_FLOAT, LARGEST_INT, SEEDS, Config, describe
 from zoo.errors import ConfigError, InputError, ProtocolError, ZooError
@@ -69,7 +69,7 @@ def verbs(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
 
 def numeric_options() -> Iterator[tuple[tuple[str, ...], str, Any]]:
     """The words of a command, a flag of it that takes a number, and how typer reads it."""
-    for words, callback in verbs(app):
+    for words, callback in verbs(build()):
         for name, hint in typing.get_type_hints(callback, include_extras=True).items():
             kinds = {int, float} & {typing.get_args(hint)[:1][0] if typing.get_args(hint) else hint}
             kinds |= {int, float} & set(typing.get_args(typing.get_args(hint)[0] if typing.get_args(hint) else hint))

@@ -29,7 +29,7 @@ from test_trials_numbers import verbs
 import zoo
 from zoo import weights
 from zoo.bench.environment import machine
-from zoo.cli import app, streams
+from zoo.cli import build, streams
 from zoo.cli.bench import _print_result
 from zoo.cli.common import Reporter, StopRequest
 from zoo.cli.streams import complain, console, out
@@ -97,7 +97,7 @@ def test_tables_are_printed_in_any_encoding(encoding, finished, monkeypatch):
 
 
 def test_every_verb_tells_its_help_in_plain_letters(monkeypatch):
-    for words, _ in verbs(app):
+    for words, _ in verbs(build()):
         assert heard(monkeypatch, Stream("ascii"), *words, "-h").isascii()
 
 

@@ -3,73 +3,70 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
 
 from zoo.cli import streams
-from zoo.cli.bench import bench
-from zoo.cli.check import check
-from zoo.cli.data import data
-from zoo.cli.doctor import doctor
-from zoo.cli.export import export
-from zoo.cli.info import info
-from zoo.cli.list import list_names
-from zoo.cli.pack import pack
-from zoo.cli.recipe import recipe
-from zoo.cli.reconstruct import reconstruct
-from zoo.cli.report import compare, report
-from zoo.cli.serve import serve
-from zoo.cli.study import study
-from zoo.cli.stylize import stylize
-from zoo.cli.texture import texture
-from zoo.cli.train import train
-from zoo.cli.video import video
-from zoo.cli.weights import app as weights
 from zoo.errors import ZooError, out_of_memory
 from zoo.extras import explained
-
-app = typer.Typer(
-    name="zoo",
-    help="Neural style transfer: one command for every method, and one benchmark for all of them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 # What typer raises for a command line that it cannot read, by whichever version of it: BadParameter is one of them.
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
 
+# A verb, and the function or the group of sub-commands that it is.
+_VERBS = {
+    "stylize": "zoo.cli.stylize:stylize",
+    "texture": "zoo.cli.texture:texture",
+    "video": "zoo.cli.video:video",
+    "train": "zoo.cli.train:train",
+    "recipe": "zoo.cli.recipe:recipe",
+    "pack": "zoo.cli.pack:pack",
+    "export": "zoo.cli.export:export",
+    "bench": "zoo.cli.bench:bench",
+    "report": "zoo.cli.report:report",
+    "compare": "zoo.cli.report:compare",
+    "serve": "zoo.cli.serve:serve",
+    "list": "zoo.cli.list:list_names",
+    "info": "zoo.cli.info:info",
+    "check": "zoo.cli.check:check",
+    "doctor": "zoo.cli.doctor:doctor",
+    "reconstruct": "zoo.cli.reconstruct:reconstruct",
+    "weights": "zoo.cli.weights:app",
+    "data": "zoo.cli.data:data",
+    "study": "zoo.cli.study:study",
+}
 # Method options (--num-steps, --style-weight, ...) differ from method to method, so these verbs take what typer does
 # not know and hand it to the method's Config, which knows every name, type and range.
-_WITH_METHOD_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-app.command("stylize", context_settings=_WITH_METHOD_OPTIONS)(stylize)
-app.command("texture", context_settings=_WITH_METHOD_OPTIONS)(texture)
-app.command("video", context_settings=_WITH_METHOD_OPTIONS)(video)
-app.command("train", context_settings=_WITH_METHOD_OPTIONS)(train)
-app.command("recipe", context_settings=_WITH_METHOD_OPTIONS)(recipe)
-app.command("pack")(pack)
-app.command("export", context_settings=_WITH_METHOD_OPTIONS)(export)
-app.command("bench")(bench)
-app.command("report")(report)
-app.command("compare")(compare)
-app.command("serve")(serve)
-app.command("list")(list_names)
-app.command("info")(info)
-app.command("check")(check)
-app.command("doctor")(doctor)
-app.add_typer(reconstruct, name="reconstruct")
-app.add_typer(weights, name="weights")
-app.add_typer(data, name="data")
-app.add_typer(study, name="study")
+_TAKE_MORE = ("stylize", "texture", "video", "train", "recipe", "export")
 
 
-@app.callback(invoke_without_command=True)
+def build(verbs: Iterable[str] = _VERBS) -> typer.Typer:
+    """Return the command line with these verbs: a call needs one, and only help needs them all."""
+    built = typer.Typer(
+        name="zoo",
+        help="Neural style transfer: one command for every method, and one benchmark for all of them.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    built.callback(invoke_without_command=True)(_root)
+    for name in verbs:
+        module, _, attribute = _VERBS[name].partition(":")
+        found: Any = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            built.add_typer(found, name=name)
+            continue
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True} if name in _TAKE_MORE else {}
+        built.command(name, context_settings=settings)(found)
+    return built
+
+
 def _root(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
@@ -85,9 +82,9 @@ def _root(
 
 
 @functools.cache
-def _command() -> Any:
-    """The commands as typer builds them, with words in place of the Python types that it shows in help."""
-    root: Any = typer.main.get_command(app)
+def _command(verb: str) -> Any:
+    """Return the command of ``verb``, or all where it is none, with words in place of the Python types in help."""
+    root: Any = typer.main.get_command(build([verb] if verb in _VERBS else _VERBS))
     _name_values(root)
     return root
 
@@ -118,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _repeat_lists([_expand_home(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
         # A training run records its command, and names the one that goes on with it.
-        code = _command()(arguments, prog_name="zoo", obj=arguments, standalone_mode=False)
+        code = _command(arguments[0] if arguments else "")(
+            arguments, prog_name="zoo", obj=arguments, standalone_mode=False
+        )
         sys.stdout.flush()
     except ZooError as error:
         streams.complain(str(error))

@@ -11,6 +11,8 @@ from rich.table import Table
 from zoo.cli.common import console, out
 from zoo.registry import Registry, Resolved, load_registry
 
+_WIDTH = 100  # of a pipe; a terminal has its own
+
 
 def list_names(
     pattern: Annotated[str, typer.Argument(help="Wildcard over method or method.tag names, such as 'gatys.*'.")] = "*",
@@ -23,18 +25,19 @@ def list_names(
     if as_json:
         typer.echo(json.dumps([_as_row(r, registry) for r in found], indent=2))
     else:
-        table = Table(title="Methods (* is what the bare name means)", title_justify="left")
+        table = Table(title="Methods (* is what the bare name means)", title_justify="left", box=None)
         table.add_column("name", no_wrap=True)
-        for heading in ("paper", "optimises", "styles", "statistics", "what it is"):
+        for heading in ("paper", "styles", "what it is"):
             table.add_column(heading)
         previous = ""
         for r in found:
-            entry, kind = r.entry, r.entry.taxonomy
+            entry = r.entry
             star = " *" if r.tag == entry.default else ""
-            paper = f"{entry.authors} {entry.year}" if r.method != previous else ""
-            table.add_row(r.label + star, paper, kind.optimises, kind.styles, kind.statistics, r.summary)
+            others = " et al." if "," in entry.authors else ""
+            paper = f"{entry.authors.partition(',')[0]}{others} {entry.year}" if r.method != previous else ""
+            table.add_row(r.label + star, paper, entry.taxonomy.styles, r.summary)
             previous = r.method
-        out.show(table)
+        out.show(table, _WIDTH)
     for name, reason in registry.broken:
         console.say(f"zoo: plugin {name!r} is left out: {reason}", style="yellow")
 
