@@ -115,9 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _repeat_lists([_expand_home(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
         # A training run records its command, and names the one that goes on with it.
-        code = _command(arguments[0] if arguments else "")(
-            arguments, prog_name="zoo", obj=arguments, standalone_mode=False
-        )
+        command = _command(arguments[0] if arguments else "")
+        code = command(arguments, prog_name="zoo", obj=arguments, standalone_mode=False)
         sys.stdout.flush()
     except ZooError as error:
         streams.complain(str(error))
@@ -146,8 +145,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _usage(error: Any) -> str:
     """What was wrong with a command line, in one line, and where to read what is right."""
     text = " ".join(error.format_message().split()).rstrip(".")
+    text += "" if text.endswith("?") else "."
     context = getattr(error, "ctx", None)
-    return f"{text}." if context is None else f"{text}. Run '{context.command_path} -h' for help."
+    return text if context is None else f"{text} Run '{context.command_path} -h' for help."
 
 
 def _told(error: OSError) -> str:
