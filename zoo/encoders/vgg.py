@@ -73,9 +73,17 @@ class VGG(Encoder):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self._check(images)
-        x = (images - self._constants["mean"].to(images.dtype)).to(self._dtype)
+        return self._run((images - self._constants["mean"].to(images.dtype)).to(self._dtype))
+
+    def resume(self, tap: str, features: Tensor) -> dict[str, Tensor]:
+        """The deeper taps from the ``features`` (B, C, h, w) at ``tap``, which is behind a ReLU."""
+        first = 1 + next(i for i, layer in enumerate(self._layers) if layer.kind == "conv" and layer.taps[1] == tap)
+        return self._run(features.to(self._dtype), first)
+
+    def _run(self, x: Tensor, first: int = 0) -> dict[str, Tensor]:
+        """Features at every tap, from the input ``x`` of layer number ``first``."""
         features: dict[str, Tensor] = {}
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers[first:], first):
             if layer.kind == "pool":
                 x = self._pooled(x)
                 if layer.taps[0] in self.taps:
