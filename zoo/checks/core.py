@@ -242,7 +242,7 @@ def quick_options(config: Config) -> dict[str, Any]:
     """What makes an optimisation short: few steps, in total or per level, where the method has the option."""
     steps = getattr(config, "num_steps", None)
     if isinstance(steps, int) and steps > QUICK_STEPS:
-        return {"num_steps": QUICK_STEPS}
+        return {"num_steps": QUICK_STEPS, **({"iterations": 1} if hasattr(config, "iterations") else {})}
     if isinstance(steps, tuple):
         return {"num_steps": tuple(min(s, 2) for s in steps)}
     return {}

@@ -43,7 +43,7 @@ class Windows:
         reach = size // 2
         _, channels, height, width = features.shape
         padded = F.pad(features, (reach, reach, reach, reach), mode="replicate")
-        table = padded[0].permute(1, 2, 0).reshape(-1, channels)
+        table = padded[0].permute(1, 2, 0).contiguous().view(-1, channels)
         lines = table.as_strided((len(table) - 2 * reach, size * channels), (channels, 1))
         return cls(lines, width + 2 * reach, (height, width), size)
 

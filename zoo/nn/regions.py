@@ -32,3 +32,8 @@ def bounding_box(region: Tensor, reach: int | None) -> tuple[slice, slice]:
             return slice(0, 0), slice(0, 0)
         slices.append(slice(max(0, int(used[0]) - reach), min(length, int(used[-1]) + 1 + reach)))
     return slices[0], slices[1]
+
+
+def label_masks(labels: Tensor) -> dict[int, Tensor]:
+    """The region (1, H, W) of each label in ``labels`` (1, 1, H, W) int64: float32, 1 inside and 0 outside."""
+    return {int(label): (labels[0] == label).float() for label in labels.unique()}

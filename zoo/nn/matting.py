@@ -1,0 +1,125 @@
+"""Pictures as local affine maps of a photograph's colors: the matting Laplacian and the guided filter.
+
+In every window w the colors V of a picture are compared with the best affine map of the photograph's, a_w I + b_w.
+What is left over, summed over windows, is V^T L V with the matting Laplacian L (Levin, Lischinski, Weiss, *A Closed
+Form Solution to Natural Image Matting*, CVPR 2006, eq. 5 to 12)::
+
+    V^T L V = sum_w min_(a, b)  sum_(i in w) (V_i - a I_i - b)^2 + epsilon |a|^2
+    (L V)_i = sum_(w with i)    V_i - a_w I_i - b_w
+
+and the mean of the maps over the windows of a pixel, applied to the photograph, is the guided filter (He, Sun, Tang,
+*Guided Image Filtering*, ECCV 2010). So neither needs a matrix: sums over windows are all there is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from zoo.device import exact
+
+
+class LocalAffine:
+    """The windows of a photograph ``guide`` (1, 3, H, W) in [0, 1], ``radius`` pixels to every side of their middle.
+
+    ``epsilon`` keeps the maps of flat windows small; it counts as much as one squared difference. All sums are float64:
+    float32 loses the variance of windows that are nearly flat.
+    """
+
+    def __init__(self, guide: Tensor, radius: int = 1, epsilon: float = 1e-7) -> None:
+        self.guide = exact(guide).double()[0]
+        self.radius = radius
+        height, width = guide.shape[-2:]
+        ones = self.guide.new_ones((1, height, width))
+        self.count = self._sums(ones)
+        self.mean = self._sums(self.guide) / self.count
+        products = (self.guide[:, None] * self.guide[None]).flatten(0, 1)
+        covariance = (self._sums(products) / self.count).unflatten(0, (3, 3)) - self.mean[:, None] * self.mean[None]
+        for channel in range(3):
+            covariance[channel, channel] += epsilon / self.count[0]
+        self.inverse = _inverse(covariance)
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """Sums (C, H, W) over the window of each pixel, cut off at the borders."""
+        for axis in (-1, -2):
+            r, length = min(self.radius, x.shape[axis] - 1), x.shape[axis]
+            if r == 1:
+                total = x.clone()
+                total.narrow(axis, 1, length - 1).add_(x.narrow(axis, 0, length - 1))
+                total.narrow(axis, 0, length - 1).add_(x.narrow(axis, 1, length - 1))
+                x = total
+                continue
+            total = torch.cumsum(x, dim=axis)
+            last = torch.arange(length, device=x.device).add(r).clamp_max(length - 1)
+            upper = total.index_select(axis, last)
+            first = total.narrow(axis, 0, length - r - 1)
+            upper.narrow(axis, r + 1, length - r - 1).sub_(first)
+            x = upper
+        return x
+
+    def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The affine maps a (K, 3, H, W) and b (K, H, W) to channels ``image`` (K, H, W), and their residual."""
+        mean = self._sums(image) / self.count
+        products = (image[:, None] * self.guide[None]).flatten(0, 1)
+        covariance = (self._sums(products) / self.count).unflatten(0, (len(image), 3)) - mean[:, None] * self.mean[None]
+        a = torch.empty_like(covariance)
+        for channel in range(3):
+            torch.mul(covariance[:, 0], self.inverse[channel, 0], out=a[:, channel])
+            a[:, channel].addcmul_(covariance[:, 1], self.inverse[channel, 1])
+            a[:, channel].addcmul_(covariance[:, 2], self.inverse[channel, 2])
+        b = mean - (a * self.mean[None]).sum(dim=1)
+        variance = self._sums(image.square()) / self.count - mean.square()
+        residual = ((variance - (a * covariance).sum(dim=1)) * self.count).sum()
+        return a, b, residual
+
+    def laplacian(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """V^T L V, summed over channels, and L V, of ``image`` (1, K, H, W); float64."""
+        values = exact(image).double()[0]
+        a, b, residual = self.maps(values)
+        # Each window belongs to as many pixels as it holds, and each pixel to as many windows.
+        spread = self._sums(a.flatten(0, 1)).view_as(a)
+        applied = self.count * values - (spread * self.guide[None]).sum(dim=1) - self._sums(b)
+        return residual, applied[None]
+
+    def energy(self, image: Tensor) -> Tensor:
+        """V^T L V of ``image`` (1, K, H, W), summed over channels; differentiable once, float32 or better."""
+        found: Tensor = _Energy.apply(image, self)
+        return found
+
+    def filtered(self, image: Tensor) -> Tensor:
+        """The guided filter: ``image`` (1, K, H, W) as the photograph under the mean of each pixel's maps."""
+        values = exact(image).double()[0]
+        a, b, _ = self.maps(values)
+        spread = self._sums(a.flatten(0, 1)).view_as(a)
+        result = ((spread * self.guide[None]).sum(dim=1) + self._sums(b)) / self.count
+        return result[None].to(image)
+
+
+class _Energy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, windows: LocalAffine) -> Tensor:
+        energy, applied = windows.laplacian(image.detach())
+        ctx.save_for_backward((2 * applied).to(image))
+        return energy.to(image)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0], None
+
+
+def _inverse(m: Tensor) -> Tensor:
+    """The inverses of symmetric matrices (3, 3, ...), by cofactors: a hundred times faster than a batch of LU."""
+    a, b, c, d, e, f = m[0, 0], m[0, 1], m[0, 2], m[1, 1], m[1, 2], m[2, 2]
+    cofactors = torch.stack([d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b])
+    cofactors /= a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
+    return cofactors[[0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(0, (3, 3))
+
+
+__all__ = ["LocalAffine"]
