@@ -8,6 +8,7 @@
 
 from zoo.controls.base import Control
 from zoo.controls.color import Color
+from zoo.controls.instance import Instance
 from zoo.controls.photorealism import Photorealism
 
-__all__ = ["Color", "Control", "Photorealism"]
+__all__ = ["Color", "Control", "Instance", "Photorealism"]
