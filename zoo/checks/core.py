@@ -242,7 +242,9 @@ def quick_options(config: Config) -> dict[str, Any]:
     """What makes an optimisation short: few steps, in total or per level, where the method has the option."""
     steps = getattr(config, "num_steps", None)
     if isinstance(steps, int) and steps > QUICK_STEPS:
-        return {"num_steps": QUICK_STEPS, **({"iterations": 1} if hasattr(config, "iterations") else {})}
+        # Pictures drawn for the checks hold no face to align.
+        others = {"iterations": 1, "align": "none"}
+        return {"num_steps": QUICK_STEPS, **{name: value for name, value in others.items() if hasattr(config, name)}}
     if isinstance(steps, tuple):
         return {"num_steps": tuple(min(s, 2) for s in steps)}
     return {}

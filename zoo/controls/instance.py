@@ -8,7 +8,7 @@ its outline are whose is a binary Markov random field, solved exactly by a minim
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,29 +87,31 @@ def _distance(inside: np.ndarray) -> np.ndarray:
 class Instance(Control):
     """Any method on one object: the rest of the photograph stays, bit for bit.
 
-    ``mask`` is (1, 1, H, W) in [0, 1] of the content's size, 1 on the object; it may be a batch's, (B, 1, H, W). Pixels
-    within ``band`` of its outline go to whom the cut gives them and are blended over ``softness`` pixels. Raises
-    InputError for a mask of another size or one that covers nothing or everything, ConfigError for a band under 1.
+    ``mask`` is (1, 1, H, W) in [0, 1] of the content's size, 1 on the object, (B, 1, H, W) for a batch, or a function
+    that finds such a mask in a content (1, 3, H, W), as :func:`zoo.controls.subject.person` does. Pixels within
+    ``band`` of its outline go to whom the cut gives them and are blended over ``softness`` pixels. Raises InputError
+    for a mask of another size or one that covers nothing or everything, ConfigError for a band under 1.
 
     | paper | here | why |
     | --- | --- | --- |
-    | masks by a network for instances | given, or ``zoo.controls.subject`` | no such network ships |
+    | masks by a network for instances | given, or of a person by a small network | none of instances ships |
     | unary terms from the segmentation's probabilities | distance from the outline | a mask has no probabilities |
     | border by a Markov random field on superpixels | on pixels, by minimum cut | exact, half a second |
     | anti-aliasing | labels blurred within the band | the same |
     """
 
     def __init__(
-        self, model: Stylizer, mask: Tensor, band: int = 8, pull: float = 0.1, softness: float = 0.7
+        self,
+        model: Stylizer,
+        mask: Tensor | Callable[[Tensor], Tensor],
+        band: int = 8,
+        pull: float = 0.1,
+        softness: float = 0.7,
     ) -> None:
         if band < 1 or pull < 0 or softness < 0:
             raise ConfigError("Instance takes a band of at least 1 pixel, and a pull and softness of at least 0.")
-        if mask.dim() != 4 or mask.shape[1] != 1:
-            raise InputError(f"An object's mask must have shape (1, 1, H, W), not {tuple(mask.shape)}.")
-        for one in mask:
-            share = float((one > 0.5).float().mean())
-            if share in (0.0, 1.0):
-                raise InputError(f"The object's mask covers {'nothing' if share == 0 else 'the whole picture'}.")
+        if isinstance(mask, Tensor):
+            _check(mask)
         self.mask, self.band, self.pull, self.softness = mask, band, pull, softness
         super().__init__(model)
 
@@ -126,13 +128,7 @@ class Instance(Control):
         return dataclasses.replace(inner, texture=False)
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        mask = self.mask.to(content.device)
-        if mask.shape[-2:] != content.shape[-2:] or mask.shape[0] not in (1, content.shape[0]):
-            raise InputError(
-                f"The object's mask is {mask.shape[-1]} x {mask.shape[-2]} pixels, the content "
-                f"{content.shape[-1]} x {content.shape[-2]}."
-            )
-        masks = (mask > 0.5).expand(content.shape[0], -1, -1, -1)
+        masks = self._masks(content)
 
         def finish(image: Tensor) -> Tensor:
             image = image.to(content).clamp(0, 1)
@@ -140,6 +136,20 @@ class Instance(Control):
 
         result = self._call(content, self._inner(style), call, finish)
         return dataclasses.replace(result, image=finish(result.image))
+
+    def _masks(self, content: Tensor) -> Tensor:
+        """The object in each content, (B, 1, H, W) bool."""
+        if isinstance(self.mask, Tensor):
+            mask = self.mask.to(content.device)
+        else:
+            mask = torch.cat([self.mask(one) for one in content.split(1)]).to(content.device)
+            _check(mask)
+        if mask.shape[-2:] != content.shape[-2:] or mask.shape[0] not in (1, content.shape[0]):
+            raise InputError(
+                f"The object's mask is {mask.shape[-1]} x {mask.shape[-2]} pixels, the content "
+                f"{content.shape[-1]} x {content.shape[-2]}."
+            )
+        return (mask > 0.5).expand(content.shape[0], -1, -1, -1)
 
     def _composite(self, content: Tensor, stylized: Tensor, mask: Tensor) -> Tensor:
         labels = border_labels(content, stylized, mask[0], self.band, self.pull).float()
@@ -150,6 +160,16 @@ class Instance(Control):
         labels = torch.where(free, labels, mask[0].float())
         blended = content + labels * (stylized - content)
         return torch.where(labels == 1, stylized, torch.where(labels == 0, content, blended))
+
+
+def _check(mask: Tensor) -> None:
+    """InputError unless every ``mask`` (B, 1, H, W) covers something and not everything."""
+    if mask.dim() != 4 or mask.shape[1] != 1:
+        raise InputError(f"An object's mask must have shape (1, 1, H, W), not {tuple(mask.shape)}.")
+    for one in mask:
+        share = float((one > 0.5).float().mean())
+        if share in (0.0, 1.0):
+            raise InputError(f"The object's mask covers {'nothing' if share == 0 else 'the whole picture'}.")
 
 
 def _blurred(labels: Tensor, deviation: float) -> Tensor:

@@ -24,6 +24,7 @@ Sizes are (height, width), except where people write them: ``"exact:640x480"`` i
 
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin, builtin_contents, builtin_styles
 from zoo.images.folders import READ_EXTENSIONS, list_images, walk
+from zoo.images.labels import fitted_labels, label_colors, paired_labels
 from zoo.images.masks import fitted, selection
 from zoo.images.read import Image, read, read_array
 from zoo.images.resample import resize
@@ -47,7 +48,10 @@ __all__ = [
     "contact_sheet",
     "encode",
     "fitted",
+    "fitted_labels",
+    "label_colors",
     "list_images",
+    "paired_labels",
     "read",
     "read_array",
     "resize",
