@@ -54,7 +54,9 @@ def test_a_drawn_map_of_four_colors_becomes_a_picture_in_the_painting() -> None:
         assert gaps.argmin() == label
     # Without maps in the search, patches come from anywhere.
     free = model.with_config(semantic_weight=0.0)
-    other = free.stylize(blank, free.encode_style(Style(painting, labels=labels)), context=Context(content_labels=drawn))
+    other = free.stylize(
+        blank, free.encode_style(Style(painting, labels=labels)), context=Context(content_labels=drawn)
+    )
     assert _agreement(other) < 0.6
 
 

@@ -27,11 +27,12 @@ def exported_networks(options: StylizeOptions, own: Sequence[str], styles: Seque
     """Return the exported network of each of ``styles``; None where the call needs torch.
 
     That is so for whatever is no plain picture of one trained style: options of the method (``own``), mixes, regions,
-    strength, colors kept, sheets; and for pictures whose size is not known to be small.
+    objects, labels, strength, colors kept, sheets; and for pictures whose size is not known to be small.
     """
     from zoo import exported, images
 
-    plain = not (own or options.weights or options.mask or options.sheet or options.losses or options.save_every)
+    placed = options.mask or options.object or options.subject or options.content_labels or options.style_labels
+    plain = not (own or options.weights or placed or options.sheet or options.losses or options.save_every)
     usual = options.strength == 1 and options.preserve_color == "none" and options.checkpoint is None
     here = options.device in ("auto", "cpu") and options.precision in ("auto", "fp32") and options.backend != "torch"
     if not (plain and usual and here):

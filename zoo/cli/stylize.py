@@ -27,6 +27,7 @@ from zoo.cli.common import (
     trained_styles,
 )
 from zoo.cli.jobs import Film, Job, check_targets, missing, plan, shared_out, write_picture
+from zoo.cli.labels import Labels, with_object
 from zoo.cli.streams import binary_output
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
@@ -75,6 +76,16 @@ class StylizeOptions(Look):
     mask: Annotated[
         list[str] | None, typer.Option(help="One region mask per style (white: this style), in the styles' order.")
     ] = None
+    content_labels: Annotated[
+        str | None, typer.Option(help="What is where in the content: a map of a few flat colors, as a PNG.")
+    ] = None
+    style_labels: Annotated[
+        list[str] | None, typer.Option(help="The same of each style, in the same colors: sky takes its style from sky.")
+    ] = None
+    object: Annotated[
+        str | None, typer.Option(help="Stylise one object alone: a mask, white on it.", metavar="MASK")
+    ] = None
+    subject: Annotated[bool, typer.Option("--subject", help="Stylise the person in the content alone.")] = False
     backend: Annotated[
         str,
         typer.Option(
@@ -125,6 +136,7 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
     if not jobs:
         console.say("zoo: every picture of this call is there already, or another part makes it.")
         return
+    labels = _labels(options, contents, styles, blend)
     networks = exported_networks(options, context.args, styles)
     if networks is not None:
         run_exported(jobs, networks, options)
@@ -148,7 +160,19 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
         from zoo.controls.color import in_color
 
         stylizer = in_color(stylizer, keep)
-    _run(jobs, batch, inputs, _Session(stylizer, pictures, options, blend))
+    stylizer = with_object(stylizer, options.object, options.subject, options.max_pixels)
+    _run(jobs, batch, inputs, _Session(stylizer, pictures, options, blend, labels))
+
+
+def _labels(
+    options: StylizeOptions, contents: list[str], styles: list[str], blend: list[float] | None
+) -> Labels | None:
+    """Return the label maps of the call; None where there are none. Raises InputError for what does not go together."""
+    if options.content_labels is None and not options.style_labels:
+        return None
+    if blend or options.mask:
+        raise InputError("Labels go with one style a picture: leave --mask and --style-interpolation-weights out.")
+    return Labels(options.content_labels, options.style_labels or [], len(contents), styles, options.max_pixels)
 
 
 def _plan(
@@ -302,8 +326,10 @@ class _Session:
         styles: dict[str, Image | None],
         options: StylizeOptions,
         blend: list[float] | None,
+        labels: Labels | None = None,
     ) -> None:
         self.stylizer, self.images, self.options, self.blend = stylizer, styles, options, blend
+        self.labels = labels
         # By the content's size, the one thing of it that a code depends on; the last one used comes last.
         self.codes: dict[tuple[int, int], dict[str, StyleCode]] = {}
 
@@ -318,8 +344,16 @@ class _Session:
             self.codes.pop(next(iter(self.codes)))
         if source not in codes:
             image = self.images[source]
-            codes[source] = self.stylizer.encode_style(source if image is None else image.pixels, photo.size)
+            style = source if image is None else image.pixels
+            if self.labels is not None and image is not None:
+                style = self.labels.of_style(source, image)
+            codes[source] = self.stylizer.encode_style(style, photo.size)
         return codes[source]
+
+    def _labels(self, photo: Image, job: Job) -> Tensor | None:
+        """What is where in the content, in the numbers of the job's style."""
+        image = self.images[job.styles[0]]
+        return None if self.labels is None or image is None else self.labels.of_content(photo, job.styles[0], image)
 
     def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
@@ -335,7 +369,7 @@ class _Session:
             style,
             strength=self.options.strength,
             seed=self.options.seed,
-            context=Context(content_masks=masks),
+            context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
             progress=reporter,
         )
 

@@ -26,15 +26,17 @@ _UNIT = 10_000
 _SHORT = 0.01
 
 
-def border_labels(content: Tensor, stylized: Tensor, mask: Tensor, band: int, pull: float) -> Tensor:
+def border_labels(content: Tensor, stylized: Tensor, mask: Tensor, band: float, pull: float) -> Tensor:
     """Return which pixels (H, W) bool are the stylized picture's: the mask, but for a ``band`` around its outline.
 
     ``content`` and ``stylized`` are (1, 3, H, W), ``mask`` (H, W) bool. Between neighbors of different labels a seam
     costs the difference of both pictures at both pixels, as a cut through a place where they agree is not seen; a pixel
-    that leaves the mask's side costs ``pull`` times its distance from the outline in bands.
+    that leaves the mask's side costs ``pull`` times its distance from the outline in bands. Of what is narrower than
+    four bands, half stays as the mask says.
     """
     inside = mask.cpu().numpy()
     away = _distance(inside)
+    band = _reach(inside, away, band)
     free = away < band
     seam = (content - stylized).abs().mean(dim=1)[0].cpu().numpy()
     pixels = int(free.sum())
@@ -59,9 +61,7 @@ def border_labels(content: Tensor, stylized: Tensor, mask: Tensor, band: int, pu
     return torch.from_numpy(labels).to(mask.device)
 
 
-def _source_side(
-    tails: np.ndarray, heads: np.ndarray, costs: np.ndarray, source: int, sink: int
-) -> np.ndarray:
+def _source_side(tails: np.ndarray, heads: np.ndarray, costs: np.ndarray, source: int, sink: int) -> np.ndarray:
     """Which of the nodes before ``source`` a minimum cut of the directed edges leaves with it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
@@ -75,6 +75,11 @@ def _source_side(
     chosen = np.zeros(sink + 1, dtype=bool)
     chosen[breadth_first_order(left, source, return_predecessors=False)] = True
     return chosen[:source]
+
+
+def _reach(inside: np.ndarray, away: np.ndarray, band: float) -> float:
+    """The band's width, at most half of what is inside and outside: the middle of a small object is its own."""
+    return min(band, away[inside].max() / 2, away[~inside].max() / 2)
 
 
 def _distance(inside: np.ndarray) -> np.ndarray:
@@ -156,7 +161,9 @@ class Instance(Control):
         if self.softness:
             labels = _blurred(labels, self.softness)
         # Blurring reaches out of the band only where the cut runs along its edge; there the mask decides.
-        free = torch.from_numpy(_distance(mask[0].cpu().numpy()) < self.band).to(mask.device)
+        inside = mask[0].cpu().numpy()
+        away = _distance(inside)
+        free = torch.from_numpy(away < _reach(inside, away, self.band)).to(mask.device)
         labels = torch.where(free, labels, mask[0].float())
         blended = content + labels * (stylized - content)
         return torch.where(labels == 1, stylized, torch.where(labels == 0, content, blended))

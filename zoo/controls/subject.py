@@ -25,9 +25,7 @@ def _network() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise UnsupportedError(
-            "Finding a person needs OpenCV: pip install 'style-transfer-zoo[faces]'."
-        ) from error
+        raise UnsupportedError("Finding a person needs OpenCV: pip install 'style-transfer-zoo[faces]'.") from error
     return cv2.dnn.readNetFromTFLite(str(weights.path(NETWORK)))
 
 
@@ -41,7 +39,7 @@ def person(content: Tensor) -> Tensor:
     small = resize(content.cpu(), (_SIDE, _SIDE)).clamp(0, 1)
     network.setInput(small.numpy())
     found = torch.from_numpy(network.forward()).reshape(1, 1, _SIDE, _SIDE).float()
-    mask = resize(found.expand(-1, 3, -1, -1), (content.shape[-2], content.shape[-1]))[:, :1].clamp(0, 1)
+    mask = resize(found, (content.shape[-2], content.shape[-1])).clamp(0, 1)
     if float((mask > 0.5).float().mean()) < 1e-3:
         raise InputError("No person was found in the content: give the object's mask.")
     return mask.to(content.device)

@@ -25,7 +25,7 @@ Sizes are (height, width), except where people write them: ``"exact:640x480"`` i
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin, builtin_contents, builtin_styles
 from zoo.images.folders import READ_EXTENSIONS, list_images, walk
 from zoo.images.labels import fitted_labels, label_colors, paired_labels
-from zoo.images.masks import fitted, selection
+from zoo.images.masks import fitted, same_shape, selection
 from zoo.images.read import Image, read, read_array
 from zoo.images.resample import resize
 from zoo.images.sheet import contact_sheet, sheet_cell
@@ -55,6 +55,7 @@ __all__ = [
     "read",
     "read_array",
     "resize",
+    "same_shape",
     "selection",
     "sheet_cell",
     "walk",

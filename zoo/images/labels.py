@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING
 
 from zoo.errors import InputError
-from zoo.images.masks import _same_shape
+from zoo.images.masks import same_shape
 from zoo.images.read import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # More colors than these are no map that somebody drew, but a photograph or edges that a program has softened.
 MOST = 64
@@ -35,12 +36,14 @@ def fitted_labels(colors: Tensor, name: str, picture: Image) -> Tensor:
     Raises :class:`InputError`, with both sizes, where the map has not the picture's shape.
     """
     height, width = colors.shape[-2:]
-    if not any(_same_shape((height, width), size) for size in (picture.source_size, picture.size)):
-        tall, wide = picture.source_size
+    if not same_shape((height, width), picture.size):
+        tall, wide = picture.size
         raise InputError(
             f"The label map '{name}' is {width} x {height} pixels and the picture '{picture.name}' is {wide} x {tall}: "
             "give the map the picture's shape."
         )
+    from torch.nn import functional as F
+
     # float64 holds every color exactly.
     return F.interpolate(colors.double(), picture.size, mode="nearest-exact").long()
 
@@ -50,6 +53,8 @@ def paired_labels(content: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises :class:`InputError` naming the colors that the content has and the style lacks.
     """
+    import torch
+
     known, style_labels = style.unique(return_inverse=True)
     here = content.unique()
     lacking = [f"#{color:06x}" for color in here.tolist() if color not in known]

@@ -54,10 +54,10 @@ def fitted(mask: Tensor, label: str, content: Image, size: SizePolicy) -> Tensor
     content is cropped of it. Raises :class:`InputError`, with both sizes, where its shape is neither's.
     """
     height, width = mask.shape[-2:]
-    if _same_shape((height, width), content.source_size):
+    if same_shape((height, width), content.source_size):
         if size.mode == "exact":
             mask = resize(mask, size)
-    elif not _same_shape((height, width), content.size):
+    elif not same_shape((height, width), content.size):
         tall, wide = content.source_size
         raise InputError(
             f"The mask '{label}' is {width} x {height} pixels and the content '{content.name}' is {wide} x {tall}: "
@@ -66,7 +66,7 @@ def fitted(mask: Tensor, label: str, content: Image, size: SizePolicy) -> Tensor
     return resize(mask, content.size)[0]
 
 
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes are the same up to scale and one pixel of the smaller, which is at most a tenth."""
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether two sizes are the same up to scale and one pixel of the smaller, which is at most a tenth."""
     crossed = one[0] * other[1], one[1] * other[0]
     return abs(crossed[0] - crossed[1]) <= min(max(*one, *other), max(crossed) / 10)

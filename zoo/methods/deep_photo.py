@@ -75,7 +75,7 @@ class DeepPhoto(PixelMethod):
     | gradient of V^T L V, V in [0, 1], added to that of pixels in levels of 255 | 255 times the term | the same |
     | every label counts alike | by its share of the positions | a position weighs the same whatever the labels |
     | labels dilated with the network's layers | by area | one way of scaling regions |
-    | the second half begins with the first one's result | with that, smoothed | L-BFGS without a line search would take \
+    | the second half begins with the first one's result | with that, smoothed | without a line search L-BFGS takes \
 hundreds of steps to undo what the affine term forbids |
     | smoothing with bilateral weights on a GPU | a guided filter of the same radius and epsilon | sums over windows |
     | stopped by the number of iterations | the same, or ``time_limit``; Ctrl-C keeps the best picture | as everywhere |

@@ -79,7 +79,7 @@ class NeuralDoodle(PixelMethod):
     | features of a patch divided by its norm | of a position | both maps weigh as told at every position, and the \
 search is one product (zoo.nn.patches) |
     | squared distances of patches | of features to the mean of the matches over them | the same gradient |
-    | the label map's colors as channels | one channel a label, of unit length | labels are as far apart as they can be |
+    | the label map's colors as channels | a channel a label, of unit length | labels are as far apart as they can be |
     | 100 L-BFGS iterations at each of 3 phases | ``num_steps`` in all, 300 | a step means one evaluation |
     | noise from 16 to 240 | normal noise of the same deviation | one kind of noise |
     | ``variety`` 0 | left out | off by default there |

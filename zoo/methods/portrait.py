@@ -59,7 +59,9 @@ class PortraitConfig(PixelConfig):
     style_weight: float = option(1.0, "Weight of the Gram matrices.", ge=0)
     least_gain: float = option(0.7, "Lower bound of the gain maps.", ge=0)
     largest_gain: float = option(5.0, "Upper bound of the gain maps.", ge=0)
-    align: Literal["face", "none"] = option("face", "Lay the painting's face over the content's, or picture on picture.")
+    align: Literal["face", "none"] = option(
+        "face", "Lay the painting's face over the content's, or picture on picture."
+    )
     search_radius: int = option(2, "How far the aligned painting is moved further, in positions of relu4_1.", ge=0)
 
     def validate(self) -> None:
@@ -72,8 +74,8 @@ class Portrait(PixelMethod):
     Five landmarks are found in both faces and the painting is moved, turned and scaled until they lie on each other;
     then its features are moved a little further to where they match best (section 3.1). The gain map of a layer is the
     painting's features divided by the content's, within bounds (eqs. 4, 5); the content's features times it are the
-    target at relu3_1 and relu4_1 (eq. 6). So skin takes its color from skin and hair from hair, and the face stays whose
-    it is. Gram matrices of the whole painting bring its strokes.
+    target at relu3_1 and relu4_1 (eq. 6). So skin takes its color from skin and hair from hair, and the face stays
+    whose it is. Gram matrices of the whole painting bring its strokes.
 
     Landmarks need the extra ``faces``; with ``align=none`` the painting is laid over the content as it is, for pictures
     framed alike. ``strength`` scales the Gram matrices' loss and the gain's departure from 1. Raises InputError where a
@@ -138,9 +140,7 @@ no detector of 66 points may be shipped with |
         return Problem(
             sizes=sizes,
             start=self._start(call, content),
-            loss=lambda at, image: self._loss(
-                resize(content, sizes[at]), resize(aligned, sizes[at]), grams[at], call
-            ),
+            loss=lambda at, image: self._loss(resize(content, sizes[at]), resize(aligned, sizes[at]), grams[at], call),
         )
 
     def targets(self, content: Tensor, aligned: Tensor, call: Call) -> dict[str, Tensor]:
@@ -199,12 +199,14 @@ no detector of 66 points may be shipped with |
 def _found(image: Tensor, role: str) -> Tensor:
     points = landmarks(image)
     if points is None:
-        raise InputError(f"No face was found in the {role}: portrait needs one of at least 24 pixels, seen from the front.")
+        raise InputError(
+            f"No face was found in the {role}: portrait needs one of at least 24 pixels, seen from the front."
+        )
     return points
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:
-    """The turn, scale and shift (2, 3) that bring points ``source`` (N, 2) nearest to ``target``, by least squares."""
+    """Return turn, scale and shift (2, 3) that bring points ``source`` (N, 2) nearest to ``target``: least squares."""
     # With x + i y a similarity is one product and one sum, z -> a z + b.
     ours, theirs = (torch.view_as_complex(p.double().contiguous()) for p in (source, target))
     centered = ours - ours.mean()
@@ -214,7 +216,7 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
 
 
 def moved(image: Tensor, points: Tensor, target: Tensor, size: Size) -> Tensor:
-    """``image`` (1, 3, H, W) moved so that its ``points`` (N, 2) lie near ``target`` (N, 2) in a picture of ``size``."""
+    """Return ``image`` (1, 3, H, W), moved so that its ``points`` (N, 2) lie near ``target`` (N, 2), at ``size``."""
     back = similarity(devices.exact(target), devices.exact(points)).float().to(image.device)
     at = positions(size, image.device).flip(-1).float()
     source = at @ back[:, :2].T + back[:, 2]
@@ -230,6 +232,4 @@ def _carried(features: Tensor, motion: Tensor) -> Tensor:
     scale = shift.new_tensor([height, width])
     source = positions((height, width), features.device) + shift * scale
     grid = 2 * source / (scale - 1).clamp_min(1) - 1
-    return F.grid_sample(
-        features, grid.flip(-1)[None], mode="bilinear", padding_mode="border", align_corners=True
-    )
+    return F.grid_sample(features, grid.flip(-1)[None], mode="bilinear", padding_mode="border", align_corners=True)
