@@ -98,9 +98,13 @@ def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]
             long.setdefault(row.method.partition("[")[0], {})[row.metric] = row
     found = {}
     for name, entry in entries.items():
-        cost, steps = short[f"{name}.{entry.default}"], ""
+        key = f"{name}.{entry.default}"
+        if key not in (long if entry.taxonomy.optimises == "image" else short):
+            found[name] = ("not yet measured", "")
+            continue
+        cost, steps = short.get(key, {}), ""
         if entry.taxonomy.optimises == "image":
-            rows = long[f"{name}.{entry.default}"]
+            rows = long[key]
             cost = {metric: row.value for metric, row in rows.items()}
             done = rows["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
             every = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
