@@ -64,7 +64,8 @@ def test_gains_are_bounded_and_colors_go_place_by_place() -> None:
         assert gain.min() >= 0.7 - 1e-4
         assert gain.max() <= 5 + 1e-4
     image = model.stylize(face, model.encode_style(painting)).image
-    assert (image - painting).abs().mean() < 0.9 * (face - painting).abs().mean()
+    coarse = [resize(x, (12, 12)) for x in (image, face, painting)]
+    assert (coarse[0] - coarse[2]).abs().mean() < 0.9 * (coarse[1] - coarse[2]).abs().mean()
 
 
 def test_a_picture_without_a_face_is_refused() -> None:
