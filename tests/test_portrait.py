@@ -50,22 +50,21 @@ def test_landmarks_follow_the_face_and_the_painting_is_laid_over_it() -> None:
     assert landmarks(torch.zeros(1, 3, 64, 64)) is None
 
 
-def test_gains_are_bounded_and_colors_go_place_by_place() -> None:
+def test_gains_are_bounded_and_bring_the_paintings_features_place_by_place() -> None:
     face = _face(96)
-    # The same face in another paint: cheeks and hair swap colors of their own.
+    # The same face in another paint.
     painting = face.roll(1, dims=1)
-    model = Portrait(device="cpu", precision="fp32").with_config(
-        num_steps=12, align="none", style_weight=0.0, optimizer="adam", learning_rate=6.0
-    )
+    model = Portrait(device="cpu", precision="fp32").with_config(num_steps=8, align="none", style_weight=0.0)
     wanted = model.targets(face, painting, Call())
     own = model._features(face, wanted)
     for layer, target in wanted.items():
         gain = (target / own[layer])[own[layer] > 1e-2]
         assert gain.min() >= 0.7 - 1e-4
         assert gain.max() <= 5 + 1e-4
-    image = model.stylize(face, model.encode_style(painting)).image
-    coarse = [resize(x, (12, 12)) for x in (image, face, painting)]
-    assert (coarse[0] - coarse[2]).abs().mean() < 0.9 * (coarse[1] - coarse[2]).abs().mean()
+        painted = model._features(painting, wanted)[layer]
+        assert (target - painted).norm() < 0.8 * (own[layer] - painted).norm()
+    rows = model.stylize(face, model.encode_style(painting)).losses
+    assert rows[-1]["content"] < 0.8 * rows[0]["content"]
 
 
 def test_a_picture_without_a_face_is_refused() -> None:
