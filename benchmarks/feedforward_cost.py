@@ -60,7 +60,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import zoo
     from zoo import device as devices
     from zoo import images
-    from zoo.bench.machine import alternating, convolution, convolutions
+    from zoo.bench.workers.machine import alternating, convolution, convolutions
 
     content, style = (images.read(s, size=f"exact:{args.size}x{args.size}").pixels for s in (args.content, args.style))
     report: dict[str, Any] = {"ceiling_gflops": {}, "time": {}, "precision": {}}

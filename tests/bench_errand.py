@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from zoo.bench.channel import Channel
+from zoo.bench.workers.common import Channel
 
 channel = Channel()
 errand = channel.job["errand"]

@@ -11,8 +11,8 @@ import bench_runs
 import pytest
 from command import run as command
 
+from zoo.bench.from_folder import open_gallery
 from zoo.bench.inputs import export_inputs
-from zoo.bench.outside import open_gallery
 from zoo.bench.run import run
 from zoo.registry import load_registry
 

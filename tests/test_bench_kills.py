@@ -20,10 +20,10 @@ import yaml
 from PIL import Image
 
 from zoo import images
-from zoo.bench import stages
 from zoo.bench.measures import PRIMARY
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import run
+from zoo.bench.runner import Setting
 from zoo.bench.supervise import Terminated, terminable
 from zoo.download import file_sha256
 from zoo.errors import ImageError, ProtocolError
@@ -79,7 +79,7 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def play(module: str, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What a worker does and says, with numbers that depend on the pictures alone."""
-    if module == "zoo.bench.worker":
+    if module == "measure":
         yield {"event": "loaded", "precision": "fp32", "measured": [number("seconds.load", 1.0)]}
         for i, cell in enumerate(job["cells"]):
             yield {"event": "start", "cell": i}
@@ -141,10 +141,10 @@ def fate(monkeypatch: pytest.MonkeyPatch) -> Fate:
         fate.pass_by()  # written under its temporary name, not yet in place
         replace(source, target)
 
-    def worker(self: stages.Setting, module: str, job: Mapping[str, Any]) -> Player:
+    def worker(self: Setting, module: str, job: Mapping[str, Any]) -> Player:
         return Player(fate, module, job)
 
-    monkeypatch.setattr(stages.Setting, "worker", worker)
+    monkeypatch.setattr(Setting, "worker", worker)
     monkeypatch.setattr("os.write", torn)
     monkeypatch.setattr("os.replace", renamed)
     # Asks git and the processor, which takes longer than a whole played run.

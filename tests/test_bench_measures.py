@@ -20,13 +20,14 @@ from bench_fakes import Tint
 from PIL import Image
 from torch import nn
 
-from zoo.bench import environment, growth, machine, operations, overhead, stages
+from zoo.bench import environment, growth, operations, overhead, runner
 from zoo.bench.parameters import parameters
 from zoo.bench.plan import of_run
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run
 from zoo.bench.supervise import Worker
-from zoo.bench.worker import _Session
+from zoo.bench.workers import machine
+from zoo.bench.workers.measure import _Session
 from zoo.nn import fused
 from zoo.report import remarks
 from zoo.report.tables import read_table
@@ -93,7 +94,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, lis
     log = folder / "slept"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_FAKES_LOG", str(log))
-        patch.setattr(stages, "Worker", Watched)
+        patch.setattr(runner, "Worker", Watched)
         names = ["filter", "sleepy", "stepper"]
         result = run(names, folder / "measures.yaml", folder / "out", device="cpu", threads=1)
     return result, [Call(*map(float, line.split())) for line in log.read_text().splitlines()]

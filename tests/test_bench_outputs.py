@@ -17,9 +17,9 @@ import yaml
 from PIL import Image
 
 from zoo import images
+from zoo.bench.from_folder import open_gallery
 from zoo.bench.ledger import Event
 from zoo.bench.measures import MEASURES
-from zoo.bench.outside import open_gallery
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run

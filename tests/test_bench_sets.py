@@ -166,6 +166,6 @@ def test_sets_are_of_one_method_size_seed_and_strength() -> None:
         cell("m", "a", strength=0),
     ]
     assert set_cells([*apart, cell("m", "b")]) == [(apart[0], cell("m", "b")), *((one,) for one in apart[1:])]
-    group = SetCell((apart[0], cell("m", "b")))
+    group = SetCell.of((apart[0], cell("m", "b")))
     assert group.key("fid") == ("m", None, None, 32, 0, 1.0, "fid")
     assert str(group) == "m, all 2 pictures at 32"

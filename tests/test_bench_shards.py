@@ -20,7 +20,7 @@ from grid_runs import CONTENTS, METHODS, STYLES, rows, run_file
 from PIL import Image
 
 from zoo import images
-from zoo.bench import shards
+from zoo.bench import from_cluster
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell, Shard
 from zoo.bench.rows import Row, read_rows
@@ -80,14 +80,14 @@ def halves(tmp_path: Path) -> tuple[Folder, Folder]:
 def test_merged_shards_hold_every_row_picture_and_run(tmp_path):
     target = Folder(tmp_path / "whole")
     parts = halves(tmp_path)
-    shards.merge(target, parts)
+    from_cluster.merge(target, parts)
     assert {row.key: row for row in read_rows(target.rows)} == {row.key: row for row in rows()}
     assert sorted(path.name for path in target.outputs.glob("*.png")) == ["first.png", "second.png"]
     found = target.read_run()
     assert found is not None
     assert [entry["run_id"] for entry in found["runs"]] == ["first", "second"]
     before = target.rows.read_bytes()
-    shards.merge(target, parts)
+    from_cluster.merge(target, parts)
     assert target.rows.read_bytes() == before
     assert target.read_run() == found
 
@@ -99,10 +99,10 @@ def test_a_failed_cell_is_merged_once_and_its_success_replaces_it(tmp_path):
     made.rows.write_text(bad.to_json() + "\n")
     target = Folder(tmp_path / "whole")
     for _ in range(2):
-        shards.merge(target, [made])
+        from_cluster.merge(target, [made])
     assert read_rows(target.rows) == [bad]
     made.rows.write_text(bad.to_json() + "\n" + failed[0].to_json() + "\n")
-    shards.merge(target, [made])
+    from_cluster.merge(target, [made])
     assert read_rows(target.rows)[-1] == failed[0]
 
 
@@ -111,9 +111,9 @@ def test_shards_of_another_protocol_or_machine_and_missing_ones_are_refused(tmp_
     other = part(tmp_path / "other", [], conditions={**run_file()["conditions"], "machine": "Crate"})
     target = Folder(tmp_path / "whole")
     with pytest.raises(ProtocolError, match=r"other has another conditions than .*whole"):
-        shards.merge(target, [first, other])
+        from_cluster.merge(target, [first, other])
     with pytest.raises(ProtocolError, match=r"nowhere holds no results"):
-        shards.merge(target, [first, Folder(tmp_path / "nowhere")])
+        from_cluster.merge(target, [first, Folder(tmp_path / "nowhere")])
     assert not target.rows.exists()
 
 
@@ -121,8 +121,8 @@ def test_a_failed_task_gives_its_reason_and_its_log():
     error = RuntimeError("Job failed\n-----\nTraceback ...\nzoo.errors.ProtocolError: the disk is full\n-----\n")
     job = SimpleNamespace(exception=lambda: error, paths=SimpleNamespace(stderr=Path("1_0_log.err")))
     with pytest.raises(ProtocolError, match=r"the disk is full\), its log is 1_0_log\.err"):
-        shards._wait(job, "local")
-    shards._wait(SimpleNamespace(exception=lambda: None), "local")
+        from_cluster._wait(job, "local")
+    from_cluster._wait(SimpleNamespace(exception=lambda: None), "local")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("sbatch: invalid partition\n specified"), PermissionError("no place")])
@@ -133,7 +133,7 @@ def test_a_cluster_that_takes_no_tasks_is_one_sentence(error):
     with pytest.raises(
         ConfigError, match=r"The cluster did not take the tasks \((sbatch: invalid partition specified|no place)"
     ):
-        shards._submitted(refuse, [])
+        from_cluster._submitted(refuse, [])
 
 
 # -- a whole run -----------------------------------------------------------------------------------------------------

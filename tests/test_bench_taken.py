@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import pytest
 from command import run as command
 
 from zoo import images
-from zoo.bench import stages
+from zoo.bench import runner
 from zoo.bench.folder import Folder
 from zoo.bench.measures import MEASURES
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, read_rows
 from zoo.bench.run import BenchResult, run
+from zoo.bench.supervise import Worker
 from zoo.download import file_sha256
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 
@@ -55,12 +56,15 @@ def measured(rows: list[Row]) -> dict[Any, tuple[Any, ...]]:
 
 
 def test_a_metric_is_added_without_stylising_again(before, folder, tmp_path, monkeypatch):
-    def never(*_: object) -> None:
-        raise AssertionError("stylised again")
+    start = runner.Setting.worker
+
+    def scorer(setting: runner.Setting, module: str, job: Mapping[str, Any]) -> Worker:
+        assert module == "score", "stylised again"
+        return start(setting, module, job)
 
     path = more(folder)
     whole = run(["tint"], path, tmp_path / "whole", device="cpu", threads=1)
-    monkeypatch.setattr(stages, "_measure_size", never)
+    monkeypatch.setattr(runner.Setting, "worker", scorer)
     result = run(["tint"], path, tmp_path / "after", device="cpu", threads=1, take_from=before.folder)
     assert measured(result.rows) == measured(before.rows)
     values = {row.key: row.value for row in result.rows if row.metric not in MEASURES}

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,20 @@ import torch
 
 from zoo import images
 from zoo import memory as limits
-from zoo.bench import environment, largest, memory, rates, scoring, stages, supervise, timing
+from zoo.bench import environment, largest_size, memory, score, supervise, timing
 from zoo.bench.folder import Folder
+from zoo.bench.largest_size import LargestSize
 from zoo.bench.ledger import Event, Ledger
+from zoo.bench.measure import Measure
 from zoo.bench.measures import PRIMARY
-from zoo.bench.plan import Cell, MethodPlan, SetCell
+from zoo.bench.plan import Cell, MethodPlan, Plan, SetCell
 from zoo.bench.protocol import Limits, Protocol, ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import RowStore
+from zoo.bench.runner import Pass, Setting
+from zoo.bench.score import Score
 from zoo.bench.supervise import Worker, WorkerError
-from zoo.bench.worker import why
+from zoo.bench.throughput import Machine, Throughput
+from zoo.bench.workers.common import why
 from zoo.errors import ImageError, InputError, NumericalError, ProtocolError, UnsupportedError
 from zoo.registry import MetricEntry, Registry
 
@@ -330,7 +335,7 @@ class Script:
             raise self.death
 
 
-class Scripted(stages.Setting):
+class Scripted(Setting):
     """A setting whose workers follow scripts; ``jobs`` keeps what each was asked."""
 
     def play(self, *scripts: Script) -> Scripted:
@@ -348,8 +353,22 @@ def setting(tmp_path: Path) -> Scripted:
     return Scripted(Folder(tmp_path), "cpu", "auto", 1, Limits())
 
 
+def plan_of(ledger: Ledger, *methods: MethodPlan, retry: bool = False) -> Plan:
+    for method in methods:
+        ledger.plans[method.label] = method
+    return Plan(ledger.protocol, ledger.registry, methods, retry=retry)
+
+
+def measure(setting: Setting, ledger: Ledger, method: MethodPlan, cells: Sequence[Cell]) -> None:
+    Measure(setting, ledger, plan_of(ledger, dataclasses.replace(method, cells=tuple(cells)))).run()
+
+
+def search(setting: Setting, ledger: Ledger) -> None:
+    LargestSize(setting, ledger, plan_of(ledger, PLAN)).run()
+
+
 CELLS = tuple(Cell("m.x", name, "s", size, 0, 1.0) for size in (32, 64) for name in "abc")
-PLAN = MethodPlan("m.x", "m.x", {}, Timing(), False, None, None, CELLS)
+PLAN = MethodPlan("m.x", "m.x", {}, Timing(), None, None, CELLS)
 
 
 @pytest.fixture
@@ -388,7 +407,7 @@ def outcomes(ledger: Ledger) -> list[str]:
 def test_a_crash_costs_one_cell_and_the_rest_is_measured_by_another_worker(setting, ledger):
     crash = Script([loaded(), *measured(0), {"event": "start", "cell": 1}], WorkerError("crashed"))
     setting.play(crash, Script([loaded(), *measured(0)]), Script([loaded(), *measured(0), *measured(1), *measured(2)]))
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    measure(setting, ledger, PLAN, CELLS)
     assert outcomes(ledger) == ["ok", "crashed", "ok", "ok", "ok", "ok"]
     assert [len(job["cells"]) for job in setting.jobs] == [3, 1, 3]
     assert ledger.store.rows[0].metric == "memory.resident", "the row that says that a cell is done comes last"
@@ -398,7 +417,7 @@ def test_a_crash_between_cells_costs_none(setting, ledger):
     setting.play(
         Script([loaded(), *measured(0)], WorkerError("crashed")), Script([loaded(), *measured(0), *measured(1)])
     )
-    stages.measure(setting, ledger, [(PLAN, CELLS[:3])])
+    measure(setting, ledger, PLAN, CELLS[:3])
     assert outcomes(ledger)[:3] == ["ok", "ok", "ok"]
 
 
@@ -425,7 +444,7 @@ def killed() -> WorkerError:
 def test_what_was_killed_from_outside_is_measured_once_more(scripts, found, asked, setting, ledger):
     rest = [loaded(), *(event for cell in range(asked[-1]) for event in measured(cell))]
     setting.play(*(Script(rest) if one is None else Script(one, killed()) for one in scripts))
-    stages.measure(setting, ledger, [(PLAN, CELLS[:3])])
+    measure(setting, ledger, PLAN, CELLS[:3])
     assert outcomes(ledger)[:3] == found
     assert [len(job["cells"]) for job in setting.jobs] == asked
     assert len({row.key for row in ledger.store.rows}) == len((ledger.store.path).read_text().splitlines())
@@ -434,7 +453,7 @@ def test_what_was_killed_from_outside_is_measured_once_more(scripts, found, aske
 def test_after_a_limit_neither_this_size_nor_a_larger_one_is_tried(setting, ledger):
     slow = WorkerError("took longer than the limit of 9 s", "time")
     setting.play(Script([loaded(), *measured(0), {"event": "start", "cell": 1}], slow))
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    measure(setting, ledger, PLAN, CELLS)
     found = outcomes(ledger)
     assert found[:2] == ["ok", "took longer than the limit of 9 s"]
     reason = "not tried, because b x s at 32 took longer than the limit of 9 s"
@@ -447,7 +466,7 @@ def test_out_of_memory_says_the_projected_need(setting, ledger):
     death = {"event": "failed", "cell": 1, "reason": "no room", "cause": "memory"}
     both = Script([loaded(), *measured(0), *measured(1), *measured(2)])
     setting.play(both, Script([loaded(), *measured(0), {"event": "start", "cell": 1}, death, *measured(2)]))
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    measure(setting, ledger, PLAN, CELLS)
     need = "; projected need at 64, from its growth over smaller sizes: 4 MiB above idle, 4 s a picture"
     assert outcomes(ledger) == ["ok"] * 4 + [f"{death['reason']}{need}", "ok"]
 
@@ -462,7 +481,7 @@ def searched(low: int, high: int | None, limit: int) -> tuple[int, int | None, l
         tried.append(size)
         return size <= limit
 
-    return (*largest.search(low, high, fits), tried)
+    return (*largest_size.search(low, high, fits), tried)
 
 
 def test_the_search_doubles_then_halves_and_stops_a_sixteenth_apart():
@@ -498,37 +517,37 @@ def test_the_largest_size_is_a_row_of_the_run_with_what_ended_the_search(setting
         Script([loaded(), *measured(0)]),  # 48
         Script([loaded(), death]),  # 56
     )
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
-    largest.find(setting, ledger, [PLAN])
+    measure(setting, ledger, PLAN, CELLS)
+    search(setting, ledger)
     (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
     assert (row.method, row.size, row.content, row.value, row.unit) == ("m.x", 0, None, 48, "px")
     assert row.reason == "56: 9 MiB needed"
     assert setting.jobs[-1]["timing"]["warmup"] == 0
     assert not (setting.folder.outputs / "largest").exists()
-    assert largest.pending(ledger, [PLAN]) == []
+    assert not LargestSize(setting, ledger, plan_of(ledger, PLAN)).pending()
 
 
 def test_a_search_that_meets_another_failure_says_so(setting, ledger, monkeypatch):
-    monkeypatch.setattr(largest, "_prepare", lambda folder, protocol, size: {})
+    monkeypatch.setattr(largest_size, "_prepare", lambda folder, protocol, size: {})
     setting.play(
         *(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)),
         Script([loaded(), {"event": "failed", "cell": 0, "reason": "ValueError: too wide for me", "cause": "crash"}]),
     )
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
-    largest.find(setting, ledger, [PLAN])
+    measure(setting, ledger, PLAN, CELLS)
+    search(setting, ledger)
     (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
     assert (row.status, row.reason) == ("failed", "at 128: ValueError: too wide for me")
 
 
 def test_a_search_without_room_on_the_disk_leaves_no_row(setting, ledger, monkeypatch):
-    monkeypatch.setattr(largest, "_prepare", lambda folder, protocol, size: {})
+    monkeypatch.setattr(largest_size, "_prepare", lambda folder, protocol, size: {})
     setting.play(
         *(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)),
         Script([loaded(), {"event": "unwritable", "cell": 0, "reason": "output.png cannot be written: no space."}]),
     )
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    measure(setting, ledger, PLAN, CELLS)
     with pytest.raises(ProtocolError, match=r"no space\. Earlier rows are intact"):
-        largest.find(setting, ledger, [PLAN])
+        search(setting, ledger)
     assert not [row for row in ledger.store.rows if row.metric == "size.largest"]
 
 
@@ -545,18 +564,18 @@ def test_a_search_whose_pictures_cannot_be_prepared_tells_a_full_disk_from_its_o
         pairs=(("a", "s"),),
     )
     setting.play(*(Script([loaded(), *measured(0), *measured(1), *measured(2)]) for _ in range(2)))
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    measure(setting, ledger, PLAN, CELLS)
     with monkeypatch.context() as patch:
-        patch.setattr(largest.images, "write", refuse)
+        patch.setattr(largest_size.images, "write", refuse)
         with pytest.raises(ProtocolError, match="make room"):
-            largest.find(setting, ledger, [PLAN])
+            search(setting, ledger)
     (setting.folder.outputs / "largest").write_text("no folder can be made here")
     with pytest.raises(ProtocolError, match="make room"):
-        largest.find(setting, ledger, [PLAN])
+        search(setting, ledger)
     (setting.folder.outputs / "largest").unlink()
     assert not [row for row in ledger.store.rows if row.metric == "size.largest"]
-    monkeypatch.setattr(largest, "prepared", refuse)
-    largest.find(setting, ledger, [PLAN])
+    monkeypatch.setattr(largest_size, "prepared", refuse)
+    search(setting, ledger)
     (row,) = [row for row in ledger.store.rows if row.metric == "size.largest"]
     assert row.status == "failed"
     assert "too large for an image" in row.reason
@@ -564,7 +583,7 @@ def test_a_search_whose_pictures_cannot_be_prepared_tells_a_full_disk_from_its_o
 
 def test_a_worker_that_dies_while_loading_fails_all_its_cells(setting, ledger):
     setting.play(Script([], WorkerError("ended with exit code 1")), Script([], WorkerError("ended with exit code 1")))
-    stages.measure(setting, ledger, [(PLAN, CELLS)])
+    measure(setting, ledger, PLAN, CELLS)
     assert set(outcomes(ledger)) == {"while loading: ended with exit code 1"}
 
 
@@ -580,7 +599,7 @@ def test_a_crash_while_scoring_costs_one_picture(setting, ledger):
         {"event": "refused", "metric": 1, "item": None, "reason": "weights are missing", "cause": "lacking"},
     ]
     setting.play(Script(first, WorkerError("crashed")), Script(again, WorkerError("crashed")), Script(last))
-    scoring.score(setting, ledger, pending)
+    Score(setting, ledger, plan_of(ledger)).score(pending)
     found = {(row.metric, row.content): (row.status, row.reason) for row in ledger.store.rows}
     assert found == {
         ("ssim", "a"): ("ok", ""),
@@ -601,7 +620,7 @@ def test_a_metric_that_cannot_be_loaded_fails_alone(setting, ledger, bad):
         setting.play(Script([load[0]], end), Script([load[0]], end), Script(ready))
     else:
         setting.play(Script([*ready, load[1]], end), Script([load[1]], end))
-    scoring.score(setting, ledger, pending)
+    Score(setting, ledger, plan_of(ledger)).score(pending)
     found = {(row.metric, row.status) for row in ledger.store.rows}
     names = [use.label for use in ledger.protocol.spec.metrics]
     assert found == {(names[good], "ok"), (names[bad], "failed")}
@@ -615,7 +634,7 @@ def test_scoring_ends_where_every_process_dies_at_once(setting, ledger):
         *({"event": "scored", "metric": 0, "item": i, "value": 1} for i in range(2)),
     ]
     setting.play(Script(done, killed()), Script([], killed()), Script([], killed()))
-    scoring.score(setting, ledger, pending)
+    Score(setting, ledger, plan_of(ledger)).score(pending)
     assert [row.status for row in ledger.store.rows] == ["ok", "ok", "failed", "failed"]
 
 
@@ -643,7 +662,7 @@ def test_a_scorer_that_ends_once_costs_nothing(said, how, setting, ledger):
     # The second process is given what is left, in which the pictures are numbered anew.
     left = whole((0, 1)) if said < 3 else [*whole((0,), 1), *whole((1,))]
     setting.play(first, Script(left))
-    scoring.score(setting, ledger, pending)
+    Score(setting, ledger, plan_of(ledger)).score(pending)
     assert [row.status for row in ledger.store.rows] == ["ok"] * 4
 
 
@@ -651,7 +670,7 @@ def test_a_scorer_that_met_a_limit_of_its_own_is_not_tried_again(setting, ledger
     start = [{"event": "load", "metric": 0}, {"event": "start", "metric": 0, "item": 0}]
     rest = [{"event": "load", "metric": 0}, {"event": "scored", "metric": 0, "item": 0, "value": 1}]
     setting.play(Script(start, WorkerError("too slow", "time")), Script(rest))
-    scoring.score(setting, ledger, [(0, cell) for cell in CELLS[:2]])
+    Score(setting, ledger, plan_of(ledger)).score([(0, cell) for cell in CELLS[:2]])
     assert [row.reason for row in ledger.store.rows] == ["too slow", ""]
 
 
@@ -660,19 +679,19 @@ def test_a_scorer_that_met_a_limit_of_its_own_is_not_tried_again(setting, ledger
 
 def test_parts_hold_whole_pictures_and_as_many_pixels():
     pending = [(metric, cell) for metric in (0, 1) for cell in CELLS]
-    whole = SetCell(CELLS[:3])
-    parts = scoring.share_out([*pending, (2, whole)], 4)
+    whole = SetCell.of(CELLS[:3])
+    parts = score.share_out([*pending, (2, whole)], 4)
     # Three pictures of 32 pixels a side are less than one of 64.
     assert [len(part) for part in parts] == [3 * 2 + 1, 2, 2, 2]
     assert sorted(map(str, (one for part in parts for one in part))) == sorted(map(str, [*pending, (2, whole)]))
     homes = [{cell for _, cell in part} for part in parts]
     assert sum(map(len, homes)) == len(CELLS) + 1, "no picture is in two parts"
-    assert scoring.share_out(pending, 1) == [pending]
-    assert len(scoring.share_out(pending[:1], 8)) == 1
-    assert scoring.share_out([], 3) == []
+    assert score.share_out(pending, 1) == [pending]
+    assert len(score.share_out(pending[:1], 8)) == 1
+    assert score.share_out([], 3) == []
 
 
-class Crowd(stages.Setting):
+class Crowd(Setting):
     """A setting whose workers give every item the same value, and wait for each other before they begin."""
 
     def worker(self, module: str, job: Mapping[str, Any]) -> Any:
@@ -696,7 +715,8 @@ CROWD: list[Crowd] = []
 def test_two_jobs_score_at_once_and_share_threads_and_memory(tmp_path, ledger):
     CROWD.clear()
     pending = [(metric, cell) for metric in (0, 1) for cell in CELLS]
-    scoring.score(Crowd(Folder(tmp_path), "cpu", "auto", 2, Limits(memory=0.8)), ledger, pending, jobs=2)
+    crowd = Crowd(Folder(tmp_path), "cpu", "auto", 2, Limits(memory=0.8))
+    Score(crowd, ledger, plan_of(ledger), 2).score(pending)
     found = {row.key: row.value for row in ledger.store.rows}
     assert found == {cell.key(metric): 0.5 for cell in CELLS for metric in ("ssim", "other")}
     assert [(crowd.threads, crowd.limits.memory) for crowd in CROWD] == [(1, 0.4)] * 2
@@ -705,7 +725,7 @@ def test_two_jobs_score_at_once_and_share_threads_and_memory(tmp_path, ledger):
 def test_jobs_end_together_when_one_entry_cannot_be_written(tmp_path, ledger, monkeypatch):
     pids: list[int] = []
 
-    class Errands(stages.Setting):
+    class Errands(Setting):
         def worker(self, module: str, job: Mapping[str, Any]) -> Any:
             worker = errand("hang")
             pids.append(worker.pid)
@@ -714,8 +734,9 @@ def test_jobs_end_together_when_one_entry_cannot_be_written(tmp_path, ledger, mo
     hello = {"event": "start", "metric": 0, "item": 0}
     monkeypatch.setattr(Worker, "events", lambda self: iter([hello, time.sleep(0.2) or hello]))
     monkeypatch.setattr(ledger, "tell", lambda label: (_ for _ in ()).throw(ProtocolError("the disk is full")))
+    errands = Errands(Folder(tmp_path), "cpu", "auto", 2, Limits())
     with pytest.raises(ProtocolError, match="disk is full"):
-        scoring.score(Errands(Folder(tmp_path), "cpu", "auto", 2, Limits()), ledger, [(0, c) for c in CELLS], jobs=2)
+        Score(errands, ledger, plan_of(ledger), 2).score([(0, cell) for cell in CELLS])
     assert pids
     wait_until(lambda: all(map(gone, pids)))
     ledger.begin("score", 0)
@@ -734,6 +755,20 @@ def counted(cell: int) -> list[dict[str, Any]]:
     return [{"event": "start", "cell": cell}, {"event": "measured", "cell": cell, "measured": numbers}]
 
 
+def passes(setting: Setting, ledger: Ledger, method: MethodPlan, retry: bool) -> list[Pass]:
+    plan = plan_of(ledger, method, retry=retry)
+    return [Throughput(setting, ledger, plan), Machine(setting, ledger, plan)]
+
+
+def lacks(setting: Setting, ledger: Ledger, method: MethodPlan, retry: bool = False) -> bool:
+    return any(one.pending() for one in passes(setting, ledger, method, retry))
+
+
+def count(setting: Setting, ledger: Ledger, retry: bool = False) -> None:
+    for one in passes(setting, ledger, COUNTING, retry):
+        one.run()
+
+
 def peak() -> Script:
     numbers = [{"metric": f"machine.{n}_gflops", "value": 10.0, "unit": "", "samples": []} for n in ("conv", "matmul")]
     return Script([{"event": "measured", "cell": 0, "measured": numbers}])
@@ -748,9 +783,9 @@ def test_a_crash_while_counting_costs_that_and_not_the_cell(setting, ledger):
     crash = Script([loaded(), *counted(0), {"event": "start", "cell": 1}], WorkerError("crashed"))
     setting.play(Script([loaded(), *measured(0), *measured(1), *measured(2)]), crash, Script([loaded(), *counted(0)]))
     setting.scripts.append(peak())
-    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
-    assert rates.pending(ledger, [COUNTING])
-    rates.find(setting, ledger, [COUNTING])
+    measure(setting, ledger, COUNTING, COUNTING.cells)
+    assert lacks(setting, ledger, COUNTING)
+    count(setting, ledger)
     assert outcomes(ledger)[:3] == ["ok", "ok", "ok"]
     assert statuses(ledger, "gflops.encode_style") == statuses(ledger, "images_per_second") == ["ok", "crashed", "ok"]
     # Three GFLOP in one second, of ten.
@@ -759,42 +794,44 @@ def test_a_crash_while_counting_costs_that_and_not_the_cell(setting, ledger):
     assert [job["cells"][0]["seconds"] for job in setting.jobs[1:3]] == [1.0, 1.0]
     assert setting.jobs[1]["cells"][0]["bytes"] == memory.MIB
     assert setting.jobs[3] == {"precision": "fp32"}
-    assert not rates.pending(ledger, [COUNTING])
+    assert not lacks(setting, ledger, COUNTING)
 
 
 def test_what_was_killed_from_outside_is_counted_once_more(setting, ledger):
     crash = Script([loaded(), *counted(0), {"event": "start", "cell": 1}], killed())
     setting.play(Script([loaded(), *measured(0), *measured(1), *measured(2)]), crash)
     setting.scripts += [Script([loaded(), *counted(0), *counted(1)]), peak()]
-    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
-    rates.find(setting, ledger, [COUNTING])
+    measure(setting, ledger, COUNTING, COUNTING.cells)
+    count(setting, ledger)
     assert statuses(ledger, "gflops.encode_style") == ["ok", "ok", "ok"]
 
 
 def test_a_method_that_cannot_be_counted_and_a_machine_that_cannot_be_measured_say_so(setting, ledger):
     every = [loaded(), *measured(0), *measured(1), *measured(2)]
     setting.play(Script(every), Script([], WorkerError("ended with exit code 1")))
-    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
-    rates.find(setting, ledger, [COUNTING])
-    assert statuses(ledger, "gflops.encode_style") == ["ended with exit code 1"] * 3
-    assert not rates.pending(ledger, [COUNTING])
+    measure(setting, ledger, COUNTING, COUNTING.cells)
+    count(setting, ledger)
+    assert statuses(ledger, "gflops.encode_style") == ["while loading: ended with exit code 1"] * 3
+    assert not lacks(setting, ledger, COUNTING)
 
-    assert rates.pending(ledger, [COUNTING], retry=True)
-    assert not rates.pending(ledger, [dataclasses.replace(COUNTING, timing=Timing())], retry=True)
+    assert lacks(setting, ledger, COUNTING, retry=True)
+    assert not lacks(setting, ledger, dataclasses.replace(COUNTING, timing=Timing()), retry=True)
 
 
 def test_no_share_without_the_machines_speed(setting, ledger):
     every = [loaded(), *measured(0), *measured(1), *measured(2)]
     setting.play(
-        Script(every), Script([loaded(), *counted(0), *counted(1), *counted(2)]), Script([], WorkerError("ill"))
+        Script(every),
+        Script([loaded(), *counted(0), *counted(1), *counted(2)]),
+        Script([{"event": "start", "cell": 0}], WorkerError("ill")),
     )
-    stages.measure(setting, ledger, [(COUNTING, COUNTING.cells)])
-    rates.find(setting, ledger, [COUNTING])
+    measure(setting, ledger, COUNTING, COUNTING.cells)
+    count(setting, ledger)
     assert statuses(ledger, "share.conv_peak") == ["missing"] * 3
     (row,) = [row for row in ledger.store.rows if row.method == "machine[precision=fp32]"]
     assert (row.metric, row.status, row.reason) == ("machine.conv_gflops", "failed", "ill")
-    assert not rates.pending(ledger, [COUNTING])
-    assert rates.pending(ledger, [COUNTING], retry=True)
+    assert not lacks(setting, ledger, COUNTING)
+    assert lacks(setting, ledger, COUNTING, retry=True)
     setting.scripts.append(peak())
-    rates.find(setting, ledger, [COUNTING], retry=True)
+    count(setting, ledger, retry=True)
     assert statuses(ledger, "share.conv_peak") == ["ok"] * 3

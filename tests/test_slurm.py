@@ -19,7 +19,7 @@ from PIL import Image
 from test_bench_shards import command
 from test_bench_shards import protocol as parts  # noqa: F401
 
-from zoo.bench import shards
+from zoo.bench import from_cluster
 from zoo.bench.rows import read_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(slurm.lacks()), reason=slurm.lacks())]
@@ -41,8 +41,8 @@ def test_shards_of_which_one_is_cancelled_go_on_and_make_the_rows_of_one_run(
 ):
     pytest.importorskip("submitit")
     monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
-    monkeypatch.setattr(shards, "_GRACE_SECONDS", 0.0)
-    monkeypatch.setattr(shards, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(from_cluster, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(from_cluster, "_POLL_SECONDS", 0.1)
     common = ["--methods", "tint", "--protocol", str(parts), "--device", "cpu", "--threads", "1"]
     sharded = ["--out", str(tmp_path / "parts"), "--shards", "2", "--cluster", "slurm"]
 

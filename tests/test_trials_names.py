@@ -187,7 +187,7 @@ def test_a_protocols_names_are_composed_and_its_pairs_found_either_way():
 
 
 def test_pictures_made_elsewhere_are_found_either_way(place):
-    from zoo.bench.outside import _find
+    from zoo.bench.from_folder import _find
     from zoo.bench.plan import Cell
 
     spec = Protocol.model_validate(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo import images
 from zoo.bench.folder import write_text
-from zoo.bench.outside import shortest_name
+from zoo.bench.from_folder import shortest_name
 from zoo.bench.plan import cells_of
 from zoo.bench.protocol import Protocol, ProtocolImage, ResolvedProtocol
 from zoo.errors import ProtocolError

@@ -47,8 +47,8 @@ class Loss:
 class Ledger:
     """Turns what workers report into rows of one run; the only writer of the store.
 
-    ``pictures`` holds the sha256 of files that were made elsewhere (:mod:`zoo.bench.outside`), ``drawn`` that of the
-    sanity rows' files, by their cells.
+    ``pictures`` holds the sha256 of files that were made elsewhere (:mod:`zoo.bench.from_folder`), ``drawn`` that of
+    the sanity rows' files, by their cells.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ MEASURES: dict[str, Measure] = {
         Measure("memory.resident", "peak resident above idle", "MiB", "peak memory", "max"),
         Measure("memory.cuda_allocated", "peak allocated by torch on the GPU", "MiB", "GPU allocated", "max"),
         Measure("memory.cuda_reserved", "peak reserved by torch on the GPU", "MiB", "GPU reserved", "max"),
-        # Of a film (zoo.bench.films), in the order in which tables show them.
+        # Of a film (zoo.bench.workers.films), in the order in which tables show them.
         Measure("film.short", "error of a frame against the one before, along the motion", "/255", "short-term"),
         Measure("film.long", "error of a frame against one some frames before", "/255", "long-term"),
         Measure("film.gram_loss", "style loss (gram_loss), mean over the frames", "", "style loss"),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.bench.measures import MEASURES
 from zoo.bench.protocol import ResolvedProtocol, Timing, check_settings, label_with
 from zoo.bench.rows import Row, RowKey
 from zoo.errors import ConfigError, ProtocolError
 from zoo.registry import Registry, import_object
+
+if TYPE_CHECKING:
+    from zoo.bench.from_folder import Gallery
+    from zoo.bench.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -41,53 +45,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class SetCell:
-    """All pictures of a method at one size, seed and strength, as a metric of sets scores them: ``members``.
-
-    ``missing`` says how many of them could not be made. Its rows have neither content nor style.
-    """
-
-    members: tuple[Cell, ...]
-    missing: int = 0
-
-    @property
-    def lacking(self) -> str:
-        """Why it cannot be scored."""
-        return f"{self.missing} of the {len(self.members)} pictures of the set are missing"
-
-    @property
-    def method(self) -> str:
-        return self.members[0].method
-
-    @property
-    def size(self) -> int:
-        return self.members[0].size
-
-    @property
-    def seed(self) -> int:
-        return self.members[0].seed
-
-    @property
-    def strength(self) -> float:
-        return self.members[0].strength
-
-    @property
-    def content(self) -> None:
-        return None
-
-    @property
-    def style(self) -> None:
-        return None
-
-    def key(self, metric: str) -> RowKey:
-        """The key of this set's row for a metric."""
-        return (self.method, None, None, self.size, self.seed, self.strength, metric)
-
-    def __str__(self) -> str:
-        return f"{self.method}, all {len(self.members)} pictures at {self.size}"
-
-
-@dataclass(frozen=True)
 class RunCell:
     """What a row is of that belongs to the run: the machine's speed, or the largest size that fits a method."""
 
@@ -97,6 +54,7 @@ class RunCell:
     strength: float = 1.0
     content: None = None
     style: None = None
+    precision: str | None = None
 
     def key(self, metric: str) -> RowKey:
         """The key of the row for a measure."""
@@ -104,6 +62,31 @@ class RunCell:
 
     def __str__(self) -> str:
         return self.method
+
+
+@dataclass(frozen=True)
+class SetCell(RunCell):
+    """All pictures of a method at one size, seed and strength, as a metric of sets scores them: ``members``.
+
+    ``missing`` says how many of them could not be made. Its rows have neither content nor style.
+    """
+
+    members: tuple[Cell, ...] = ()
+    missing: int = 0
+
+    @classmethod
+    def of(cls, members: tuple[Cell, ...], missing: int = 0) -> SetCell:
+        """The set of these cells."""
+        first = members[0]
+        return cls(first.method, first.seed, first.size, first.strength, members=members, missing=missing)
+
+    @property
+    def lacking(self) -> str:
+        """Why it cannot be scored."""
+        return f"{self.missing} of the {len(self.members)} pictures of the set are missing"
+
+    def __str__(self) -> str:
+        return f"{self.method}, all {len(self.members)} pictures at {self.size}"
 
 
 MACHINE = "machine[precision="
@@ -155,11 +138,69 @@ class MethodPlan:
     label: str
     options: dict[str, Any]
     timing: Timing
-    optimises_image: bool
     checkpoint: str | None
     encoder: str | None
     cells: tuple[Cell, ...]
-    film: Mapping[str, Any] | None = None  # of a protocol of films: what zoo.bench.films is told
+    film: Mapping[str, Any] | None = None  # of a protocol of films: what zoo.bench.workers.films is told
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What a worker is told of the method."""
+        return {"name": self.name, "options": self.options, "timing": self.timing.model_dump()}
+
+
+class Plan:
+    """What a run asks for: methods, pictures made elsewhere, sanity rows and the metrics of them all.
+
+    ``retry`` is whether what failed or was skipped is tried again. ``pair_metrics`` and ``set_metrics`` are positions
+    in the protocol, ``sets`` the set that a cell belongs to where a metric of sets is asked for.
+    """
+
+    def __init__(
+        self,
+        protocol: ResolvedProtocol,
+        registry: Registry,
+        methods: Sequence[MethodPlan],
+        galleries: Sequence[Gallery] = (),
+        *,
+        retry: bool = False,
+        shard: Shard | None = None,
+    ) -> None:
+        self.protocol, self.galleries, self.retry = protocol, galleries, retry
+        scopes = [registry.metric(use.name).scope for use in protocol.spec.metrics]
+        self.pair_metrics = [i for i, scope in enumerate(scopes) if scope == "pair"]
+        self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set" and shard is None]
+        # Those of films are measured like methods.
+        self.baselines = [] if protocol.spec.film else baseline_cells(protocol)
+        self.methods = list(methods)
+        if shard is not None:
+            self.baselines = list(shard.cells(protocol.pairs, self.baselines))
+            self.methods = [replace(plan, cells=shard.cells(protocol.pairs, plan.cells)) for plan in methods]
+        groups = set_cells(self.baselines)
+        groups += [group for one in (*self.methods, *galleries) for group in set_cells(one.cells)]
+        self.sets = {cell: SetCell.of(group) for group in groups for cell in group} if self.set_metrics else {}
+
+    def to_score(self, rows: Ledger, cell: Scored, metric: int) -> bool:
+        """Whether a metric has no row of a cell, one of another picture, or one to be tried again."""
+        row = rows.scored(cell, metric)
+        return rows.unlike(cell, metric) or (row is not None and row.status != "ok" and self.retry)
+
+    def incomplete(self, rows: Ledger, group: SetCell, metric: int) -> Row | None:
+        """The row that says that a set was skipped for want of pictures, if it was."""
+        row = rows.scored(group, metric)
+        return row if row is not None and (row.status, row.cause) == ("skipped", "input") else None
+
+    def needs_picture(self, rows: Ledger, cell: Cell) -> bool:
+        """Whether a metric, of the cell or of its set, is still to be computed."""
+
+        def completed(group: SetCell, metric: int) -> bool:
+            made = all((row := rows.measured(member)) is not None and row.status == "ok" for member in group.members)
+            return made and self.incomplete(rows, group, metric) is not None
+
+        return any(self.to_score(rows, cell, metric) for metric in self.pair_metrics) or any(
+            self.to_score(rows, self.sets[cell], metric) or completed(self.sets[cell], metric)
+            for metric in self.set_metrics
+        )
 
 
 def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable[str]) -> list[MethodPlan]:
@@ -182,7 +223,6 @@ def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable
             label=label,
             options=options,
             timing=timing,
-            optimises_image=resolved.entry.taxonomy.optimises == "image",
             checkpoint=resolved.checkpoint.sha256 if resolved.checkpoint else None,
             encoder={**resolved.options, **options}.get("encoder", resolved.entry.encoder),
             cells=cells_of(protocol, label),
@@ -212,7 +252,7 @@ def _of_films(protocol: ResolvedProtocol, registry: Registry, plans: Iterable[Me
             yield replace(plan, label=label, cells=cells_of(protocol, label), film={**told, "keep": keep})
     for name in spec.baselines:
         cells = tuple(cell for cell in baseline_cells(protocol) if cell.method == name)
-        yield MethodPlan(name, name, {}, spec.timing, False, None, None, cells, {**told, "keep": "none"})
+        yield MethodPlan(name, name, {}, spec.timing, None, None, cells, {**told, "keep": "none"})
 
 
 def temporal(registry: Registry, name: str) -> bool:

@@ -7,7 +7,6 @@ they are unless ``retry_failed`` is set.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,14 +19,20 @@ import torch
 
 import zoo
 from zoo import images
-from zoo.bench import environment, inputs, largest, outside, rates, scoring, stages
+from zoo.bench import environment, inputs
 from zoo.bench.folder import Folder, check_conditions
+from zoo.bench.from_folder import check_unchanged, open_gallery, take_pictures
+from zoo.bench.from_run import take
+from zoo.bench.largest_size import LargestSize
 from zoo.bench.ledger import Event, Ledger
-from zoo.bench.plan import Cell, MethodPlan, Scored, SetCell, Shard, baseline_cells, of_run, plan_methods, set_cells
+from zoo.bench.measure import Measure
+from zoo.bench.plan import Cell, Plan, Shard, of_run, plan_methods
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.bench.runner import Setting
+from zoo.bench.score import Score
 from zoo.bench.supervise import terminable
-from zoo.bench.taken import take
+from zoo.bench.throughput import Machine, Throughput
 from zoo.color import reinhard
 from zoo.device import resolve_device, resolve_precision
 from zoo.download import file_sha256
@@ -53,112 +58,133 @@ class BenchResult:
         return self.count("failed") == 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be asked of a run beside methods, protocol and folder.
+
+    ``fresh`` sets earlier results in the folder aside, ``again`` those of these methods alone (after training, say),
+    ``rescore`` the values of these metrics. ``take_from`` is the results folder of a protocol that differs in its
+    metrics alone: pictures, timings and what is scored alike are taken over from there (:mod:`zoo.bench.from_run`).
+    ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of pictures made elsewhere, by the
+    name that their rows take (:mod:`zoo.bench.from_folder` tells how their files are named). ``find_largest`` searches
+    for the largest size that fits each method (:mod:`zoo.bench.largest_size`). ``jobs`` processes score pictures at
+    once; methods are measured one by one always. ``shard`` keeps to a part of the pairs and leaves out the metrics of
+    sets (:mod:`zoo.bench.from_cluster`).
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    fresh: bool = False
+    again: bool = False
+    rescore: Sequence[str] = ()
+    take_from: str | Path | None = None
+    retry_failed: bool = False
+    outputs: Mapping[str, str | Path] | None = None
+    find_largest: bool = False
+    jobs: int = 1
+    shard: Shard | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"A run needs at least one thread, got {self.threads}.")
+        if self.jobs < 1:
+            raise ConfigError(f"A run needs at least one job, got {self.jobs}.")
+        if self.take_from is not None and (self.fresh or self.again):
+            raise ConfigError("Results are either taken over or measured anew: leave out --from, --fresh or --again.")
+
+
 def run(
     methods: Iterable[str],
     protocol: str | Path = "quick",
     out: str | Path | None = None,
     *,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    fresh: bool = False,
-    again: bool = False,
-    rescore: Sequence[str] = (),
-    take_from: str | Path | None = None,
-    retry_failed: bool = False,
-    outputs: Mapping[str, str | Path] | None = None,
-    find_largest: bool = False,
-    jobs: int = 1,
-    shard: Shard | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    **options: Any,
 ) -> BenchResult:
     """Measure ``methods`` (names, ``method.tag``, wildcards or ``all``) under ``protocol`` into the folder ``out``.
 
     ``protocol`` is the name of one that ships or the path of a YAML file; ``out`` defaults to
-    ``outputs/bench/PROTOCOL``. ``fresh`` sets earlier results in the folder aside, ``again`` those of these methods
-    alone (after training, say), ``rescore`` the values of these metrics. ``take_from`` is the results folder of a
-    protocol that differs in its metrics alone: pictures, timings and what is scored alike are taken over from there
-    (:mod:`zoo.bench.taken`). ``retry_failed`` measures failed and skipped cells again. ``outputs`` are folders of
-    pictures made elsewhere, by the name that their rows take (:mod:`zoo.bench.outside` tells how their files are
-    named). ``find_largest`` searches for the largest size that fits each method (:mod:`zoo.bench.largest`). ``jobs``
-    processes score pictures at once; methods are measured one by one always. ``shard`` keeps to a part of the pairs and
-    leaves out the metrics of sets (:mod:`zoo.bench.shards`).
+    ``outputs/bench/PROTOCOL``; ``options`` are those of :class:`Options`.
 
     Raises ProtocolError (malformed protocol; the folder is in use or was measured under other conditions),
     UnknownNameError and ConfigError, all before anything is measured.
     """
+    asked = Options(**options)
     registry = load_registry()
     path = find_protocol(str(protocol))
     resolved = resolve_protocol(load_protocol(path), path.parent, registry)
     plans = plan_methods(resolved, registry, registry.match(list(methods)))
-    galleries = [
-        outside.open_gallery(label, Path(where), resolved, registry) for label, where in (outputs or {}).items()
-    ]
+    galleries = [open_gallery(label, Path(where), resolved, registry) for label, where in (asked.outputs or {}).items()]
     if resolved.spec.film and galleries:
         raise ConfigError("--outputs scores pictures, and this protocol is one of films: leave it out.")
     if not plans and not galleries:
         raise ConfigError("There is no method to measure: name some, or 'all'.")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"A run needs at least one thread, got {threads}.")
-    if jobs < 1:
-        raise ConfigError(f"A run needs at least one job, got {jobs}.")
-    if shard is not None:
-        plans = [dataclasses.replace(plan, cells=shard.cells(resolved.pairs, plan.cells)) for plan in plans]
-    rescored = _labels(resolved, rescore)
-    if take_from is not None and (fresh or again):
-        raise ConfigError("Results are either taken over or measured anew: leave out --from, --fresh or --again.")
-    chosen = resolve_device(device)
-    resolve_precision(precision, chosen, "fp32")
-    threads = threads or torch.get_num_threads()
+    plan = Plan(resolved, registry, plans, galleries, retry=asked.retry_failed, shard=asked.shard)
+    rescored = _labels(resolved, asked.rescore)
+    chosen = resolve_device(asked.device)
+    resolve_precision(asked.precision, chosen, "fp32")
+    threads = asked.threads or torch.get_num_threads()
     folder = Folder(Path(out) if out is not None else Path("outputs") / "bench" / resolved.spec.name)
     stamp = utc_now().replace("-", "").replace(":", "")
-    run_id = f"{stamp}-{uuid.uuid4().hex[:6]}"
-    setting = stages.Setting(folder, str(chosen), precision, threads, resolved.spec.limits)
+    setting = Setting(folder, str(chosen), asked.precision, threads, resolved.spec.limits)
     with folder.locked():
-        if fresh:
+        if asked.fresh:
             folder.set_aside(stamp)
         run_file = _open_run(folder, resolved, setting)
-        labels = {plan.label for plan in plans} | {gallery.label for gallery in galleries}
-        anew = set(labels) if again else set()
-        labels |= set(resolved.spec.baselines)
-        if again or rescored:
-            folder.retire(
-                stamp,
-                lambda row: row.method in anew or (row.metric in rescored and row.method in labels),
-                with_picture=lambda row: row.method in anew,
-            )
+        own = {one.label for one in (*plan.methods, *galleries)}
+        labels = own | set(resolved.spec.baselines)
+        _retire(folder, stamp, own if asked.again else set(), rescored, labels)
         taken: list[Row] = []
-        if take_from is not None:
-            taken = take(Path(take_from), resolved, run_file["conditions"], plans, folder, run_file)
-            taken = [row for row in taken if row.metric not in rescored]
+        if asked.take_from is not None:
+            taken = take(Path(asked.take_from), resolved, run_file["conditions"], plan.methods, folder, run_file)
             # Before the first row: from then on the folder is this protocol's.
             folder.write_run(run_file)
         with RowStore(folder.rows) as store:
-            store.append(row for row in taken if store.get(row.key) is None)
-            ledger = Ledger(store, resolved, plans, registry, run_id, on_event)
+            store.append(row for row in taken if row.metric not in rescored and store.get(row.key) is None)
+            ledger = Ledger(store, resolved, plan.methods, registry, f"{stamp}-{uuid.uuid4().hex[:6]}", on_event)
             _check_weights(ledger, folder)
             for gallery in galleries:
                 ledger.pictures.update(gallery.hashes)
-                outside.check_unchanged(gallery, ledger)
-            work = _Work(folder, resolved, plans, galleries, ledger, retry_failed, shard)
-            beside = rates.pending(ledger, plans, retry_failed)
-            beside = beside or (find_largest and bool(largest.pending(ledger, plans, retry_failed)))
-            if work.missing or work.unscored() or work.unreported() or beside:
-                # run.json first: from then on the folder, prepared inputs included, is this protocol's.
-                with terminable(), _noted(folder, run_file, run_id, chosen, plans, galleries) as timed:
-                    _prepare_inputs(folder, resolved)
-                    for gallery in galleries:
-                        outside.take(gallery, folder, ledger, work.pair_metrics)
-                    stages.measure(setting, ledger, work.missing)
-                    begun = ledger.written
-                    rates.find(setting, ledger, plans, retry_failed)
-                    if find_largest:
-                        largest.find(setting, ledger, plans, retry_failed)
-                    timed(sum(len(cells) for _, cells in work.missing) + ledger.written - begun)
-                    ledger.drawn |= _draw_baselines(folder, work.baselines)
-                    scoring.score(setting, ledger, work.unscored(), jobs)
+                check_unchanged(gallery, ledger)
+            _carry_out(setting, ledger, plan, asked, run_file)
             rows = [row for row in store.rows if row.method in labels or of_run(row)]
         return BenchResult(folder.path, rows, ledger.written)
+
+
+def _carry_out(setting: Setting, ledger: Ledger, plan: Plan, asked: Options, run_file: dict[str, Any]) -> None:
+    """Do what is left, pass after pass: what is timed first, scoring last."""
+    measure = Measure(setting, ledger, plan)
+    timed = [Throughput(setting, ledger, plan), Machine(setting, ledger, plan)]
+    timed += [LargestSize(setting, ledger, plan)] if asked.find_largest else []
+    score = Score(setting, ledger, plan, asked.jobs)
+    folder, galleries = setting.folder, plan.galleries
+    unreported = any(gallery.unreported(ledger, plan.pair_metrics) for gallery in galleries)
+    if not unreported and not any(one.pending() for one in (measure, *timed, score)):
+        return
+    # run.json first: from then on the folder, prepared inputs included, is this protocol's.
+    with terminable(), _noted(folder, run_file, ledger.run_id, torch.device(setting.device), plan) as finished:
+        _prepare_inputs(folder, plan.protocol)
+        for gallery in galleries:
+            take_pictures(gallery, folder, ledger, plan.pair_metrics)
+        cells = sum(map(len, measure.todo(ledger, plan)))
+        measure.run()
+        begun = ledger.written
+        for one in timed:
+            one.run()
+        finished(cells + ledger.written - begun)
+        ledger.drawn |= _draw_baselines(folder, plan.baselines)
+        score.run()
+
+
+def _retire(folder: Folder, stamp: str, anew: set[str], rescored: set[str], labels: set[str]) -> None:
+    """Set aside the rows of methods to be measured anew, and the values of metrics to be computed anew."""
+    if anew or rescored:
+        folder.retire(
+            stamp,
+            lambda row: row.method in anew or (row.metric in rescored and row.method in labels),
+            with_picture=lambda row: row.method in anew,
+        )
 
 
 def _labels(protocol: ResolvedProtocol, names: Sequence[str]) -> set[str]:
@@ -170,96 +196,7 @@ def _labels(protocol: ResolvedProtocol, names: Sequence[str]) -> set[str]:
     return {label for label, name in labels.items() if label in names or name in names}
 
 
-class _Work:
-    """What is still to do."""
-
-    def __init__(
-        self,
-        folder: Folder,
-        protocol: ResolvedProtocol,
-        plans: Sequence[MethodPlan],
-        galleries: Sequence[outside.Gallery],
-        ledger: Ledger,
-        retry: bool,
-        shard: Shard | None,
-    ) -> None:
-        self.folder, self.plans, self.galleries, self.ledger, self.retry = folder, plans, galleries, ledger, retry
-        scopes = [ledger.registry.metric(use.name).scope for use in protocol.spec.metrics]
-        self.pair_metrics = [i for i, scope in enumerate(scopes) if scope == "pair"]
-        self.set_metrics = [i for i, scope in enumerate(scopes) if scope == "set" and shard is None]
-        # Those of films are measured like methods.
-        self.baselines = [] if protocol.spec.film else baseline_cells(protocol)
-        if shard is not None:
-            self.baselines = list(shard.cells(protocol.pairs, self.baselines))
-        groups = set_cells(self.baselines) + [group for one in (*plans, *galleries) for group in set_cells(one.cells)]
-        self.sets = {cell: SetCell(group) for group in groups for cell in group} if self.set_metrics else {}
-        todo = [(plan, [cell for cell in plan.cells if self._to_measure(cell)]) for plan in plans]
-        self.missing = [(plan, cells) for plan, cells in todo if cells]
-
-    def _to_measure(self, cell: Cell) -> bool:
-        row = self.ledger.measured(cell)
-        if row is None:
-            return True
-        if row.status != "ok":
-            return self.retry
-        # Measured, but its picture is gone and still needed.
-        return not self.folder.output(cell).exists() and (
-            any(self._to_score(cell, i) for i in self.pair_metrics)
-            or any(self._to_score(self.sets[cell], i) or self._complete(self.sets[cell], i) for i in self.set_metrics)
-        )
-
-    def _to_score(self, cell: Scored, metric: int) -> bool:
-        row = self.ledger.scored(cell, metric)
-        return self.ledger.unlike(cell, metric) or (row is not None and row.status != "ok" and self.retry)
-
-    def _incomplete(self, group: SetCell, metric: int) -> Row | None:
-        """The row that says that a set was skipped for want of pictures, if it was."""
-        row = self.ledger.scored(group, metric)
-        return row if row is not None and (row.status, row.cause) == ("skipped", "input") else None
-
-    def _complete(self, group: SetCell, metric: int) -> bool:
-        """Whether a set was skipped for want of pictures that have all been made since."""
-        rows = map(self.ledger.measured, group.members)
-        return self._incomplete(group, metric) is not None and all(
-            row is not None and row.status == "ok" for row in rows
-        )
-
-    def unreported(self) -> list[Cell]:
-        """Cells of pictures made elsewhere that are not there, and no row says so yet."""
-        return [cell for one in self.galleries for cell in one.unreported(self.ledger, self.pair_metrics)]
-
-    def unscored(self) -> list[tuple[int, Scored]]:
-        """(metric, cell) of baselines, of pictures made elsewhere and of cells measured by now, pair by pair.
-
-        Then the metrics of sets, with how many pictures of each set are missing.
-        """
-        pictures = self.baselines + [
-            cell
-            for plan in self.plans
-            for cell in plan.cells
-            if (row := self.ledger.measured(cell)) is not None and row.status == "ok"
-        ]
-        pictures += [cell for gallery in self.galleries for cell in gallery.usable]
-        pictures.sort(key=lambda cell: (cell.size, cell.content, cell.style))
-        found: list[tuple[int, Scored]] = [
-            (metric, cell) for metric in self.pair_metrics for cell in pictures if self._to_score(cell, metric)
-        ]
-        made = set(pictures)
-        # Which pictures made elsewhere are there is not known yet, and the hash of their set tells when that changes.
-        own = {plan.label for plan in self.plans}
-        for group in dict.fromkeys(self.sets.values()):
-            counted = SetCell(group.members, sum(cell not in made for cell in group.members))
-            found += [
-                (metric, counted)
-                for metric in self.set_metrics
-                if self._to_score(group, metric)
-                # Of other pictures than the row says, which then is written anew.
-                or (group.method in own and (row := self._incomplete(group, metric)) and row.reason != counted.lacking)
-            ]
-        return sorted(found, key=lambda one: one[0])
-
-
-def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: stages.Setting) -> dict[str, Any]:
+def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: Setting) -> dict[str, Any]:
     """The folder's run.json, checked against what is asked for now, or a new one (not yet written)."""
     conditions = {
         "version": zoo.__version__,
@@ -293,8 +230,7 @@ def _noted(
     run_file: dict[str, Any],
     run_id: str,
     device: torch.device,
-    plans: Sequence[MethodPlan],
-    galleries: Sequence[outside.Gallery],
+    plan: Plan,
 ) -> Iterator[Callable[[int], None]]:
     """An entry in run.json around the work: written before the first row, completed after the last.
 
@@ -305,8 +241,8 @@ def _noted(
         "run_id": run_id,
         "started": utc_now(),
         "ended": None,
-        "methods": [plan.label for plan in plans],
-        "outputs": {one.label: {"pictures": len(one.files), "wanted": len(one.cells)} for one in galleries},
+        "methods": [one.label for one in plan.methods],
+        "outputs": {one.label: {"pictures": len(one.files), "wanted": len(one.cells)} for one in plan.galleries},
         "load_before": environment.load_average(),
         # Before the first worker: what keeps the device busy now is somebody else's.
         "gpu_before": environment.gpu_load(device),

@@ -6,14 +6,17 @@ import contextlib
 import json
 import re
 import signal
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zoo.cli.common import THREADS, console, out, whole
+from zoo.cli.common import console, out, split_list
 from zoo.config import shown
+from zoo.errors import ConfigError
+from zoo.options import THREADS, Quiet, verb, whole
 from zoo.words import counted
 
 if TYPE_CHECKING:
@@ -26,7 +29,10 @@ _PIPE_WIDTH = 180
 _DIGITS = 18  # of whole numbers for the cluster: what fits into 64 bits
 
 
-def bench(
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(Quiet):
+    """Options of ``zoo bench``."""
+
     methods: Annotated[
         str | None,
         typer.Option(
@@ -34,24 +40,24 @@ def bench(
             "-m",
             help="Comma-separated: all, gatys, gatys.paper, 'gatys.*'. Default: all, or --outputs alone.",
         ),
-    ] = None,
-    protocol: Annotated[str, typer.Option("--protocol", "-p", help="A protocol's name or its YAML file.")] = "quick",
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Results folder. Default: outputs/bench/PROTOCOL.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (each method's own), fp32, bf16 or fp16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads per method. Default: torch's.", **THREADS)] = None,
+    ] = None
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="A protocol's name or its YAML file.")] = "quick"
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Results folder. Default: outputs/bench/PROTOCOL.")] = (
+        None
+    )
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    precision: Annotated[str, typer.Option(help="auto (each method's own), fp32, bf16 or fp16.")] = "auto"
+    threads: Annotated[int | None, typer.Option(help="Threads per method. Default: torch's.", **THREADS)] = None
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Set earlier results in the folder aside, or go on from them.")
-    ] = False,
+    ] = False
     again: Annotated[
         bool, typer.Option("--again", help="Set earlier results of these methods aside, such as after training them.")
-    ] = False,
+    ] = False
     rescore: Annotated[
         str | None,
         typer.Option("--rescore", help="Comma-separated metrics whose values are set aside and computed anew."),
-    ] = None,
+    ] = None
     take_from: Annotated[
         str | None,
         typer.Option(
@@ -59,10 +65,10 @@ def bench(
             metavar="DIR",
             help="Take pictures and timings from the results of a protocol that differs in its metrics alone.",
         ),
-    ] = None,
+    ] = None
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Measure failed and skipped cells again; others stay.")
-    ] = False,
+    ] = False
     outputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,30 +76,51 @@ def bench(
             metavar="NAME=DIR",
             help="Score a folder of pictures made elsewhere, named CONTENT__STYLE.png, as the method NAME. Repeatable.",
         ),
-    ] = None,
+    ] = None
     jobs: Annotated[
         int,
         typer.Option(
             "--jobs", "-j", help="Processes that score at once; methods are measured one by one.", **whole(1, 256)
         ),
-    ] = 1,
+    ] = 1
     shards: Annotated[
         int | None,
         typer.Option(help="Run in so many parts on a cluster, one task each, and merge them.", **whole(1, 10_000)),
-    ] = None,
+    ] = None
     cluster: Annotated[
         str, typer.Option(help="Where shards run: slurm, which needs --device, or local, one after the other.")
-    ] = "slurm",
+    ] = "slurm"
     cluster_options: Annotated[
         list[str] | None,
         typer.Option("--cluster-option", metavar="KEY=VALUE", help="Of submitit: slurm_time=2:00:00. Repeatable."),
-    ] = None,
+    ] = None
     find_largest: Annotated[
         bool,
         typer.Option("--largest", help="Search for the largest size that fits each method."),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table, no messages.")] = False,
-) -> None:
+    ] = False
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What :class:`zoo.bench.run.Options` asks for; ConfigError for what a sharded run cannot do."""
+        if self.shards is not None and (self.again or self.rescore or self.take_from):
+            raise ConfigError("--again, --rescore and --from are for a run on one machine: leave out --shards.")
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "fresh": self.fresh,
+            "again": self.again,
+            "rescore": split_list(self.rescore),
+            "take_from": self.take_from,
+            "retry_failed": self.retry_failed,
+            "outputs": _folders(self.outputs or []),
+            "find_largest": self.find_largest,
+            "jobs": self.jobs,
+        }
+
+
+@verb
+def bench(options: BenchOptions) -> None:
     """Measure speed, memory and quality of methods on the same pairs; a run that was stopped goes on where it was.
 
     Pictures for --outputs are named after content and style in the protocol, and after size, seed and strength where it
@@ -102,63 +129,41 @@ def bench(
 
     Exit code 1 if any method failed (the table says why), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from zoo.bench.run import run
-    from zoo.errors import ConfigError
-
-    folders = _folders(outputs or [])
-    if methods is None:
-        methods = "" if folders else "all"
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    try:
-        with _Display(quiet) as display:
-            options: dict[str, Any] = {
-                "device": device,
-                "precision": precision,
-                "threads": threads,
-                "fresh": fresh,
-                "again": again,
-                "rescore": [name.strip() for name in (rescore or "").split(",") if name.strip()],
-                "take_from": take_from,
-                "retry_failed": retry_failed,
-                "outputs": folders,
-                "find_largest": find_largest,
-                "jobs": jobs,
-            }
-            if shards is not None and (again or rescore or take_from):
-                raise ConfigError("--again, --rescore and --from are for a run on one machine: leave out --shards.")
-            if shards is None:
-                result = run(names, protocol, out, on_event=display.show, **options)
-            else:
-                from zoo.bench.shards import run_sharded
-
-                wishes = _cluster_options(cluster_options or [])
-                result = run_sharded(
-                    names,
-                    protocol,
-                    out,
-                    count=shards,
-                    cluster=cluster,
-                    cluster_options=wishes,
-                    on_event=display.show,
-                    **options,
-                )
-    except KeyboardInterrupt as stop:
-        if not quiet:
-            console.say("Stopped. What was measured is kept: the same command goes on from there.")
-        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     from zoo.report.files import write_report
 
+    try:
+        with _Display(options.quiet) as display:
+            result = _run(options, display)
+    except KeyboardInterrupt as stop:
+        if not options.quiet:
+            console.say("Stopped. What was measured is kept: the same command goes on from there.")
+        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     tables = write_report(result.folder)
-    if not quiet:
+    if not options.quiet:
         _print_result(result, tables)
     if not result.ok:
         raise typer.Exit(1)
 
 
+def _run(options: BenchOptions, display: _Display) -> BenchResult:
+    asked = options.run
+    names = split_list(("" if asked["outputs"] else "all") if options.methods is None else options.methods)
+    if options.shards is None:
+        from zoo.bench.run import run
+
+        return run(names, options.protocol, options.out, on_event=display.show, **asked)
+    from zoo.bench.from_cluster import run_sharded
+
+    parts = {
+        "count": options.shards,
+        "cluster": options.cluster,
+        "cluster_options": _cluster_options(options.cluster_options or []),
+    }
+    return run_sharded(names, options.protocol, options.out, **parts, on_event=display.show, **asked)
+
+
 def _folders(given: list[str]) -> dict[str, str]:
     """``NAME=DIR`` as a dictionary; ConfigError for anything else."""
-    from zoo.errors import ConfigError
-
     folders: dict[str, str] = {}
     for text in given:
         name, _, folder = text.partition("=")
@@ -174,8 +179,6 @@ def _cluster_options(given: list[str]) -> dict[str, Any]:
     Whole numbers, ``true`` and ``false`` are such values, ``[...]`` and ``{...}`` are read as JSON, all else is text:
     YAML would make seconds of Slurm's ``2:00:00``.
     """
-    from zoo.errors import ConfigError
-
     options: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")

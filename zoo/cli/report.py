@@ -3,63 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from json import dumps, loads
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.common import (
-    COUNT,
-    MILLIMETRES,
-    SEED,
-    SIDE,
-    console,
-    real,
-    split_labels,
-    split_list,
-    split_pairs,
-    whole,
-)
+from zoo.cli.common import console, split_labels, split_list, split_pairs
 from zoo.errors import ConfigError
+from zoo.options import COUNT, MILLIMETRES, SEED, SIDE, Quiet, real, verb, whole
 from zoo.words import counted
 
+if TYPE_CHECKING:
+    from zoo.report.figures import FigureOptions
 
-def report(
-    run: Annotated[Path, typer.Argument(help="Results folder of 'zoo bench'.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to. Default: RUN/tables.")] = None,
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Quiet):
+    """Options of ``zoo report``."""
+
+    run: Annotated[Path, typer.Argument(help="Results folder of 'zoo bench'.")]
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to. Default: RUN/tables.")] = None
     columns: Annotated[
         str | None, typer.Option(help="Columns in their order, comma-separated; or a YAML file with a whole layout.")
-    ] = None,
-    formats: Annotated[str, typer.Option("--format", "-f", help="Comma-separated: md, csv, tex, json, html.")] = "all",
-    intervals: Annotated[str | None, typer.Option(help="plusminus, brackets or none.")] = None,
-    digits: Annotated[int | None, typer.Option(help="Significant digits. Default: 3.", **whole(1, 9))] = None,
-    sort: Annotated[str | None, typer.Option(help="family, measured, or a column (best first).")] = None,
-    figures: Annotated[bool, typer.Option("--figures", help="Draw the figures, into RUN/figures.")] = False,
-    html: Annotated[bool, typer.Option("--html", help="Write a page for the browser, into RUN/page.")] = False,
+    ] = None
+    formats: Annotated[str, typer.Option("--format", "-f", help="Comma-separated: md, csv, tex, json, html.")] = "all"
+    intervals: Annotated[str | None, typer.Option(help="plusminus, brackets or none.")] = None
+    digits: Annotated[int | None, typer.Option(help="Significant digits. Default: 3.", **whole(1, 9))] = None
+    sort: Annotated[str | None, typer.Option(help="family, measured, or a column (best first).")] = None
+    figures: Annotated[bool, typer.Option("--figures", help="Draw the figures, into RUN/figures.")] = False
+    html: Annotated[bool, typer.Option("--html", help="Write a page for the browser, into RUN/page.")] = False
     paper: Annotated[
         bool, typer.Option("--paper", help="Write a two-page paper in LaTeX to begin from, into RUN/paper.")
-    ] = False,
-    only: Annotated[str | None, typer.Option(help="Figures to draw, comma-separated. Default: all with data.")] = None,
+    ] = False
+    only: Annotated[str | None, typer.Option(help="Figures to draw, comma-separated. Default: all with data.")] = None
     width: Annotated[
         float | None, typer.Option(help="Page width of the figures in mm. Default: 174.", **MILLIMETRES)
-    ] = None,
-    pairs: Annotated[str | None, typer.Option(help="Rows of the grid: CONTENT:STYLE, comma-separated.")] = None,
-    sample: Annotated[int, typer.Option(help="Without --pairs: how many rows to draw.", **COUNT)] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.", **SEED)] = 0,
-    grid_methods: Annotated[str | None, typer.Option(help="Columns of the grid, comma-separated labels.")] = None,
-    zoom: Annotated[str | None, typer.Option(help="Insets: auto, or LEFT,TOP,WIDTH,HEIGHT as shares.")] = None,
+    ] = None
+    pairs: Annotated[str | None, typer.Option(help="Rows of the grid: CONTENT:STYLE, comma-separated.")] = None
+    sample: Annotated[int, typer.Option(help="Without --pairs: how many rows to draw.", **COUNT)] = 4
+    seed: Annotated[int, typer.Option(help="Seed of that draw.", **SEED)] = 0
+    grid_methods: Annotated[str | None, typer.Option(help="Columns of the grid, comma-separated labels.")] = None
+    zoom: Annotated[str | None, typer.Option(help="Insets: auto, or LEFT,TOP,WIDTH,HEIGHT as shares.")] = None
     size: Annotated[
         int | None,
         typer.Option(help="Size of the tables and figures. Default: the largest that most methods did.", **SIDE),
-    ] = None,
+    ] = None
     against: Annotated[
         str | None, typer.Option(help="A method that all others are compared with, beside the best.")
-    ] = None,
-    tradeoff: Annotated[str | None, typer.Option(help="Metrics to set against each other: CONTENT,STYLE.")] = None,
-    losses: Annotated[list[str] | None, typer.Option(help="Loss curves: NAME=FILE or FILE; repeatable.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
-) -> None:
+    ] = None
+    tradeoff: Annotated[str | None, typer.Option(help="Metrics to set against each other: CONTENT,STYLE.")] = None
+    losses: Annotated[list[str] | None, typer.Option(help="Loss curves: NAME=FILE or FILE; repeatable.")] = None
+
+    def drawing(self, names: dict[str, str]) -> FigureOptions:
+        """What is chosen of the figures; ``names`` are printed instead of labels."""
+        from zoo.report.figures import FigureOptions
+
+        metrics = split_list(self.tradeoff) or [None, None]
+        if len(metrics) != 2:
+            raise ConfigError(f"--tradeoff is CONTENT,STYLE, such as lpips,gram_loss, not {self.tradeoff!r}.")
+        return FigureOptions(
+            only=split_list(self.only),
+            pairs=split_pairs(self.pairs),
+            sample=self.sample,
+            seed=self.seed,
+            methods=split_labels(self.grid_methods),
+            zoom=self.zoom,
+            size=self.size,
+            content=metrics[0],
+            style=metrics[1],
+            losses=_named_files(self.losses or []),
+            names=names,
+            **({} if self.width is None else {"width": self.width}),
+        )
+
+
+@verb
+def report(options: ReportOptions) -> None:
     """Write every table of a run: cost and quality, ranks, comparisons, correlations, and quoted figures.
 
     Each shows a few columns at one size; CSV and JSON hold every number in full, whatever the layout. report.tex
@@ -69,50 +90,36 @@ def report(
     a disk, with the tables and figures to download; --paper writes the LaTeX sources of two pages with tables and
     figures, and their PDF where TeX is installed; with --out all three stand inside that folder.
     """
-    from zoo.report.figures import FigureOptions, draw_figures
     from zoo.report.files import FORMATS, write_report, write_tables
     from zoo.report.layout import Layout
 
-    chosen = FORMATS if formats == "all" else tuple(split_list(formats))
-    layout = Layout.make(columns, intervals=intervals, digits=digits, sort=sort, size=size, against=against)
-    written = write_tables(run, out, layout=layout, formats=chosen)
-    if out is None:
+    run, place = options.run, options.out or options.run
+    names = ("intervals", "digits", "sort", "size", "against")
+    layout = Layout.make(options.columns, **{name: getattr(options, name) for name in names})
+    chosen = FORMATS if options.formats == "all" else tuple(split_list(options.formats))
+    written = write_tables(run, options.out, layout=layout, formats=chosen)
+    if options.out is None:
         write_report(run)
     said = [f"No {name}: {reason}." for name, reason in written.omitted.items()]
     said.append(f"{counted(len(written.files), 'file')} in {written.folder}")
-    place = out or run
-    metrics = split_list(tradeoff) or [None, None]
-    if len(metrics) != 2:
-        raise ConfigError(f"--tradeoff is CONTENT,STYLE, such as lpips,gram_loss, not {tradeoff!r}.")
-    chosen_figures = FigureOptions(
-        only=split_list(only),
-        pairs=split_pairs(pairs),
-        sample=sample,
-        seed=seed,
-        methods=split_labels(grid_methods),
-        zoom=zoom,
-        size=size,
-        content=metrics[0],
-        style=metrics[1],
-        losses=_named_files(losses or []),
-        names=layout.names,
-        **({} if width is None else {"width": width}),
-    )
-    if figures or only:
-        drawn = draw_figures(run, place / "figures", chosen_figures)
+    drawing = options.drawing(layout.names)
+    if options.figures or options.only:
+        from zoo.report.figures import draw_figures
+
+        drawn = draw_figures(run, place / "figures", drawing)
         said += [f"No figure {name}: {reason}." for name, reason in drawn.omitted.items()]
         said += [f"{paths[0]}: {drawn.said[name]}" for name, paths in drawn.written.items()]
-    if html:
+    if options.html:
         from zoo.report.page import write_page
 
         said.append(str(write_page(run, place / "page", tables=written.folder, names=layout.names)))
-    if paper:
+    if options.paper:
         from zoo.report.paper import write_paper
 
-        made = write_paper(run, place / "paper", layout=layout, figures=chosen_figures)
+        made = write_paper(run, place / "paper", layout=layout, figures=drawing)
         said += made.said
         said.append(f"{made.pdf}: {counted(made.pages, 'page')}" if made.pdf else str(made.folder / "paper.tex"))
-    if not quiet:
+    if not options.quiet:
         for text in said:
             console.say(text)
 

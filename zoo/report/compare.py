@@ -104,23 +104,12 @@ class Differences:
 
     def records(self) -> list[dict[str, Any]]:
         """One record per change."""
+        first = ("method", "size", "strength", "metric", "unit", "before", "after", "difference")
         return [
-            {
-                "method": c.method,
-                "size": c.size,
-                "strength": c.strength,
-                "metric": c.metric,
-                "unit": c.unit,
-                "before": c.before,
-                "after": c.after,
-                "difference": c.difference,
-                "low": None if c.interval is None else c.interval.low,
-                "high": None if c.interval is None else c.interval.high,
-                "share": c.share,
-                "pairs": c.pairs,
-                "verdict": c.verdict,
-            }
-            for c in self.changes
+            {name: getattr(change, name) for name in first}
+            | statistics.bounds(change.interval)
+            | {name: getattr(change, name) for name in ("share", "pairs", "verdict")}
+            for change in self.changes
         ]
 
 

@@ -121,6 +121,11 @@ class Interval:
         return not self.low <= value <= self.high
 
 
+def bounds(interval: Interval | None) -> dict[str, float | None]:
+    """Return ``low`` and ``high`` as records hold them, None where there is no interval."""
+    return {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}
+
+
 # -- intervals -----------------------------------------------------------------------------------------------------
 
 

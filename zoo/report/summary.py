@@ -242,18 +242,11 @@ def _p(p: float | None) -> str:
 
 def _ranks_records(ranks: Sequence[Ranks]) -> list[dict[str, Any]]:
     """One record per metric and method, of all methods and of those of a family."""
+    names = ("metric", "size", "strength", "family")
     return [
-        {
-            "metric": one.metric,
-            "size": one.size,
-            "strength": one.strength,
-            "family": one.family,
-            "method": method,
-            "rank": rank,
-            "critical_difference": one.ranking.critical,
-            "friedman_p": one.ranking.p,
-            "blocks": one.ranking.blocks,
-        }
+        {name: getattr(one, name) for name in names}
+        | {"method": method, "rank": rank, "critical_difference": one.ranking.critical}
+        | {"friedman_p": one.ranking.p, "blocks": one.ranking.blocks}
         for one in ranks
         for method, rank in zip(one.methods, one.ranking.ranks, strict=True)
     ]
@@ -292,19 +285,12 @@ def _contest_row(one: Contest) -> list[Entry]:
 
 def _contests_records(contests: Sequence[Contest]) -> list[dict[str, Any]]:
     """One record per contest."""
+    names = ("metric", "size", "strength", "first", "second", "pairs")
     return [
-        {
-            "metric": one.metric,
-            "size": one.size,
-            "strength": one.strength,
-            "first": one.first,
-            "second": one.second,
-            "pairs": one.pairs,
-            "low": None if one.interval is None else one.interval.low,
-            "high": None if one.interval is None else one.interval.high,
-            **asdict(one.result),
-            "p_holm": one.p_holm,
-        }
+        {name: getattr(one, name) for name in names}
+        | statistics.bounds(one.interval)
+        | asdict(one.result)
+        | {"p_holm": one.p_holm}
         for one in contests
     ]
 

@@ -21,7 +21,7 @@ from zoo.errors import StudyError, UnknownNameError
 from zoo.report.files import FORMATS
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading, to_html, to_latex, to_markdown
 from zoo.report.present import records_csv, records_json
-from zoo.report.statistics import Interval
+from zoo.report.statistics import Interval, bounds
 from zoo.words import counted
 
 Records = list[dict[str, Any]]
@@ -103,10 +103,6 @@ def _spread(interval: Interval | None, digits: int = 2) -> str:
     return "" if interval is None else f"[{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
 
 
-def _bounds(interval: Interval | None) -> dict[str, float | None]:
-    return {"low": interval.low if interval else None, "high": interval.high if interval else None}
-
-
 def _scores(scored: Scored) -> tuple[Form, Records]:
     headings = [Heading("method", False)]
     for outcome in scored.outcomes:
@@ -135,7 +131,7 @@ def _scores(scored: Scored) -> tuple[Form, Records]:
             "question": outcome.question,
             "method": one.method,
             "score": one.score,
-            **_bounds(one.interval),
+            **bounds(one.interval),
             "chosen": one.chosen,
             "shown": one.shown,
         }
@@ -171,7 +167,7 @@ def _comparisons(scored: Scored) -> tuple[Form, Records]:
                     "first": one.first,
                     "second": one.second,
                     "difference": one.difference,
-                    **_bounds(one.interval),
+                    **bounds(one.interval),
                     "judgements": one.judgements,
                     "first_chosen": one.won,
                 }
@@ -201,7 +197,7 @@ def _agreement(scored: Scored) -> tuple[Form, Records]:
                 "question": outcome.question,
                 "agreement": one.observed if one else None,
                 "alpha": one.alpha if one else None,
-                **_bounds(one.interval if one else None),
+                **bounds(one.interval if one else None),
                 "comparisons": one.comparisons if one else 0,
                 "answers": one.answers if one else 0,
             }
@@ -228,7 +224,7 @@ def _metrics(scored: Scored) -> tuple[Form, Records]:
             correlations = [Entry(MISSING if r is None else _number(r)) for r in (one.kendall, one.spearman)]
             share = Entry(f"{100 * one.share:.0f}", _spread(bounds, 0), "best" if certain else "")
             rows.append([Entry(one.metric), share, *correlations, Entry(str(one.judgements))])
-            record = {"question": outcome.question, "metric": one.metric, "agrees": one.share, **_bounds(one.interval)}
+            record = {"question": outcome.question, "metric": one.metric, "agrees": one.share, **bounds(one.interval)}
             records.append({**record, "kendall": one.kendall, "spearman": one.spearman, "judgements": one.judgements})
         groups.append(Group(outcome.question, rows))
     agreements = [

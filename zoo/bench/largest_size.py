@@ -9,17 +9,17 @@ run, ``size.largest``, whose reason says what ended the next larger size.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo import images
 from zoo.bench.inputs import prepared
 from zoo.bench.ledger import Ledger, Loss
-from zoo.bench.plan import MethodPlan, RunCell
+from zoo.bench.plan import MethodPlan, Plan, RunCell
 from zoo.bench.protocol import ProtocolImage, ResolvedProtocol, Timing
 from zoo.bench.rows import LIMITS, Cause, Row
-from zoo.bench.stages import Setting, no_room
-from zoo.bench.supervise import WorkerError
+from zoo.bench.runner import Pass, drive, no_room
 from zoo.errors import ImageError
 from zoo.imagesets import Role
 
@@ -35,41 +35,78 @@ class _FailedError(Exception):
 
     def __init__(self, reason: str, cause: Cause) -> None:
         super().__init__(reason)
-        self.cause = cause
+        self.cause: Cause = cause
 
 
-def pending(ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> list[MethodPlan]:
-    """The methods whose largest size is not known yet (or, with ``retry``, failed to be), though one was measured."""
+class LargestSize(Pass):
+    """Search for the largest size of every method that lacks a row, from what its measured cells say already."""
 
-    def lacks(plan: MethodPlan) -> bool:
-        row = ledger.store.get(RunCell(plan.label).key(METRIC))
-        return row is None or (retry and row.status != "ok")
+    module = "measure"
 
-    return [plan for plan in plans if lacks(plan) and _sizes(ledger, plan)[0]]
+    def todo(self, rows: Ledger, plan: Plan) -> list[list[MethodPlan]]:
+        """Methods whose size is not known (``retry``: or was not found), though they managed one."""
 
+        def lacks(method: MethodPlan) -> bool:
+            row = rows.store.get(RunCell(method.label).key(METRIC))
+            return row is None or (plan.retry and row.status != "ok")
 
-def find(setting: Setting, ledger: Ledger, plans: Iterable[MethodPlan], retry: bool = False) -> None:
-    """Search for every method that lacks a row, from what its measured cells say already."""
-    for plan in pending(ledger, plans, retry):
-        good, bad = _sizes(ledger, plan)
+        return [[method] for method in plan.methods if lacks(method) and _sizes(rows, method)[0]]
+
+    def run(self) -> None:
+        """Search for each of them."""
+        for (method,) in self.todo(self.ledger, self.plan):
+            self._find(method)
+
+    def _find(self, method: MethodPlan) -> None:
+        good, bad = _sizes(self.ledger, method)
         precision = next(row.precision for row in good.values())
         why = {size: row.reason for size, row in bad.items()}
 
-        def fits(size: int, plan: MethodPlan = plan, why: dict[int, str] = why) -> bool:
-            ledger.tell(f"{plan.label} at {size}")
-            why[size] = _try(setting, ledger.protocol, plan, size)
+        def fits(size: int) -> bool:
+            self.ledger.tell(f"{method.label} at {size}")
+            why[size] = self._too_large(method, size)
             return not why[size]
 
-        cell = RunCell(plan.label)
+        cell = RunCell(method.label)
         try:
             low, high = search(max(good), min((size for size in bad if size > max(good)), default=None), fits)
         except _FailedError as error:
-            ledger.lack(cell, METRIC, Loss("failed", str(error), error.cause), precision)
-            continue
+            self.ledger.lack(cell, METRIC, Loss("failed", str(error), error.cause), precision)
+            return
         reason = "" if high is None else f"{high}: {why[high].partition(';')[0]}"
-        ledger.record(
-            cell, precision, [{"metric": METRIC, "value": low, "unit": "px", "samples": (), "reason": reason}]
-        )
+        number = {"metric": METRIC, "value": low, "unit": "px", "samples": (), "reason": reason}
+        self.ledger.record(cell, precision, [number])
+
+    def _too_large(self, method: MethodPlan, size: int) -> str:
+        """Why a size is too large, or nothing where it fits; raises _FailedError, ProtocolError for a full disk."""
+        folder = self.setting.folder.outputs / "largest"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            one = _Try(self.setting, self.ledger, self.plan, method, _prepare(folder, self.ledger.protocol, size))
+            for report in drive(self.setting, one, [size]):
+                if report.loss is not None and report.loss.cause in LIMITS:
+                    return report.loss.reason
+                if report.loss is not None:
+                    raise _FailedError(f"at {size}: {report.loss.reason}", report.loss.cause)
+            return ""
+        except ImageError as error:
+            raise _FailedError(f"at {size}: {error}", "input") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Try(Pass):
+    """One picture at one size, made once."""
+
+    module = "measure"
+
+    def __init__(self, *arguments: Any) -> None:
+        *common, self.method, self.cell = arguments
+        super().__init__(*common)
+
+    def job(self, items: Sequence[int]) -> dict[str, Any]:
+        """The method and the cell."""
+        return {**self.method.job, "timing": _ONCE.model_dump(), "cells": [self.cell]}
 
 
 def search(low: int, high: int | None, fits: Callable[[int], bool]) -> tuple[int, int | None]:
@@ -103,36 +140,6 @@ def _sizes(ledger: Ledger, plan: MethodPlan) -> tuple[dict[int, Row], dict[int, 
         elif row is not None and cell.size and row.status == "failed" and row.cause in LIMITS:
             bad[cell.size] = row
     return {size: row for size, row in good.items() if size not in bad}, bad
-
-
-def _try(setting: Setting, protocol: ResolvedProtocol, plan: MethodPlan, size: int) -> str:
-    """Why a size is too large, or nothing where it fits; raises _FailedError, ProtocolError for a disk that is full."""
-    folder = setting.folder.outputs / "largest"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        job = {
-            "name": plan.name,
-            "options": plan.options,
-            "timing": _ONCE.model_dump(),
-            "cells": [_prepare(folder, protocol, size)],
-        }
-        with setting.worker("zoo.bench.worker", job) as worker:
-            for event in worker.events():
-                if event["event"] == "unwritable":
-                    raise no_room(event["reason"])
-                if event["event"] in ("refused", "failed"):
-                    if event["cause"] in LIMITS:
-                        return event["reason"]
-                    raise _FailedError(f"at {size}: {event['reason']}", event["cause"])
-        return ""
-    except WorkerError as error:
-        if error.limit:
-            return str(error)
-        raise _FailedError(f"at {size}: {error}", error.cause) from error
-    except ImageError as error:
-        raise _FailedError(f"at {size}: {error}", "input") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(folder: Path, protocol: ResolvedProtocol, size: int) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""One method at one size, in a process of its own: ``python -m zoo.bench.worker``, driven by :mod:`zoo.bench.run`.
+"""One method at one size, measured for :mod:`zoo.bench.measure`.
 
 The job names the method, its options, its cells and where the prepared inputs are. Events sent back:
 
@@ -32,30 +32,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.channel import Channel
-from zoo.errors import (
-    ConfigError,
-    DownloadRequiredError,
-    ImageError,
-    InputError,
-    MemoryLimitError,
-    NumericalError,
-    UnsupportedError,
-    WeightsError,
-    out_of_memory,
-)
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, run_cells, started
+from zoo.errors import ImageError
 
 if TYPE_CHECKING:
-    import torch
-
-    from zoo.bench.rows import Cause
     from zoo.stylizer import Progress, StyleCode, Stylized, Stylizer
-
-REFUSALS = (UnsupportedError, DownloadRequiredError)
 
 
 def main() -> None:
@@ -90,85 +75,6 @@ def main() -> None:
         session = _Session(channel, model, idle)
         run_cells(channel, model.device, session.measure)
     channel.send("done")
-
-
-def build(channel: Channel) -> Stylizer | None:
-    """The method of the job; None where it refused or failed, which is then said of all its cells."""
-    from zoo.loading import load
-
-    job = channel.job
-    try:
-        return load(job["name"], device=job["device"], precision=job["precision"], **job["options"])
-    except REFUSALS as error:
-        channel.send("refused", cell=None, **why(error))
-    except Exception as error:
-        channel.send("failed", cell=None, **why(error))
-    return None
-
-
-def run_cells(
-    channel: Channel, device: torch.device, measure: Callable[[dict[str, Any]], list[dict[str, Any]]]
-) -> None:
-    """``measure`` every cell of the job and say what came of it; a failure leaves room for the next one."""
-    import torch
-
-    for number, cell in enumerate(channel.job["cells"]):
-        channel.send("start", cell=number)
-        try:
-            measured = measure(cell)
-        except UnwritableError as error:
-            channel.send("unwritable", cell=number, reason=str(error))
-            return
-        except REFUSALS as error:
-            channel.send("refused", cell=number, **why(error))
-        except Exception as error:
-            channel.send("failed", cell=number, **why(error))
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        else:
-            channel.send("measured", cell=number, measured=measured)
-
-
-def started(job: Mapping[str, Any]) -> float:
-    """Seconds since this process was asked for; the monotonic clock is one for all processes of a machine."""
-    return time.monotonic() - job["spawned"]
-
-
-def measurement(
-    metric: str, value: float, unit: str, samples: Sequence[float] = (), reason: str = ""
-) -> dict[str, Any]:
-    """One number as an event carries it; times are kept to a tenth of a microsecond. ``reason``: what to say beside."""
-    return {
-        "metric": metric,
-        "value": round(value, 7),
-        "unit": unit,
-        "samples": [round(s, 7) for s in samples],
-        "reason": reason,
-    }
-
-
-def why(error: BaseException) -> dict[str, str]:
-    """Return ``reason`` and ``cause`` of an exception as an event carries them: one line, and a word to decide by."""
-    cause = _cause(error)
-    if isinstance(error, REFUSALS):
-        return {"reason": str(error), "cause": cause}
-    text = " ".join(str(error).split()) or type(error).__name__
-    kind = "out of memory" if cause == "memory" else type(error).__name__
-    return {"reason": f"{kind}: {text}"[:500], "cause": cause}
-
-
-def _cause(error: BaseException) -> Cause:
-    if isinstance(error, MemoryLimitError) or out_of_memory(error):
-        return "memory"
-    if isinstance(error, UnsupportedError | WeightsError):
-        return "lacking"
-    if isinstance(error, NumericalError | ArithmeticError):
-        return "numerical"
-    return "input" if isinstance(error, InputError | ImageError | ConfigError) else "crash"
-
-
-class UnwritableError(Exception):
-    """A picture cannot be written: nothing is wrong with the method, and the next picture would fare no better."""
 
 
 class _Session:

@@ -142,7 +142,7 @@ def _optional(cell: Cell, spec: Protocol, *, shortest: bool = False) -> list[str
 
 def check_unchanged(gallery: Gallery, ledger: Ledger) -> None:
     """ProtocolError where a value in the rows was scored from another picture than the folder holds now."""
-    scored = [*gallery.files, *(SetCell(group) for group in set_cells(gallery.cells))]
+    scored = [*gallery.files, *(SetCell.of(group) for group in set_cells(gallery.cells))]
     for cell in scored:
         for metric in range(len(ledger.protocol.spec.metrics)):
             row, now = ledger.scored(cell, metric), ledger.picture(cell)
@@ -153,7 +153,7 @@ def check_unchanged(gallery: Gallery, ledger: Ledger) -> None:
                 )
 
 
-def take(gallery: Gallery, folder: Folder, ledger: Ledger, metrics: Sequence[int]) -> None:
+def take_pictures(gallery: Gallery, folder: Folder, ledger: Ledger, metrics: Sequence[int]) -> None:
     """Copy the pictures into the results folder as PNG, and write rows of what is missing or cannot be scored.
 
     The prepared inputs must be there already. ``metrics`` are the positions of those that score single pictures.

@@ -1,8 +1,8 @@
-"""Operations and pictures a second of cells already measured: ``python -m zoo.bench.capacity``, one method, one size.
+"""Operations and pictures a second of cells already measured, one method at one size.
 
 A process of its own, because counting and large batches leave memory behind that a peak would show. The job lists the
 cells with what was measured of them: ``seconds`` of one picture and ``bytes`` above idle. Events as
-:mod:`zoo.bench.worker` sends them. What the numbers are:
+:mod:`zoo.bench.workers.measure` sends them. What the numbers are:
 
     gflops.encode_style, gflops.stylize   operations of one call (:mod:`zoo.bench.operations`)
     gflops.step           optimisation methods: mean over the counted steps but the first, as ``seconds.step`` is
@@ -19,8 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.channel import Channel
-from zoo.bench.worker import build, measurement, run_cells, started
+from zoo.bench.workers.common import Channel, build, measurement, run_cells, started
 from zoo.errors import out_of_memory
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """The machine's own ceiling: a convolution and a matrix product, timed like the methods and in their precisions.
 
-Run as ``python -m zoo.bench.machine`` by :mod:`zoo.bench.stages`, in a process of its own. Its rows belong to the run
-and to no method: their method is ``machine[precision=...]``. A method's share of the convolution's speed can be read
-side by side with that of another machine, where its seconds cannot.
+Its rows belong to the run and to no method: their method is ``machine[precision=...]``. A method's share of the
+convolution's speed can be read side by side with that of another machine, where its seconds cannot.
 
 The convolution is 3x3 on channels-last maps, as in the middle of VGG: 128 to 128 channels at 256 x 256 on a CPU; on a
 GPU 256 to 256 channels at 128 x 128, batch 16, which is enough to fill it. The product is of square matrices, 2048 on
@@ -19,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from zoo.bench import timing
-from zoo.bench.channel import Channel
+from zoo.bench.workers.common import REFUSALS, Channel, measurement, started, why
 
 _REPEATS = 15
 # A format that the processor emulates may take seconds for one product.
@@ -93,13 +92,13 @@ def main() -> None:
     """Run the job that stands on standard input: the ceiling in its ``precision`` on its ``device``."""
     channel = Channel()
     job = channel.job
-    from zoo.bench.worker import REFUSALS, measurement, started, why
     from zoo.device import dtype_of
 
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
     measured = []
     device, dtype = torch.device(job["device"]), dtype_of(job["precision"])
+    channel.send("start", cell=0)
     try:
         for name, measure in (("conv", convolution), ("matmul", product)):
             speed, samples = measure(dtype, device)

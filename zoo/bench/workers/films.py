@@ -1,4 +1,4 @@
-"""One method on films, in a process of its own: ``python -m zoo.bench.films``, told and heard as zoo.bench.worker is.
+"""One method on films, told and heard as :mod:`zoo.bench.workers.measure` is.
 
 A cell is a clip in a style. Beside its picture, the last frame, lie the film (``.mp4``), and ``.json`` with what the
 page plots: the error and the trusted share of every frame. The numbers:
@@ -9,7 +9,7 @@ page plots: the error and the trusted share of every frame. The numbers:
     film.trusted            pixels that ``warp`` carried on
     film.rate               frames a second, from opening the clip to the finished film, motion and encoding included
     seconds.stylize         seconds between two frames, median
-    memory.*                as zoo.bench.worker
+    memory.*                as zoo.bench.workers.measure
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.channel import Channel
-from zoo.bench.worker import UnwritableError, build, measurement, run_cells, started
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, run_cells, started
 from zoo.errors import DataError, DownloadRequiredError, ImageError
 
 if TYPE_CHECKING:
