@@ -230,7 +230,7 @@ def test_controls_take_pictures_from_anywhere(kind: str) -> None:
             assert control(content, style).device.type == kind
         fitted = zoo.load("gatys", device=kind, precision="fp32", num_steps=1)
         still = torch.zeros(1, 2, 32, 40)
-        video = Video(fitted, motion=lambda before, now, number: (still, still))
+        video = Video(fitted, motion=lambda *frames: (still, still))
         frames = list(video.frames([content, content], fitted.encode_style(style)))
         assert {frame.image.device.type for frame in frames} == {kind}
 

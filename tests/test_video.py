@@ -14,10 +14,11 @@ from command import run
 from plugins.good.zoo_tint.tint import Tint, TintConfig
 from torch import Tensor
 
+import zoo
 from zoo import images
-from zoo.controls.video import Video
+from zoo.controls.video import Video, _Link, _long_term
 from zoo.errors import ConfigError, DataError, UnknownNameError
-from zoo.stylizer import Mix, Style, Stylized
+from zoo.stylizer import Context, Mix, Style, Stylized
 from zoo.video import film as films
 from zoo.video import flow
 from zoo.video.ahead import Behind
@@ -262,7 +263,9 @@ def test_a_film_is_stylized_by_the_command(clip: Path, tmp_path: Path, capsys: p
     ("flags", "says"),
     [
         (["--content", "none.mp4"], "check the path"),
-        (["--keep", "glue"], "none or warp"),
+        (["--keep", "glue"], "none, warp, temporal"),
+        (["--keep", "temporal"], "has no temporal loss"),
+        (["--passes", "3"], "with temporal only"),
         (["--blend", "2"], "from 0 to 1"),
         (["-o", "out.avi"], "end it in .mp4"),
         (["--motion", "guess"], "dis or deepflow"),
@@ -403,10 +406,10 @@ class Flickering(Tint):
         return Stylized((content + 0.1 * grain).clamp(0, 1))
 
 
-def flicker(frames: list[Tensor]) -> float:
-    """Mean change along the true motion, two pixels a frame."""
+def flicker(frames: list[Tensor], shift: int = 2) -> float:
+    """Mean change along the true motion, ``shift`` pixels a frame."""
     pairs = itertools.pairwise(frames)
-    return float(np.mean([(b[..., 10:-8] - a[..., 8:-10]).abs().mean() for a, b in pairs]))
+    return float(np.mean([(b[..., 8 + shift : -8] - a[..., 8 : -8 - shift]).abs().mean() for a, b in pairs]))
 
 
 def detail(image: Tensor) -> float:
@@ -431,7 +434,7 @@ def test_what_the_carried_film_no_longer_shows_is_stylized_afresh() -> None:
     second[..., 20:40, 30:50] = 0.0
     model = Tint(TintConfig(grain=0.0))
     code = model.encode_style(Style(first.flip(-1)))
-    video = Video(model, motion=lambda before, now, number: (still, still))
+    video = Video(model, motion=lambda *frames: (still, still))
     found = list(video.frames([first, second], code))[1]
     assert not found.cut
     torch.testing.assert_close(
@@ -464,7 +467,39 @@ def test_a_cut_begins_anew() -> None:
     assert torch.equal(found[2].image, model.stylize(other[0], code).image)
 
 
+def test_earlier_frames_are_part_of_the_loss() -> None:
+    contents = moving(5, (48, 64), shift=1)
+    model = zoo.load("gatys", num_steps=8, device="cpu", precision="fp32", init="noise", noise_scale=40.0)
+    code = model.encode_style(Style(contents[0].flip(-1)))
+    far = contents[0].flip(-2)
+    anchors = torch.cat([far, torch.ones(1, 1, 48, 64)], 1)
+    strict = model.with_config(temporal_weight=1e8)
+    own = strict.encode_style(Style(contents[0].flip(-1)))
+    held = strict.stylize(contents[0], own, context=Context(init=far, anchors=anchors)).image
+    free = strict.stylize(contents[0], own, context=Context(init=far)).image
+    assert (held - far).abs().mean() < (free - far).abs().mean() / 4
+    video = Video(model, "temporal")
+    frames = [frame.image for frame in video.frames(contents[:4], code)]
+    again = Video(model, "temporal")
+    list(again.frames(contents[:3], code))
+    (last,) = again.frames(contents[3:4], code)
+    assert torch.equal(last.image, frames[3])
+    alone = [model.stylize(content, code, seed=seed).image for seed, content in enumerate(contents)]
+    assert flicker(frames, 1) < flicker(alone, 1) / 2
+    passed = list(Video(model, "temporal", passes=3).frames(contents[:3], code))
+    assert flicker([frame.image for frame in passed], 1) < flicker(alone, 1)
+
+
+def test_a_pixel_counts_for_the_nearest_frame_that_shows_it() -> None:
+    zero = torch.zeros(1, 2, 1, 3)
+    trusted = ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0])
+    links = [
+        _Link(back, zero, torch.tensor(row).view(1, 1, 1, 3)) for back, row in zip((1, 2, 4), trusted, strict=True)
+    ]
+    assert [w.flatten().tolist() for w in _long_term(links)] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
 def test_other_ways_are_one_sentence() -> None:
-    for options in ({"keep": "glue"}, {"blend": 2.0}):
+    for options in ({"keep": "glue"}, {"blend": 2.0}, {"keep": "temporal"}, {"passes": 2}):
         with pytest.raises(ConfigError):
             Video(Tint(), **options)  # type: ignore[arg-type]

@@ -46,13 +46,6 @@ def test_links_do_not_cross_cuts() -> None:
     assert [(link.early, link.late) for link in measure.links([*first, *second], gap=2)] == [(0, 2), (3, 5)]
 
 
-def test_change_and_distance_of_neighbors() -> None:
-    assert measure.mean_change([2.0, 2.0, 2.0]) == 0
-    assert measure.mean_change([1.0, 3.0, 2.0]) == pytest.approx(0.75)
-    frames = [torch.full((1, 3, 16, 16), value) for value in (0.0, 0.5, 0.25)]
-    assert measure.mean_distance(frames, lambda b, a: float((b - a).abs().mean())) == pytest.approx(0.375)
-
-
 def test_colors_tell_the_direction_of_motion() -> None:
     motion = torch.zeros(1, 2, 1, 3)
     motion[0, :, 0, 1] = torch.tensor([4.0, 0.0])

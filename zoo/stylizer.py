@@ -36,7 +36,7 @@ from zoo import device as devices
 from zoo.config import SEEDS, Config, shown
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError, WeightsError
 
-CONTEXT_FIELDS = ("init", "content_masks", "content_labels")
+CONTEXT_FIELDS = ("init", "content_masks", "content_labels", "anchors")
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,14 @@ class Context:
     init:             (B, 3, H, W) image an optimisation starts from
     content_masks:    (K, H, W) in [0, 1], one region per style of the :class:`Mix`; a style's own region is Style.mask
     content_labels:   (B, 1, H, W) int64 from 0, what each pixel shows; with the :attr:`Style.labels` of every style
+    anchors:          (K, 4, H, W) in [0, 1], images that one result should equal, and how much at each pixel: earlier
+                      frames of a film (:mod:`zoo.controls.video`)
     """
 
     init: Tensor | None = None
     content_masks: Tensor | None = None
     content_labels: Tensor | None = None
+    anchors: Tensor | None = None
 
     def given(self) -> dict[str, Tensor]:
         """The fields that are set."""
@@ -508,6 +511,13 @@ class Stylizer(ABC):
                 got = tuple(context.content_masks.shape)
                 raise InputError(f"Content masks must have shape {wanted} (styles, H, W), got {got}.")
             _check_values(context.content_masks, "content masks")
+        if context.anchors is not None:
+            shape, wanted = tuple(context.anchors.shape), (4, *content.shape[-2:])
+            if len(content) != 1 or len(shape) != 4 or shape[1:] != wanted:
+                raise InputError(
+                    f"Anchors of one content must have shape (K, {', '.join(map(str, wanted))}), got {shape}."
+                )
+            _check_values(context.anchors, "anchors")
         labels = context.content_labels
         for source in (code.source for code, _ in mix):
             if (labels is None) != (source.labels is None):

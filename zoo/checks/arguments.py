@@ -132,6 +132,7 @@ def _context_examples(s: Subject) -> dict[str, Tensor]:
         "init": content,
         "content_masks": torch.ones(1, height, width),
         "content_labels": torch.zeros(1, 1, height, width, dtype=torch.int64),
+        "anchors": torch.ones(1, 4, height, width),
     }
 
 

@@ -23,7 +23,7 @@ from zoo.cli.common import (
     trained_styles,
 )
 from zoo.errors import ConfigError
-from zoo.options import Look, real, verb
+from zoo.options import Look, real, verb, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +46,11 @@ class VideoOptions(Look):
         str, typer.Option("--output", "-o", help="A film (.mp4, .mov, .mkv, .webm, .gif), a folder for frames, or -.")
     ] = "stylized.mp4"
     keep: Annotated[
-        str, typer.Option(help="How frames are kept together: none, or warp (carried along the motion).")
+        str,
+        typer.Option(help="none, warp (carried along the motion) or temporal (in the loss, of methods that optimize)."),
     ] = "warp"
     blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays.", **real(0, 1))] = 1.0
+    passes: Annotated[int, typer.Option(help="How often to go through the film (temporal).", **whole(1, 1000))] = 1
     motion: Annotated[str, typer.Option(help="dis, deepflow, or a folder of forward_1_2.flo, backward_2_1.flo.")] = (
         "dis"
     )
@@ -65,7 +67,18 @@ class VideoOptions(Look):
 
     def made_by(self, style: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a film that goes on must have been begun with."""
-        named = ("method", "content", "keep", "blend", "motion", "start", "strength", "preserve_color", "seed")
+        named = (
+            "method",
+            "content",
+            "keep",
+            "blend",
+            "passes",
+            "motion",
+            "start",
+            "strength",
+            "preserve_color",
+            "seed",
+        )
         return {**{name: getattr(self, name) for name in named}, "style": style, "options": dict(options)}
 
 
@@ -92,7 +105,7 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     model = in_color(model or load(method, **options.machine, **chosen), keep)
     memory.require(model, *clip.size)
     motion = flow.FlowFiles(options.motion) if Path(options.motion).is_dir() else options.motion
-    stream = Video(model, options.keep, blend=options.blend, motion=motion)  # type: ignore[arg-type]  # it checks
+    stream = Video(model, options.keep, blend=options.blend, passes=options.passes, motion=motion)  # type: ignore[arg-type]  # it checks
     made_by = options.made_by(sources[0], chosen)
     film = Film(
         options.output, clip.size, clip.rate, sound=clip.audio, start=options.start, made_by=made_by,

@@ -34,7 +34,8 @@ class Control(Stylizer):
         return {}
 
     def _traits(self, inner: Traits) -> Traits:
-        return inner
+        # Results that a control changed afterwards are none that the method inside could aim at.
+        return dataclasses.replace(inner, context=inner.context - {"anchors"})
 
     @property
     def _made_with(self) -> str:

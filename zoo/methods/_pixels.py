@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -31,7 +31,7 @@ from zoo.encoders import Encoder, load_encoder
 from zoo.errors import ConfigError
 from zoo.images import resize
 from zoo.nn.losses import total_variation
-from zoo.nn.optimise import Fitting, optimise_pixels
+from zoo.nn.optimise import PIXEL_SCALE, Fitting, optimise_pixels
 from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, StyleCode, Stylized, Stylizer
 
@@ -56,6 +56,7 @@ class PixelConfig(Config):
     noise_scale: float = option(1.0, "Deviation of the noise around the mean color, in levels of 255.", ge=0)
     levels: int = option(1, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
     level_scale: float = option(0.5, "Side of one level relative to the next.", ge=0.25, lt=1)
+    temporal_weight: float = option(1e4, "Weight of the difference to earlier frames of a film.", ge=0)
     tv_weight: float = option(0.0, "Weight of the total variation, in neural-style's unit.", ge=0)
     optimizer: Literal["lbfgs", "adam"] = option("lbfgs", "L-BFGS with a fixed step, or Adam.")
     learning_rate: float = option(1.0, "Length of the L-BFGS step, or Adam's rate in levels of 255.", gt=0)
@@ -103,9 +104,19 @@ class Problem:
 
 
 class PixelMethod(Stylizer):
-    """A method that fits one image to a loss. Strength 0 is the content: without its style nothing pulls it away."""
+    """A method that fits one image to a loss. Strength 0 is the content: without its style nothing pulls it away.
+
+    Every such method can hold on to earlier frames of a film (``Context.anchors``), by the temporal loss of Ruder,
+    Dosovitskiy and Brox, *Artistic Style Transfer for Videos*, GCPR 2016, eqs. 7 and 8: mean squares of differences in
+    levels of 255, each pixel with its own weight. Their weight of 1000 stands beside a content weight of 5.
+    """
 
     config: PixelConfig
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "traits" in cls.__dict__:
+            cls.traits = replace(cls.traits, context=cls.traits.context | {"anchors"})
 
     def _build(self) -> None:
         self._encoders: dict[tuple[str, ...], Encoder] = {}
@@ -188,14 +199,16 @@ class PixelMethod(Stylizer):
         image: Tensor | None = None
         rows: list[Mapping[str, float]] = []
         stopped = False
-        for at, steps in _shared(config.num_steps, problem):
+        # A frame that others tell how it should look has all its detail in its start, which coarser sizes would lose.
+        last = [(len(problem.sizes) - 1, config.num_steps)]
+        for at, steps in _shared(config.num_steps, problem) if call.context.anchors is None else last:
             small = problem.sizes[at]
             image = problem.start(small) if image is None else resize(image, small)
             if problem.enter is not None:
                 image = problem.enter(at, image)
             fitted = optimise_pixels(
                 image,
-                self._summed(problem.loss(at, image)),
+                self._summed(problem.loss(at, image), call.context.anchors, problem.finish),
                 self._fitting(at, problem),
                 num_steps=steps,
                 call=call,
@@ -211,14 +224,18 @@ class PixelMethod(Stylizer):
         assert image is not None  # there is always the full size
         return Stylized(full(image), len(rows), rows, stopped)
 
-    def _summed(self, terms_of: Terms) -> Terms:
-        """The loss with its total variation and its total."""
-        weight = self.config.tv_weight
+    def _summed(self, terms_of: Terms, anchors: Tensor | None, finish: Callable[[Tensor], Tensor] | None) -> Terms:
+        """The loss with its total variation, its distance to ``anchors`` and its total."""
+        weight, steadiness = self.config.tv_weight, self.config.temporal_weight
 
         def loss(image: Tensor) -> dict[str, Tensor]:
             terms = terms_of(image)
             if weight:
                 terms["tv"] = weight * total_variation(image)
+            if anchors is not None and steadiness:
+                shown = image if finish is None else finish(image)
+                squares = (PIXEL_SCALE * (shown - anchors[:, :3])).square() * anchors[:, 3:]
+                terms["temporal"] = steadiness * squares.mean((1, 2, 3)).sum()
             return {"total": total(terms.values()), **terms}
 
         return loss

@@ -75,8 +75,8 @@ def require_cv2() -> Any:
 class FlowFiles:
     """Motion that somebody estimated before: a folder of ``forward_1_2.flo`` and ``backward_2_1.flo``, counted from 1.
 
-    The names are those of Ruder's scripts. Call it as an estimator is called, with the number of the later frame
-    (counted from 0). Raises ConfigError for a folder without them, DataError for a file that is missing, damaged or of
+    The names are those of Ruder's scripts. Call it as an estimator is called, with the numbers of both frames, counted
+    from 0. Raises ConfigError for a folder without them, DataError for a file that is missing, damaged or of
     another size.
     """
 
@@ -85,9 +85,9 @@ class FlowFiles:
         if not any(self.folder.glob("backward_*.flo")):
             raise ConfigError(f"{folder} holds no backward_2_1.flo: name a folder of .flo files, dis or deepflow.")
 
-    def __call__(self, before: Tensor, now: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return (forward, backward) flow between frame ``number`` - 1 and frame ``number``."""
-        names = f"forward_{number}_{number + 1}.flo", f"backward_{number + 1}_{number}.flo"
+    def __call__(self, before: Tensor, now: Tensor, early: int, late: int) -> tuple[Tensor, Tensor]:
+        """Return (forward, backward) flow between the frames of these numbers."""
+        names = f"forward_{early + 1}_{late + 1}.flo", f"backward_{late + 1}_{early + 1}.flo"
         forward, backward = (read_flo(self.folder / name) for name in names)
         for flow, name in zip((forward, backward), names, strict=True):
             if flow.shape[-2:] != now.shape[-2:]:
@@ -98,8 +98,10 @@ class FlowFiles:
         return forward, backward
 
 
-def estimate_both(estimator: Estimator, before: Tensor, now: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
-    """Return (forward, backward) flow between two frames; ``number`` is not used."""
+def estimate_both(
+    estimator: Estimator, before: Tensor, now: Tensor, early: int = 0, late: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return (forward, backward) flow between two frames; their numbers are not used."""
     return estimate(before, now, estimator), estimate(now, before, estimator)
 
 

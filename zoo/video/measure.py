@@ -13,10 +13,9 @@ be trusted. Motion is that of the original film, whose own error tells what part
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,19 +68,6 @@ def _square(frames: Sequence[Tensor], link: Link) -> float:
     return float((apart * link.trusted).sum() / link.trusted.sum())
 
 
-def mean_change(values: Sequence[float]) -> float:
-    """Return the mean change of a measure between neighboring frames, as a share of its mean; 0 for one frame."""
-    steps = [abs(b - a) for a, b in itertools.pairwise(values)]
-    mean = statistics.fmean(values)
-    return statistics.fmean(steps) / mean if steps and mean else 0.0
-
-
-def mean_distance(frames: Sequence[Tensor], distance: Callable[[Tensor, Tensor], float]) -> float:
-    """Return the mean ``distance`` of neighboring frames; 0 for one frame."""
-    found = [distance(b, a) for a, b in itertools.pairwise(frames)]
-    return statistics.fmean(found) if found else 0.0
-
-
 def flow_picture(motion: Tensor) -> Tensor:
     """Return a flow (1, 2, H, W) as colors (1, 3, H, W) in [0, 1]: hue its direction, saturation its length."""
     x, y = motion[0]
@@ -93,4 +79,4 @@ def flow_picture(motion: Tensor) -> Tensor:
     return torch.stack([1 - share * torch.minimum(c, 4 - c).clamp(0, 1) for c in channels])[None]
 
 
-__all__ = ["LONG", "Link", "errors", "flow_picture", "links", "mean_change", "mean_distance", "warping_error"]
+__all__ = ["LONG", "Link", "errors", "flow_picture", "links", "warping_error"]

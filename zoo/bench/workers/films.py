@@ -4,7 +4,7 @@ A cell is a clip in a style. Beside its picture, the last frame, lie the film (`
 page plots: the error and the trusted share of every frame. The numbers:
 
     film.short, film.long   warping errors to the frame before, and to the one ``long`` frames before
-    film.gram_loss, film.gram_change   style loss, mean of all frames, and how much it changes between neighbors
+    film.gram_loss, film.gram_change   style loss, and how much of it neighbors differ by
     film.perceptual         distance of neighbors by ST-LPIPS, where the package that brings its weights is installed
     film.trusted            pixels that ``warp`` carried on
     film.rate               frames a second, from opening the clip to the finished film, motion and encoding included
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from zoo.stylizer import Stylizer
     from zoo.video.measure import Link
 
+# Of the networks behind style loss and ST-LPIPS, which take longer than most methods, only every so many pairs of
+# neighboring frames are seen.
+_EVERY = 4
 SANITY = ("content-copy", "frozen-frame")
 
 
@@ -163,19 +166,22 @@ class _Session:
 
         short, long = measure.links(contents), measure.links(contents, self.film["long"])
         loss = GramLoss(device=self.device)
-        losses = [loss(frame, frame, style) for frame in frames]
+        pairs = list(itertools.pairwise(frames))[::_EVERY]
+        losses = [(loss(first, first, style), loss(second, second, style)) for first, second in pairs]
+        mean = statistics.fmean(itertools.chain(*losses))
+        change = statistics.fmean(abs(second - first) for first, second in losses) / mean
         numbers = [
             measurement("film.short", measure.warping_error(frames, short), "/255"),
             measurement("film.long", measure.warping_error(frames, long), "/255"),
-            measurement("film.gram_loss", statistics.fmean(losses), ""),
-            measurement("film.gram_change", 100 * measure.mean_change(losses), "%"),
+            measurement("film.gram_loss", mean, ""),
+            measurement("film.gram_change", 100 * change, "%"),
         ]
         try:
             apart = STLPIPS(device=self.device)
         except DownloadRequiredError:
             pass
         else:
-            value = measure.mean_distance(frames, lambda now, before: apart(now, before, style))
+            value = statistics.fmean(apart(second, first, style) for first, second in pairs)
             numbers.append(measurement("film.perceptual", value, ""))
         return [*numbers, _series(frames, short)]
 
