@@ -112,9 +112,6 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
 (zoo.nn.losses); with 1e-7 grain of single pixels is left all over the image |
     | result of the last step | evaluated image of lowest loss | Adam's last step is not its best |
 
-    How far bf16 and fp16 are from float32 (matches, features, pictures) is measured by
-    ``benchmarks/style_swap_cost.py``; docs/arbitrary-styles.md shows it.
-
     A mask of the style keeps the patches that lie inside it whole, or, where none does, those that hold most of it.
     """
 
