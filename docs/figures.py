@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [grid] [sheets] ...``.
 
-``docs/images/styles.webp`` shows the built-in styles; ``docs/images/grid.webp`` shows every method on the same pairs of
+``docs/images/styles.webp`` shows the built-in styles, ``front.webp`` one photograph by six methods;
+``docs/images/grid.webp`` shows every method on the same pairs of
 built-in photographs and styles, and (``beside``) ``beside-any-style.webp`` and ``beside-trained-styles.webp`` show the
 networks of a family larger, beside Gatys; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for
 every method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained
@@ -39,6 +40,15 @@ METHODS = {
     "adain": {},
     "wct": {},
     "style-swap": {},
+}
+FRONT_CONTENT = "chelsea"
+FRONT = {
+    "wct": "stained-glass",
+    "adain": "marbling",
+    "style-swap": "woodblock",
+    "johnson": "mosaic",
+    "cin": "great-wave",
+    "texture-nets": "pointillism",
 }
 SIZE = "512"
 KEPT = IMAGES.parent.parent / "build" / "figures"
@@ -89,6 +99,19 @@ def compare(methods: Sequence[str], name: str, cell: int) -> None:
     steps = {method: f", {options['num_steps']} steps" for method, options in METHODS.items() if options}
     labels = ["content", "style", *(method + steps.get(method, "") for method in methods)]
     zoo.write(IMAGES / name, images.contact_sheet(rows, column_labels=labels, cell=cell), quality=85)
+
+
+def front() -> None:
+    """One photograph by six methods, each in a style that suits it."""
+    photo = zoo.read(f"builtin:{FRONT_CONTENT}", size=SIZE).pixels
+    made, captions = [], []
+    for method, style in FRONT.items():
+        known = style in images.builtin_styles()
+        given = zoo.read(f"builtin:{style}", size=SIZE).pixels if known else style
+        made.append(zoo.load(method)(photo, given))
+        captions.append(f"{method}: {style}")
+    rows, names = [made[:3], made[3:]], [captions[:3], captions[3:]]
+    zoo.write(IMAGES / "front.webp", images.contact_sheet(rows, captions=names, cell=384), quality=85)
 
 
 def grid() -> None:
@@ -166,6 +189,7 @@ def charts() -> None:
 
 DRAWN = {
     "styles": styles,
+    "front": front,
     "grid": grid,
     "beside": beside,
     "sheets": sheets,

@@ -25,6 +25,22 @@ STANDARD = SPEED.with_name("standard")
 SIZE = 512
 FOLDER = DOCS / "methods"
 FRONT = DOCS.parent / "results" / "methods.md"
+FAMILIES = {
+    "gallery-optimised": (
+        "Gallery: pictures fitted step by step",
+        "These need no trained weights of their own: the picture itself is changed step by step, until its features are "
+        "the style's. They take any style, and minutes.",
+    ),
+    "gallery-any-style": (
+        "Gallery: any style at once",
+        "One network for every style image, in one pass. Rows are photographs, columns styles.",
+    ),
+    "gallery-trained-styles": (
+        "Gallery: trained styles",
+        "Networks that know the styles they were trained on, by name, and are quickest. Rows are styles, columns "
+        "photographs.",
+    ),
+}
 INTRODUCTION = """\
 # Methods
 
@@ -51,7 +67,33 @@ def pages() -> dict[Path, str]:
     ]
     index = INTRODUCTION + "\n" + table(["method", "paper", "optimises", "styles", "statistics"], rows) + "\n"
     index += "\n## Which one?\n\n" + choice(entries) + "\n"
-    return {FRONT: front(entries), FOLDER / "index.md": index} | {FOLDER / f"{name}.md": page(name, entry) for name, entry in entries.items()}
+    galleries = {
+        FOLDER / f"{family}.md": gallery(family, {n: e for n, e in entries.items() if family_of(e) == family})
+        for family in FAMILIES
+    }
+    index += "\n## Galleries\n\n" + "".join(f"- [{title}]({name}.md)\n" for name, (title, _) in FAMILIES.items())
+    own = {FOLDER / f"{name}.md": page(name, entry) for name, entry in entries.items()}
+    return {FRONT: front(entries), FOLDER / "index.md": index, **galleries, **own}
+
+
+def family_of(entry: MethodEntry) -> str:
+    """The family that a method is shown in."""
+    if entry.taxonomy.optimises == "image":
+        return "gallery-optimised"
+    return "gallery-any-style" if entry.taxonomy.styles == "any" else "gallery-trained-styles"
+
+
+def gallery(family: str, entries: Mapping[str, MethodEntry]) -> str:
+    """A page of one family: what its methods have in common, and a picture of each."""
+    title, introduction = FAMILIES[family]
+    parts = [f"# {title}", introduction]
+    for name, entry in entries.items():
+        cited = f"[{entry.title}]({entry.paper}), {entry.year}"
+        parts += [f"## {name}", f"{entry.good_for[:1].upper()}{entry.good_for[1:]}. {cited}. [Its page]({name}.md)."]
+        parts.append(_sheet(name))
+    if not all(_sheet(name) for name in entries):
+        parts += ["## All methods on the same pairs", "![Contents, styles and every method](../images/grid.webp)"]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def front(entries: Mapping[str, MethodEntry]) -> str:

@@ -475,7 +475,7 @@ def test_torchvision_weights_are_read_from_the_hub_cache(
     digest = hashlib.sha256((tmp_path / "state").read_bytes()).hexdigest()
     (tmp_path / "state").rename(folder / f"{architecture}-{digest[:8]}.pth")
     name = f"{architecture}.torchvision"
-    asset = Asset(url=f"https://example.org/{architecture}-{digest[:8]}.pth", sha256=digest[:8])
+    asset = Asset(summary="a test's", url=f"https://example.org/{architecture}-{digest[:8]}.pth", sha256=digest[:8])
     monkeypatch.setattr(weights, "find", lambda _: (name, [asset]))
     monkeypatch.setattr(sources, "_CACHE", {})
 

@@ -49,7 +49,7 @@ def stylize(
     """
     model = _model(method, device, precision, preserve_color, tuple(sorted(options.items())))
     photo = as_tensor(content, "content", size)
-    styles = list(style) if isinstance(style, list | tuple) else [style]
+    styles: list[Any] = list(style) if isinstance(style, list | tuple) else [style]
     if not styles:
         raise InputError("Give at least one style.")
     shares = [1 / len(styles)] * len(styles) if weights is None else list(weights)

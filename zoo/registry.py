@@ -81,7 +81,7 @@ class Asset(_Entry):
     ``sha256`` may be its first digits. ``base`` is another asset without which this one is of no use.
     """
 
-    summary: str = ""
+    summary: str
     file: str | None = None
     package: str | None = None
     install: str = ""
@@ -120,8 +120,7 @@ class Checkpoint(Asset):
     needs them, and a licence, in its entry. ``hours_in_all`` adds the runs that the file's own resumed.
     """
 
-    summary: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # pyright: ignore[reportIncompatibleVariableOverride]
     given_parameters: int | None = Field(default=None, alias="parameters")
     given_provenance: Provenance | None = Field(default=None, alias="provenance")
     hours_in_all: float | None = None

@@ -25,12 +25,16 @@ def timm_assets(backbone: str) -> list[Asset]:
         for name in names:
             found = try_to_load_from_cache(repository, name, revision=revision or None)
             if isinstance(found, str):
-                return [Asset(file=str(Path(found).absolute()))]
+                return [Asset(summary=backbone, file=str(Path(found).absolute()))]
     base = f"https://huggingface.co/{repository}/resolve/{revision or 'main'}"
     kept = repository.replace("/", "--")
-    assets = [Asset(url=f"{base}/{name}", kept_as=f"{kept}--{name}") for name in names] if repository else []
+    assets = (
+        [Asset(summary=backbone, url=f"{base}/{name}", kept_as=f"{kept}--{name}") for name in names]
+        if repository
+        else []
+    )
     if isinstance(config.url, str) and config.url:
-        assets.append(Asset(url=config.url))
+        assets.append(Asset(summary=backbone, url=config.url))
     return assets
 
 

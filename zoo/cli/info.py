@@ -94,7 +94,7 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
         star = " *" if tag == entry.default else ""
         weights = "none needed"
         if other.checkpoint is not None:
-            weights = f"{other.checkpoint.bytes / 1e6:.1f} MB, {other.checkpoint.licence}"
+            weights = f"{(other.checkpoint.bytes or 0) / 1e6:.1f} MB, {other.checkpoint.licence}"
         tags.add_row(other.label + star, other.summary, weights)
     out.show(tags)
     out.show(options_table(f"Options of {resolved.label}", registry.options(resolved.label)))
