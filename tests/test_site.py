@@ -27,7 +27,10 @@ def test_generated_pages_are_up_to_date(script: str) -> None:
 def test_every_method_has_a_page_with_its_deviations_options_and_weights() -> None:
     registry = load_registry()
     methods = {name: entry for name, entry in registry.methods.items() if name not in registry.plugins}
-    assert {path.stem for path in (DOCS / "methods").glob("*.md")} == {"index", *methods}
+    pages = {path.stem for path in (DOCS / "methods").glob("*.md")}
+    assert {name for name in pages if not name.startswith("gallery-")} == {"index", *methods}
+    galleries = [path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("gallery-*.md")]
+    assert all(sum(f"\n## {name}\n" in text for text in galleries) == 1 for name in methods)
     for name, entry in methods.items():
         text = (DOCS / "methods" / f"{name}.md").read_text(encoding="utf-8")
         for said in (entry.title, entry.paper, entry.bibtex.split("\n")[0], *(f"`{name}.{tag}`" for tag in entry.tags)):
