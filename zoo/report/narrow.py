@@ -25,6 +25,8 @@ from zoo.report.tables import Table, build_table, counted_rows, for_all_strength
 # Measures of content and style, the ones that no method here optimises itself first.
 CONTENT_METRICS = ("lpips", "cfsd", "cf", "ssim", "content_loss")
 STYLE_METRICS = ("e_statistic", "sifid", "ge", "lp", "gram_loss", "mean_std_loss", "color_histogram")
+# What tells a steady film, in place of those.
+FILM_MEASURES = ("film.short", "film.long", "film.gram_loss", "film.gram_change", "film.perceptual")
 # As many columns with intervals as a terminal of 120 characters holds.
 CONTENT, STYLE = 2, 3
 REMARKS = 3
@@ -98,6 +100,8 @@ def choose(
         # Where a run has none of those, what it has: metrics of plugins, or of both at once.
         metrics = [*_first(scored, CONTENT_METRICS, content), *_first(scored, STYLE_METRICS, style)]
         metrics = metrics or scored[: content + style]
+        if films := [name for name in FILM_MEASURES if name in there]:
+            measures, metrics = [*measures, "film.rate"], films
     asked = dict.fromkeys(row.metric for row in own if row.metric not in MEASURES)
     absent = tuple(metric_title(name, registry) for name in asked if name not in there)
     of_several = f", strength {strength:g}" if len(strengths) > 1 else ""

@@ -1,7 +1,7 @@
 """One method on films, told and heard as :mod:`zoo.bench.workers.measure` is.
 
-A cell is a clip in a style. Beside its picture, the last frame, lie the film (``.mp4``), and ``.json`` with what the
-page plots: the error and the trusted share of every frame. The numbers:
+A cell is a clip in a style. Beside its picture, the last frame, lie the film (``.mp4``), a strip of frames with what is
+known of their motion (``.jpg``), and ``.json`` with what the page plots: the error of every frame. The numbers:
 
     film.short, film.long   warping errors to the frame before, and to the one ``long`` frames before
     film.gram_loss, film.gram_change   style loss, and how much of it neighbors differ by
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # Of the networks behind style loss and ST-LPIPS, which take longer than most methods, only every so many pairs of
 # neighboring frames are seen.
 _EVERY = 4
+_STRIP_FRAMES, _STRIP_WIDTH = 7, 176  # as many as fit a page, wide enough to tell ghosts
 SANITY = ("content-copy", "frozen-frame")
 
 
@@ -83,25 +84,30 @@ class _Session:
         from zoo.bench import memory
         from zoo.bench.measures import PRIMARY
         from zoo.download import file_sha256
+        from zoo.video import measure
 
         output = Path(cell["output"])
         contents = list(self._contents(cell))
         style = images.read(cell["style"]).pixels
         with memory.peak(self.device) as peak:
             begun = time.perf_counter()
-            frames, trusted, seconds = self._make(cell, style, output.with_suffix(".mp4"))
+            frames, carried, seconds = self._make(cell, style, output.with_suffix(".mp4"))
             whole = time.perf_counter() - begun
-        result = self._judged(contents, frames, style)
-        error = result.pop()
+        short = measure.links(contents)
+        result = self._judged(contents, frames, style, short)
         if self.model is not None:
             result.append(measurement("film.rate", len(frames) / whole, "1/s"))
             result.append(measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB"))
             if peak.cuda_allocated is not None:
                 result.append(measurement("memory.cuda_allocated", peak.cuda_allocated / memory.MIB, "MiB"))
-        if trusted:
-            result.append(measurement("film.trusted", 100 * statistics.fmean(trusted.values()), "%"))
-        series = {"error": error, "trusted": [trusted.get(number) for number in range(len(frames))]}
+        if carried:
+            share = statistics.fmean(float(one.mean()) for one in carried.values())
+            result.append(measurement("film.trusted", 100 * share, "%"))
+        error = dict(zip((link.late for link in short), measure.errors(frames, short), strict=True))
+        series = {"error": [error.get(number) for number in range(len(frames))]}
+        known = {link.late: link for link in short} if self.job["name"] == "content-copy" else carried
         try:
+            images.write(output.with_suffix(".jpg"), _strip(frames, known), quality=85)
             written = images.write(output, frames[-1])
             output.with_suffix(".json").write_text(json.dumps(series), encoding="utf-8")
         except (ImageError, OSError) as failure:
@@ -120,8 +126,8 @@ class _Session:
 
     def _make(
         self, cell: Mapping[str, Any], style: Tensor, target: Path
-    ) -> tuple[list[Tensor], dict[int, float], list[float]]:
-        """Frames from the clip to the film: the frames, the trusted share of those that have one, seconds of each."""
+    ) -> tuple[list[Tensor], dict[int, Tensor], list[float]]:
+        """Frames from the clip to the film: the frames, what each carries on of the one before, seconds of each."""
         from fractions import Fraction
 
         from zoo.controls.video import Video, VideoFrame
@@ -141,7 +147,7 @@ class _Session:
             code = self.model.encode_style(style, size)
             video = Video(self.model, self.film["keep"])
             stream = video.frames(contents_again, code, strength=cell["strength"], seed=cell["seed"])
-        frames, trusted, seconds = [], {}, []
+        frames, carried, seconds = [], {}, []
         film = Film(target, size, Fraction(25), made_by={}, resume=False)
         try:
             with Behind(film.add) as writer:
@@ -152,19 +158,21 @@ class _Session:
                     writer.put(frame.image)
                     frames.append(frame.image.cpu())
                     if frame.trusted is not None:
-                        trusted[number] = float(frame.trusted.mean())
+                        carried[number] = frame.trusted.cpu()
             film.close()
         except DataError as error:
             raise UnwritableError(str(error)) from error
-        return frames, trusted, seconds
+        return frames, carried, seconds
 
-    def _judged(self, contents: Sequence[Tensor], frames: Sequence[Tensor], style: Tensor) -> list[Any]:
-        """The measures of a film; last, the error of every frame (None where there is none) to be plotted."""
+    def _judged(
+        self, contents: Sequence[Tensor], frames: Sequence[Tensor], style: Tensor, short: Sequence[Link]
+    ) -> list[dict[str, Any]]:
+        """How steady a film is, and how much of the style it has."""
         from zoo.metrics.gram_loss import GramLoss
         from zoo.metrics.stlpips import STLPIPS
         from zoo.video import measure
 
-        short, long = measure.links(contents), measure.links(contents, self.film["long"])
+        long = measure.links(contents, self.film["long"])
         loss = GramLoss(device=self.device)
         pairs = list(itertools.pairwise(frames))[::_EVERY]
         losses = [(loss(first, first, style), loss(second, second, style)) for first, second in pairs]
@@ -183,14 +191,29 @@ class _Session:
         else:
             value = statistics.fmean(apart(second, first, style) for first, second in pairs)
             numbers.append(measurement("film.perceptual", value, ""))
-        return [*numbers, _series(frames, short)]
+        return numbers
 
 
-def _series(frames: Sequence[Tensor], short: Sequence[Link]) -> list[float | None]:
-    from zoo.video import measure
+def _strip(frames: Sequence[Tensor], known: Mapping[int, Link] | Mapping[int, Tensor]) -> Tensor:
+    """Evenly chosen frames side by side; below them their motion and where it can be trusted, as far as known."""
+    import torch
+    import torch.nn.functional as F
 
-    found = dict(zip((link.late for link in short), measure.errors(frames, short), strict=True))
-    return [found.get(number) for number in range(len(frames))]
+    from zoo.video.measure import Link, flow_picture
+
+    height, width = frames[0].shape[-2:]
+    side = (max(1, round(_STRIP_WIDTH * height / width)), _STRIP_WIDTH)
+    chosen = sorted({round(i * (len(frames) - 1) / (_STRIP_FRAMES - 1)) for i in range(_STRIP_FRAMES)})
+    blank = torch.zeros(1, 3, height, width)
+    rows = [[frames[number] for number in chosen]]
+    found = [known.get(number) for number in chosen]
+    if any(isinstance(one, Link) for one in found):
+        rows.append([flow_picture(one.backward) if isinstance(one, Link) else blank for one in found])
+    if known:
+        masks = [one.trusted if isinstance(one, Link) else one for one in found]
+        rows.append([blank if mask is None else mask.expand(1, 3, -1, -1) for mask in masks])
+    small = [[F.interpolate(image, side, mode="area") for image in row] for row in rows]
+    return torch.cat([torch.cat(row, 3) for row in small], 2).clamp(0, 1)
 
 
 if __name__ == "__main__":
