@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 
 class Headers(Protocol):
-    """What has a request's headers, whatever their case."""
+    """Anything that holds a request's headers, whatever their case."""
 
     def get(self, key: str, /) -> str | None:
         """The first header of this name."""

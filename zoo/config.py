@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
 
 
 def _matches(hint: Any, value: Any) -> tuple[bool, Any]:
-    """Whether ``value`` is of type ``hint``, and the value as stored (ints widen to float, lists become tuples)."""
+    """Return whether ``value`` is of type ``hint``, and it as stored (ints widen to float, lists become tuples)."""
     origin = typing.get_origin(hint)
     if hint is type(None):
         return value is None, value

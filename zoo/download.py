@@ -1,7 +1,7 @@
 """Files that are fetched once and kept: where they go, what forbids fetching, and a download that can be broken off.
 
 Environment: ``ZOO_HOME`` is the folder that keeps what is fetched; ``ZOO_MIRROR`` a base URL that replaces scheme and
-host of every URL, so that no other host is asked; ``ZOO_OFFLINE=1`` forbids to contact any. ``TORCH_HOME`` is the
+host of every URL, so that no other host is asked; ``ZOO_OFFLINE=1`` forbids contacting any. ``TORCH_HOME`` is the
 folder of what torch's users share, and ``XDG_CACHE_HOME`` that of both where they are not set.
 """
 
@@ -63,7 +63,7 @@ def make_folder(folder: Path, variable: str, error: type[ZooError]) -> None:
 
 
 def offline() -> bool:
-    """Whether ``ZOO_OFFLINE`` forbids to contact another host."""
+    """Return whether ``ZOO_OFFLINE`` forbids contacting another host."""
     return os.environ.get("ZOO_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 

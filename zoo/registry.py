@@ -55,7 +55,7 @@ class Preset(_Entry):
 
 
 class Provenance(_Entry):
-    """Where weights come from: ``trained`` by us, as the file's own metadata says, or ``published`` by the authors.
+    """The origin of weights: ``trained`` by us, as the file's own metadata says, or ``published`` by the authors.
 
     ``steps`` and ``hours`` are of the last run; ``hours_in_all`` adds the runs this one resumed.
     """
@@ -102,12 +102,12 @@ class Asset(_Entry):
 
     @property
     def bundled(self) -> bool:
-        """Whether it comes with the zoo or with one of its requirements."""
+        """Return whether it comes with the zoo or with one of its requirements."""
         return self.file is not None and "[" not in self.install
 
     @property
     def bytes(self) -> int | None:
-        """Size of the file; None where nobody says."""
+        """Return the size of the file; None where nobody says."""
         if self.given_bytes is None and self.file is not None and self.package is None:
             return (PACKAGE / self.file).stat().st_size
         return self.given_bytes
@@ -142,14 +142,14 @@ class Checkpoint(Asset):
 
     @property
     def parameters(self) -> int:
-        """How many numbers the file holds."""
+        """Return how many numbers the file holds."""
         if self.given_parameters is not None:
             return self.given_parameters
         return read_header(PACKAGE / str(self.file)).parameters
 
     @property
     def provenance(self) -> Provenance:
-        """Where the weights come from."""
+        """Return where the weights come from."""
         if self.given_provenance is not None:
             return self.given_provenance
         return Provenance(**read_header(PACKAGE / str(self.file)).provenance, hours_in_all=self.hours_in_all)

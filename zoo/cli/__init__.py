@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _usage(error: Any) -> str:
-    """What was wrong with a command line, in one line, and where to read what is right."""
+    """Return one line that says what was wrong with a command line, and where to read what is right."""
     text = " ".join(error.format_message().split()).rstrip(".")
     text += "" if text.endswith("?") else "."
     context = getattr(error, "ctx", None)

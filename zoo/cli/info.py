@@ -62,7 +62,7 @@ def _method(resolved: Resolved, registry: Registry) -> dict[str, Any]:
 
 
 def _trained_styles(resolved: Resolved) -> list[dict[str, str]]:
-    """What the method's weights say of the styles they were trained on; none where they take any, or are not here."""
+    """Return the records of the styles that a method's weights hold; none where it takes any or lacks them."""
     if resolved.entry.taxonomy.styles == "any" or resolved.checkpoint is None:
         return []
     from zoo.errors import DownloadRequiredError

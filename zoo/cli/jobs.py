@@ -30,7 +30,7 @@ class Job:
 
     @property
     def frames(self) -> Path:
-        """Where the film of the optimisation goes: ``OUT_frames`` beside the output."""
+        """Return where the frames of the optimisation go: ``OUT_frames`` beside the output."""
         target = Path(self.output if self.output != "-" else "stylized.png")
         return target.with_name(f"{target.stem}_frames")
 
@@ -84,7 +84,7 @@ class Film:
 
 
 def _names(sources: Iterable[str]) -> dict[str, str]:
-    """What each source is called in the names of results: its stem, or as much more as tells it from the others."""
+    """Return what each source is called in names of results: its stem, or as much more as tells it from the others."""
     sources = list(dict.fromkeys(sources))
     paths = [Path("stdin" if source == "-" else source.removeprefix("builtin:")) for source in sources]
     names = [path.stem for path in paths]

@@ -33,7 +33,7 @@ _LINE_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(Quiet):
-    """Which images are trained on."""
+    """Options that name the training images."""
 
     content_dir: Annotated[
         list[str] | None,
@@ -61,7 +61,7 @@ class ImageOptions(Quiet):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ImageOptions):
-    """Where a run goes, what it is evaluated on, and on what it runs."""
+    """Options of a run: its folder, its held-out images, its machine."""
 
     out_dir: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run, or of the recipe.")] = None
     resume: Annotated[
@@ -117,13 +117,13 @@ def named_first(context: typer.Context, name: str) -> list[str]:
 
 
 def given_arguments(context: typer.Context) -> list[str]:
-    """The command line, as the card shows it and as it is gone on with."""
+    """Return the arguments, for the card and for the command that goes on."""
     arguments: list[str] = context.obj or sys.argv[1:]
     return arguments
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The command as the card shows it."""
+    """Return the command as the card shows it."""
     from zoo.training.launch import portable
 
     return shlex.join([*_program(), *map(portable, arguments)])
@@ -245,7 +245,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
         return ", ".join(parts)
 
     def ended(self, result: TrainResult) -> None:
-        """What a run left, and why it ended."""
+        """Say what a run left, and why it ended."""
         state = result.state
         why = {"steps": "all steps done", "time": "the time is used up", "asked": "stopped"}[result.ended]
         figures = "".join(f", {name} {value:.4g}" for name, value in state.figures.items())
@@ -253,14 +253,14 @@ class Display(contextlib.AbstractContextManager["Display"]):
         self.say(f"Weights and card: {result.folder / 'model.safetensors'}, {result.folder / 'card.md'}")
 
     def going_on(self, result: TrainResult) -> None:
-        """How a run that did not do all its steps is gone on with."""
+        """Say how to go on with a run that did not do all its steps."""
         if result.ended != "steps":
             longer = " with a larger --time-limit" if result.ended == "time" else ""
             self.say(f"To go on{longer}: {resuming(self.arguments)}")
 
 
 def resuming(arguments: Sequence[str]) -> str:
-    """The command line that goes on with this run."""
+    """Return the command line that goes on with this run."""
     return shlex.join([*_program(), *arguments, *(["--resume"] if "--resume" not in arguments else [])])
 
 

@@ -86,7 +86,7 @@ ENCODERS: dict[str, EncoderInfo] = {
 
 
 def encoder_info(name: str) -> EncoderInfo:
-    """What is known of the VGG ``name`` without loading it; UnknownNameError otherwise.
+    """Return what is known of the VGG ``name`` without loading it; UnknownNameError otherwise.
 
     A ``timm:`` backbone is described by timm alone, so it is not here: build it with ``load_encoder``.
     """

@@ -68,7 +68,7 @@ class TimmTrunk(Encoder):
 
 
 def _feature_list(backbone: str) -> list[dict[str, Any]]:
-    """What timm knows of the backbone's features, shallow to deep: ``module``, ``num_chs``, ``reduction``."""
+    """Return what timm knows of the backbone's features, shallow to deep: ``module``, ``num_chs``, ``reduction``."""
     try:
         with torch.device("meta"):  # structure only: no memory, no random numbers
             trunk: Any = timm.create_model(backbone, features_only=True)

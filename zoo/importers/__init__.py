@@ -41,7 +41,7 @@ class Source:
 
 @dataclass
 class Draft:
-    """What a converter made: our ``state``, the shapes ``expected`` of it, what was ``renamed`` (theirs, ours),
+    """The product of a converter: our ``state``, the shapes ``expected`` of it, what was ``renamed`` (theirs, ours),
     keys that it could not place, and notes for the metadata."""
 
     state: dict[str, Tensor]
@@ -53,7 +53,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """How an import went: ``rows`` of (their key, our key, shape, verdict), and whether everything ``fits``."""
+    """The outcome of an import: ``rows`` of (their key, our key, shape, verdict), and whether everything ``fits``."""
 
     method: str
     rows: tuple[tuple[str, str, str, str], ...]
@@ -61,7 +61,7 @@ class ImportReport:
 
     @property
     def faults(self) -> list[str]:
-        """What does not fit, one phrase each."""
+        """Return what does not fit, one phrase each."""
         return [f"{ours or theirs} is {verdict}" for theirs, ours, _, verdict in self.rows if verdict != "mapped"]
 
     @property

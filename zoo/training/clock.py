@@ -41,7 +41,7 @@ class Clock:
         self._steps, self._sum = self._steps + 1, self._sum + taken
 
     def skip(self) -> None:
-        """What passed since the tick (checkpoints, previews) is no step; it counts as time all the same."""
+        """Count what passed since the tick (checkpoints, previews) as time, but as no step."""
         now = time.perf_counter()
         self.seconds += min(now - self._last, 10 * self._sum / max(1, self._steps) + 60)
         self._last, self._heard = now, self._loader.waited

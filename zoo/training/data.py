@@ -216,7 +216,7 @@ def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building |
 
 @dataclass(frozen=True)
 class Crops:
-    """How a training crop is cut: ``size`` pixels a side, at a zoom drawn from ``zoom`` = (low, high), log-uniform.
+    """Training crops: ``size`` pixels a side, at a zoom drawn from ``zoom`` = (low, high), log-uniform.
 
     Zoom 1 takes stored pixels as they are, 2 enlarges twice, 0.5 reduces to half. The window never leaves the image:
     one too small for it is enlarged as far as needed. ``flip`` mirrors half of the crops.
@@ -261,7 +261,7 @@ class Sampler:
 
     @property
     def hashes(self) -> list[str]:
-        """Those of the images, in the order in which they are counted."""
+        """Return the hashes of the images, in the order in which they are counted."""
         return [self.images.hashes[place] for place in self._places]
 
     def arrange(self, hashes: str) -> None:
@@ -278,7 +278,7 @@ class Sampler:
         return self.images.image(int(self._places[number]))
 
     def index(self, number: int) -> int:
-        """Which image sample ``number`` shows, as it is counted."""
+        """Return which image sample ``number`` shows, as it is counted."""
         epoch, place = divmod(number, len(self.images))
         if epoch not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k >= epoch - 1}

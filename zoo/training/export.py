@@ -27,7 +27,7 @@ from zoo.words import counted, visible
 
 
 def describe_set(images: ImageSet) -> dict[str, Any]:
-    """What a set was made of, for run.json and the card: counts by folder, of whose path the last two names are told,
+    """Return image counts per folder, for run.json and the card; paths are cut to their last two parts,
     never more."""
     folders = Counter(short_path(Path(source).parent) for source in images.sources)
     return {
@@ -114,7 +114,7 @@ def export_checkpoint(task: TrainingTask, folder: Path) -> Path:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours says of itself; WeightsError if it says nothing or is no safetensors file."""
+    """Return what a checkpoint of ours says of itself; WeightsError if it says nothing or is no safetensors file."""
     try:
         with safe_open(path, "pt") as file:
             raw = file.metadata() or {}
@@ -195,7 +195,7 @@ def table_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def data_lines(facts: Mapping[str, Any]) -> list[str]:
-    """What a run was trained on, and what was noted of it."""
+    """Return lines on what a run was trained on, and what was noted of it."""
     lines = []
     for name, data in facts["data"].items():
         folders = ", ".join(f"{folder} ({n})" for folder, n in data["folders"].items())

@@ -69,7 +69,7 @@ def require_same(folder: Path, saved: str, now: Mapping[str, Any]) -> None:
 
 
 def _differences(name: str, before: Any, now: Any) -> list[str]:
-    """What differs, as told to the user: ``lr (0.001, not 0.01)``, ``task level (2, not 3)``, ``content images``."""
+    """Return what differs in words: ``lr (0.001, not 0.01)``, ``task level (2, not 3)``, ``content images``."""
     if before == now:
         return []
     if isinstance(before, dict) and isinstance(now, dict):

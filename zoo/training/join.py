@@ -67,7 +67,7 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
 
 
 def _facts(path: Path, prefix: str) -> dict[str, Any]:
-    """What the part ``prefix`` says of itself, in a file of its own or in one that was joined before."""
+    """Return what the part ``prefix`` says of itself, in a file of its own or in one that was joined before."""
     facts = read_metadata(path)
     return facts.get("parts", {}).get(prefix, facts)
 

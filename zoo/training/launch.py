@@ -225,5 +225,5 @@ def portable(argument: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether it looks like a path with folders in it; words with a slash among them, such as notes, do not."""
+    """Return whether it looks like a path with folders in it; words with a slash among them, such as notes, do not."""
     return "/" in text and (" " not in text or text.startswith("/") or os.path.exists(text))

@@ -35,7 +35,8 @@ _MARGIN = 0.97  # of the limit is aimed at: the sample is no more than a sample
 
 @dataclass(frozen=True)
 class PackReport:
-    """What a pack kept: images and of how many by set, ``side`` and ``quality``, bytes of all files, files left out."""
+    """The contents of a pack: images kept, and of how many, by set; ``side`` and ``quality``; bytes of all files; and
+    the files left out."""
 
     folder: Path
     kept: Mapping[str, tuple[int, int]]
@@ -170,7 +171,7 @@ def _choose(pictures: Mapping[str, Sequence[_Picture]], side: int, limit: float)
 
 
 def _spread(pictures: Sequence[_Picture], share: float) -> list[_Picture]:
-    """That share of the pictures, at least one, evenly over the list."""
+    """Return that share of the pictures, at least one, evenly over the list."""
     count = max(1, min(len(pictures), int(len(pictures) * share)))
     return [pictures[i * len(pictures) // count] for i in range(count)]
 

@@ -46,7 +46,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks for all."""
+        """Return whether this is the process that writes and speaks for all."""
         return self.rank == 0
 
 
@@ -144,7 +144,7 @@ def _environment(own: Processes) -> Any:
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
     class Environment(ClusterEnvironment):
-        """What Fabric is told in place of what it would guess."""
+        """Tells Fabric what it would otherwise guess."""
 
         @property
         def creates_processes_externally(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands. ``seconds`` of training (preparation counted, pauses of the process left out), ``loading``
+    """The state of a run. ``seconds`` of training (preparation counted, pauses of the process left out), ``loading``
     the share of them spent waiting for images, ``losses`` of the latest update read, ``figures`` of the latest
     evaluation, ``minutes`` the time limit."""
 
@@ -33,7 +33,7 @@ class TrainProgress(Protocol):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run left: its folder, the state it ended in, and why it ended (``steps``, ``time`` or ``asked``)."""
+    """The end of a run: its folder, the state it ended in, and why it ended (``steps``, ``time`` or ``asked``)."""
 
     folder: Path
     state: TrainState

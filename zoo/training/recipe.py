@@ -146,7 +146,7 @@ class Recipe(_Strict):
 
 
 def recipe_folder() -> Path:
-    """Where the recipes that ship are: inside the installed package, or in the checkout."""
+    """Return the folder of the recipes that ship: inside the installed package, or in the checkout."""
     bundled = PACKAGE / "recipes"
     return bundled if bundled.is_dir() else PACKAGE.parent / "benchmarks" / "recipes"
 
@@ -173,7 +173,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def state_of(run: Run, folder: Path) -> State:
-    """How far a run got in the recipe's folder. A run asked to go beyond its old limits counts as broken off."""
+    """Return how far a run got in the recipe's folder. A run asked to go beyond its old limits counts as broken off."""
     own = folder / run.name
     if (own / "done.json").is_file() and (own / "model.safetensors").is_file():
         return "done"
@@ -263,7 +263,7 @@ def run_recipe(
 
 
 def _plain(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is made by, JSON-ready."""
+    """Return the options that a run is made by, JSON-ready."""
     shown = {k: {"run": v.run} if isinstance(v, Output) else v for k, v in options.items()}
     return {"method": run.method, **json.loads(json.dumps(shown))}
 

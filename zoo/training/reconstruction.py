@@ -46,7 +46,7 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class ReconstructionConfig(Config):
-    """What is trained: the decoder of one level."""
+    """Options of training the decoder of one level."""
 
     level: int = option(4, "Decode from relu1_1 (1) to relu5_1 (5).", ge=1, le=5)
     encoder: str = option("vgg19.normalised", "The encoder whose features are decoded.")

@@ -191,8 +191,8 @@ class _Run:
 
     @torch.no_grad()
     def _share(self, optimiser: torch.optim.Optimizer) -> None:
-        """What process 0's optimiser measured, for all. Weights are made alike by Fabric; nothing else would even out
-        the last bits by which two machines differ."""
+        """Give every process what process 0's optimiser measured. Fabric makes the weights alike; nothing else
+        would even out the last bits by which two machines differ."""
         if self.fabric.world_size == 1:
             return
         for group in optimiser.param_groups:
@@ -365,7 +365,7 @@ class _Run:
             _copy(own, self.parameters)
 
     def _due(self) -> bool:
-        """Whether the run is evaluated at this step, the last one apart."""
+        """Return whether the run is evaluated at this step, the last one apart."""
         every = self.config.evaluate_every
         return bool(every) and self.step > 0 and self.step % every == 0 and self.step < self.config.steps
 

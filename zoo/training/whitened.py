@@ -154,7 +154,7 @@ def sample_patches(
 
 
 def _convolutions(network: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Those that are trained; the others keep their weights."""
+    """Return the convolutions that are trained; the others keep their weights."""
     everything = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     found = [(name, conv) for name, conv in everything if conv.weight.requires_grad]
     plain = all(

@@ -152,7 +152,7 @@ def _with_headers(send: Send) -> Send:
 
 
 class Drawn:
-    """What Gradio draws, without the questions that its routes would take."""
+    """Passes on what Gradio draws, without a request's query, which its routes would read."""
 
     def __init__(self, app: ASGI) -> None:
         self.app = app
@@ -199,7 +199,7 @@ class Calls:
 
 
 def _plain(value: object) -> bool:
-    """Whether a value is a number, a text, nothing, or a list of such: no file, and nothing that could hold one."""
+    """Return whether a value is a number, a text, nothing, or a list of such: nothing that could hold a file."""
     return all(not isinstance(one, dict | list) for one in (value if isinstance(value, list) else [value]))
 
 

@@ -9,7 +9,7 @@ from zoo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor, and all together, may ask of the machine.
+    """Limits on what one visitor, and all together, may ask of the machine.
 
     side:     longest side of a result, in pixels
     pixels:   most pixels of a file, told by its header before it is decoded

@@ -67,7 +67,7 @@ class Line:
             self._changed.notify_all()
 
     def before(self, job: Job) -> int:
-        """How many orders are before this one; 0 for the one in work, and for one that is done."""
+        """Return how many orders are before this one; 0 for the one in work, and for one that is done."""
         with self._changed:
             return self._jobs.index(job) if job in self._jobs else 0
 

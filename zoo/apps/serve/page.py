@@ -22,7 +22,7 @@ DEFAULTS = {"content": "astronaut", "style": "swirls"}
 
 
 class Page:
-    """What the widgets do. ``key`` is the page's own; every method may run in another thread. Those that give no
+    """Answers to the widgets. ``key`` is the page's own; every method may run in another thread. Those that give no
     message raise ZooError."""
 
     def __init__(self, workshop: Workshop, visits: Visits) -> None:
@@ -79,7 +79,7 @@ class Page:
             strength=number(given["strength"], "Strength"),
             seed=whole(given["seed"], "Seed"),
             steps=whole(given["steps"], "Steps") or None,
-            preserve_color=text(given["preserve_color"], "Preserve colour"),
+            preserve_color=text(given["preserve_color"], "Preserve color"),
             trained_style=text(given["trained"], "Trained style") or None,
             mask=visit.uploads.get("mask"),
         )
@@ -87,13 +87,13 @@ class Page:
         return self.visits.order(key, order)
 
     def busy(self, key: str) -> bool:
-        """Whether this page's order is in work or waiting."""
+        """Return whether this page's order is in work or waiting."""
         job = self.visits.get(key).job
         return job is not None and not job.done
 
     def look(self, key: str) -> tuple[Any, Any, str, bool]:
-        """How this page's order goes: pictures and table where there are new ones, the message, and whether it is
-        done."""
+        """Return how this page's order goes: new pictures and the table where there are any, the message, and
+        whether it is done."""
         visit = self.visits.get(key)
         job = visit.job
         if job is None:

@@ -199,7 +199,7 @@ class Visits:
         return token
 
     def take(self, token: str) -> Picture:
-        """What was received under a token, once; ImageError where there is nothing (any more)."""
+        """Return what was received under a token, once; ImageError where there is nothing (any more)."""
         with self._lock:
             picture, _ = self._received.pop(token, (None, 0.0))
         if picture is None:

@@ -37,7 +37,7 @@ def memory(result: Result) -> str:
 
 
 def caption(result: Result) -> str:
-    """What stands under a picture."""
+    """Return what stands under a picture."""
     weight = "" if result.memory is None else f", {memory(result)} MiB"
     ended = f", stopped after {counted(result.steps, 'step')}" if result.stopped else ""
     return f"{result.method}: {seconds(result.seconds)} s{weight}{ended}"
@@ -91,7 +91,7 @@ def fault(text: str) -> str:
 
 
 def working(method: str, step: int, total: int) -> str:
-    """How far the work is: the method, and its steps where it has several."""
+    """Say how far the work is: the method, and its steps where it has several."""
     if not method:
         return note("Working ...")
     if total < 2:
@@ -101,7 +101,7 @@ def working(method: str, step: int, total: int) -> str:
 
 
 def done(results: Sequence[Result]) -> str:
-    """How an order ended."""
+    """Say how an order ended."""
     failed = sum(bool(result.said) for result in results)
     made = len(results) - failed
     text = f"{made} {'picture' if made == 1 else 'pictures'} made"

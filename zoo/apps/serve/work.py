@@ -75,7 +75,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: the options of ``zoo stylize`` that the page has.
+    """An order: the options of ``zoo stylize`` that the page has.
 
     ``trained_style`` is the name for methods that hold trained styles, which take no style image; ``size`` the long
     side of content and style in pixels; ``steps`` None for each method's own number; ``mask`` is white where the style
@@ -127,12 +127,12 @@ class Choice:
 
     @property
     def trained(self) -> bool:
-        """Whether it knows only the styles it was trained on."""
+        """Return whether it knows only the styles it was trained on."""
         return self.traits.styles == "trained"
 
     @property
     def masks(self) -> bool:
-        """Whether it can keep a region as it is."""
+        """Return whether it can keep a region as it is."""
         return "content_masks" in self.traits.context
 
 
@@ -181,7 +181,7 @@ class Models:
 
 @dataclass
 class Workshop:
-    """Where orders are carried out. ``run`` is for one order at a time; ``preview`` and ``trained_styles`` may be asked
+    """Carries orders out. ``run`` is for one order at a time; ``preview`` and ``trained_styles`` may be asked
     meanwhile."""
 
     limits: Limits = field(default_factory=Limits)

@@ -78,7 +78,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one judge answered; ``judge`` is a random id, ``name`` what he calls himself, if anything."""
+    """The answers of one judge; ``judge`` is a random id, ``name`` what they call themselves, if anything."""
 
     judge: str
     name: str
@@ -93,7 +93,7 @@ class Answers:
         return f"answers-{self.judge}.json"
 
     def continues(self, other: Answers) -> bool:
-        """Whether all that ``other`` says is said here as well."""
+        """Return whether these answers hold all of ``other``."""
         return (self.judge, self.form) == (other.judge, other.form) and set(other.answers) <= set(self.answers)
 
 

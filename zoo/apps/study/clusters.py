@@ -42,7 +42,7 @@ def crossed(first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.int
 
 
 def quantile(freedom: Floats | float, level: float = LEVEL) -> Floats:
-    """How many standard errors half an interval is wide."""
+    """Return how many standard errors half an interval is wide."""
     return stats.t.ppf((1 + level) / 2, freedom)
 
 

@@ -34,7 +34,7 @@ _ROLES = ("content", "style")
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What ``zoo study make`` can be told; None takes the default that each line names.
+    """Options of a study; None takes the default that each line names.
 
     ``questions`` in the order of the tables; ``choices`` pictures are shown at a time; ``per_judge`` judgements at most
     in a form; ``judges`` expected, and at least as many forms; ``checks`` and ``repeats`` per form; ``methods`` by
@@ -59,7 +59,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Made:
-    """What was written: the ``page`` to open, the ``key``, how many ``forms``, how many of them are one balanced
+    """A written study: the ``page`` to open, the ``key``, how many ``forms``, how many of them are one balanced
     ``round``, the questions that the longest form asks, and what must be said."""
 
     page: Path

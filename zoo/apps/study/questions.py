@@ -51,7 +51,7 @@ def questions(names: tuple[str, ...]) -> list[Question]:
 
 
 def asked_in_checks(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the study's questions that have a right answer about unmodified inputs; of the content where none has.
+    """Return the study's questions that have a right answer about unmodified inputs; of the content where none has.
 
     A study of preference alone then asks its checks another question than the rest, which is what an instructional
     manipulation check is: it must be read to be answered (Oppenheimer, Meyvis and Davidenko, "Instructional

@@ -36,7 +36,7 @@ MIN_RIGHT = 0.8
 
 @dataclass(frozen=True)
 class Judge:
-    """How a judge answered: ``answered`` of ``asked`` questions, attention checks answered ``right`` of ``checks``,
+    """A judge's answers: ``answered`` of ``asked`` questions, attention checks answered ``right`` of ``checks``,
     repeats answered the ``same`` of ``repeats``, the share of judgements in which the first place was taken (None
     without any), the median of the seconds an answer took, and whether he counts."""
 
@@ -95,7 +95,7 @@ class Couple:
 
 @dataclass(frozen=True)
 class MetricChoice:
-    """How far a metric of the run sides with the judges. ``kendall`` and ``spearman`` are over the methods' means and
+    """Agreement of a metric of the run with the judges. ``kendall`` and ``spearman`` are over the methods' means and
     scores (positive: it prefers what people prefer; None for fewer than three methods); ``share`` is that of the
     judgements in which the metric, too, puts the chosen picture before the others shown, ties half: 0.5 is chance."""
 
@@ -109,7 +109,7 @@ class MetricChoice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the judges who count say to one question."""
+    """The answer of the judges who count to one question."""
 
     question: str
     judgements: int

@@ -87,7 +87,7 @@ class Desk:
 
     @property
     def judges(self) -> int:
-        """How many have answered."""
+        """Return how many have answered."""
         return len(self._answers)
 
     def form(self) -> int:
@@ -134,7 +134,7 @@ class Desk:
 
 
 def _text(found: Answers, key: Key) -> bytes:
-    """What was understood, written anew: nothing else that was sent reaches the disk."""
+    """Return what was understood, written anew: nothing else that was sent reaches the disk."""
     answers = [{**vars(one), "order": list(one.order)} for one in found.answers]
     data = {"schema": 1, "study": key.study, **vars(found), "answers": answers}
     return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_SECONDS
 
     def _stranger(self) -> bool:
-        """Whether the request is another site's, which is then refused."""
+        """Return whether the request is another site's, and refuse it then."""
         page = self.command != "POST" and self.path.partition("?")[0] in _PAGE
         if refused := self.server.names.refusal(self.headers, opening=page):
             self._error(*refused)

@@ -94,8 +94,8 @@ def scores(won: Floats, shown: Floats, sets: NDArray[np.bool_], prior: float = P
 
 
 def _model(theta: Floats, shown: Floats, sets: NDArray[np.bool_], prior: float) -> tuple[Floats, Floats]:
-    """How often each method is expected to be chosen, (..., K), and the curvature of minus the log likelihood with its
-    prior, (..., K, K), at the log strengths ``theta`` (..., K)."""
+    """Return how often each method is expected to be chosen, (..., K), and the curvature of minus the log likelihood
+    with its prior, (..., K, K), at the log strengths ``theta`` (..., K)."""
     member = sets.astype(np.float64)
     count = member.shape[1]
     # Which two methods stand together in each set, (S, K * K).

@@ -29,7 +29,7 @@ Records = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Written:
-    """Where everything went, the names of the files, the main table, and why a table is missing."""
+    """A written score: its folder, the names of the files, the main table, and why a table is missing."""
 
     folder: Path
     files: tuple[str, ...]
