@@ -27,6 +27,7 @@ from zoo.errors import ConfigError
 from zoo.methods._features import FeatureMethod
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.stylizer import Mix, Traits
+from zoo.training.motion import move, temporal_loss
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import whitened_adam
 from zoo.weights import read_state
@@ -132,6 +133,10 @@ class AdaINTrainingConfig(Config):
         le=1,
     )
     colour_weight: float = option(0.0, "Weight of the difference in the mean and covariance of R, G and B.", ge=0)
+    temporal_weight: float = option(
+        0.0, "Weight of the change between two frames of synthetic motion; 0 trains for pictures alone.", ge=0
+    )
+    luminance_aware: bool = option(False, "Let results change where the frames' brightness does (Gao et al. 2018).")
     start: str | None = option(
         None, "Safetensors file of a level 4 decoder trained to reconstruct, to begin from; none is random."
     )
@@ -161,6 +166,7 @@ relu1_1 eightfold, and a decoder trained for hours, not days, keeps casts of col
 of paintings to palettes that it lacks |
     | no loss on pixels | ``colour_weight``, default 0 | means and deviations of relu1_1 leave open which colours \
 stand together, so a decoder of few hours scatters hues that the style lacks; 30 ties them |
+    | pictures alone | ``temporal_weight``, default 0 | two frames of synthetic motion, as ReReVST, for films |
     | Adam | ``whiten``, default off | as in zoo.training.reconstruction |
     """
 
@@ -183,10 +189,14 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
         self.teacher = teacher("vgg19.normalised", TAP, self.encoder.digest)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
+        config, frames, moved = self.config, batch["content"], None
         with torch.no_grad():
             painting = self._recolour(batch["style"])
+            if config.temporal_weight:
+                moved = move(frames, brightness=config.luminance_aware)
+                frames, painting = torch.cat([frames, moved.images]), torch.cat([painting, painting])
             style = {tap: mean_std(f) for tap, f in self.encoder(painting).items()}
-            features = self.encoder(batch["content"])[TAP]
+            features = self.encoder(frames)[TAP]
             target = adain(features, *style[TAP])
         image = self.network(target).float()
         output = self.encoder(image)
@@ -197,6 +207,10 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
         if self.config.colour_weight:
             losses["colour"] = _colour_loss(image, painting)
             total = total + self.config.colour_weight * losses["colour"]
+        if moved is not None:
+            first, second = image.chunk(2)
+            losses["temporal"] = temporal_loss(first, second, batch["content"], moved, luminance=config.luminance_aware)
+            total = total + config.temporal_weight * losses["temporal"]
         return {"total": total, **losses}
 
     def _recolour(self, styles: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from zoo.methods._trained import TrainedMethod
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise, instance_norm
 from zoo.styles import load_style, one_of
 from zoo.stylizer import Traits, require_tensors
+from zoo.training.motion import move, temporal_loss
 from zoo.training.perceptual import PerceptualLoss, evaluating, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 
@@ -157,6 +158,10 @@ class JohnsonTaskConfig(Config):
     content_weight: float = option(1.0, "Weight of the content term.", ge=0)
     style_weight: float | None = option(None, "Weight of the style term.", gt=0)
     tv_weight: float | None = option(None, "Weight of the total variation.", ge=0)
+    temporal_weight: float = option(
+        0.0, "Weight of the change between two frames of synthetic motion; 0 trains for pictures alone.", ge=0
+    )
+    luminance_aware: bool = option(False, "Let results change where the frames' brightness does (Gao et al. 2018).")
     encoder: str = option("vgg19", "Network behind the loss.")
 
 
@@ -245,8 +250,18 @@ class JohnsonTask(TrainingTask):
         return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        content = batch["content"]
-        return self.criterion(self.network(content), content, self.style_targets())
+        content, config = batch["content"], self.config
+        if not config.temporal_weight:
+            return self.criterion(self.network(content), content, self.style_targets())
+        # Huang et al. 2017, eq. 2: content and style of both frames, and what changed between them.
+        moved = move(content, brightness=config.luminance_aware)
+        frames = torch.cat([content, moved.images])
+        results = self.network(frames)
+        losses = self.criterion(results, frames, self.style_targets())
+        first, second = results.chunk(2)
+        apart = temporal_loss(first, second, content, moved, luminance=config.luminance_aware)
+        losses["temporal"] = config.temporal_weight * apart
+        return {**losses, "total": losses["total"] + losses["temporal"]}
 
     def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return one_of(state, "body.conv1.weight", self.record.name)
