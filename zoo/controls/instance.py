@@ -86,7 +86,8 @@ def _distance(inside: np.ndarray) -> np.ndarray:
     """How far each pixel is from the outline of the region ``inside``, from 0.5 on."""
     from scipy.ndimage import distance_transform_edt
 
-    return np.where(inside, distance_transform_edt(inside), distance_transform_edt(~inside)) - 0.5
+    within, outside = (np.asarray(distance_transform_edt(side)) for side in (inside, ~inside))
+    return np.where(inside, within, outside) - 0.5
 
 
 class Instance(Control):

@@ -102,7 +102,7 @@ no detector of 66 points may be shipped with |
         pixel_bytes=1600,
     )
     Config = PortraitConfig
-    config: PortraitConfig
+    config: PortraitConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only

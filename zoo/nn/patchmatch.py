@@ -79,11 +79,9 @@ def exhaustive(ours: Windows, theirs: Windows, *, chunk: int = 1024) -> Tensor:
     there = theirs.places(positions(theirs.shape, theirs.lines.device))
     best = []
     for part in here.split(chunk):
-        score = sum(
-            ours.lines[part + k * ours.pitch].float() @ theirs.lines[there + k * theirs.pitch].float().T
-            for k in range(ours.size)
-        )
-        assert isinstance(score, Tensor)
+        score = torch.zeros(len(part), len(there), device=part.device)
+        for k in range(ours.size):
+            score += ours.lines[part + k * ours.pitch].float() @ theirs.lines[there + k * theirs.pitch].float().T
         best.append(score.argmax(dim=1))
     index = torch.cat(best).view(ours.shape)
     width = theirs.shape[1]
@@ -173,7 +171,7 @@ def voted(image: Tensor, field: Tensor, size: int) -> Tensor:
 def disagreement(forward: Tensor, backward: Tensor) -> Tensor:
     """How far from each position (H, W) one lands by going ``forward`` and ``backward`` again, in positions."""
     there_and_back = backward[forward[..., 0], forward[..., 1]]
-    return (there_and_back - positions(forward.shape[:2], forward.device)).float().norm(dim=-1)
+    return (there_and_back - positions((forward.shape[0], forward.shape[1]), forward.device)).float().norm(dim=-1)
 
 
 __all__ = [
