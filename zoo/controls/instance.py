@@ -101,8 +101,9 @@ class Instance(Control):
     | paper | here | why |
     | --- | --- | --- |
     | masks by a network for instances | given, or of a person by a small network | none of instances ships |
-    | unary terms from the segmentation's probabilities | distance from the outline | a mask has no probabilities |
-    | border by a Markov random field on superpixels | on pixels, by minimum cut | exact, half a second |
+    | unary terms: distance to the mask, energy of the stylization | the distance alone | the other is in the seam |
+    | pairwise terms: contrast of color | how far both pictures differ at both pixels | there a seam is seen |
+    | a band around the outline | the same, on pixels, by minimum cut | exact, a second |
     | anti-aliasing | labels blurred within the band | the same |
     """
 

@@ -1,7 +1,7 @@
 """Deep image analogy: the parts of two pictures are matched by what they mean, and change looks with each other.
 
 Liao, Yao, Yuan, Hua, Kang, *Visual Attribute Transfer through Deep Image Analogy*, ACM Transactions on Graphics
-(SIGGRAPH) 2017; the equations below. The authors' code is msracver/Deep-Image-Analogy.
+(SIGGRAPH) 2017. The authors' code is msracver/Deep-Image-Analogy.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class DeepAnalogyConfig(Config):
     num_steps: int = option(96, "Evaluations of the deconvolutions, four layers in both directions.", ge=1)
     time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
     content_weights: tuple[float, ...] = option(
-        (0.8, 0.7, 0.6, 0.1), "Share of the content's own features at relu4_1 to relu1_1 (alpha, eq. 6).", ge=0, le=1
+        (0.8, 0.7, 0.6, 0.1), "Share of the content's own features at relu4_1 to relu1_1 (alpha).", ge=0, le=1
     )
-    steepness: float = option(300.0, "How sharply strong features are told from weak ones (kappa, eq. 7).", gt=0)
-    threshold: float = option(0.05, "Strength from which the content's features are kept (tau, eq. 7).", ge=0, le=1)
+    steepness: float = option(300.0, "How sharply strong features are told from weak ones (kappa).", gt=0)
+    threshold: float = option(0.05, "Strength from which the content's features are kept (tau).", ge=0, le=1)
     patch_sizes: tuple[int, ...] = option((3, 3, 3, 5, 5), "Sides of patches at relu5_1 to relu1_1, odd.", ge=1)
     search_radii: tuple[int, ...] = option((6, 6, 4, 4), "Reach of the random search at relu4_1 to relu1_1.", ge=1)
     iterations: int = option(5, "Iterations of PatchMatch at every layer.", ge=1)
@@ -66,7 +66,7 @@ class _Side:
     counterpart: Tensor
 
     def windows(self, layer: str, size: int, dtype: torch.dtype) -> Windows:
-        """Both maps of unit length at every position (section 4.2), side by side."""
+        """Both maps of unit length at every position, side by side."""
         parts = [part / part.norm(dim=1, keepdim=True).clamp_min(1e-12) for part in (self.own[layer], self.counterpart)]
         return Windows.of(torch.cat(parts, dim=1).to(dtype), size)
 
@@ -75,11 +75,11 @@ class DeepAnalogy(Stylizer):
     """Liao et al. 2017: content A and style B' are completed to an analogy A : A' :: B : B'.
 
     From relu5_1 down to relu1_1, two fields match the patches of both pictures, each on the features of both members of
-    its pair: A and A' with B and B' (eq. 4), forward and backward. At every layer the matched features of B' are
-    carried one layer down by a deconvolution (eq. 5) and blended with the content's where these are strong (eqs. 6, 7);
-    that is A' of the next layer, and B comes likewise from A. The picture is the mean of the patches of B' that the
-    last field puts over each pixel (section 4.4): colors and strokes are the style's own pixels. Best between pictures
-    of like things, such as a face and a painted face.
+    its pair: A and A' with B and B', forward and backward. At every layer the matched features of B' are carried one
+    layer down by a deconvolution and blended with the content's where these are strong; that is A' of the next layer,
+    and B comes likewise from A. The picture is the mean of the patches of B' that the last field puts over each pixel:
+    colors and strokes are the style's own pixels. Best between pictures of like things, such as a face and a painted
+    face.
 
     ``num_steps`` are evaluations of the deconvolutions, shared evenly; the loss is their squared error relative to the
     wanted features. Between two of them PatchMatch may take some seconds. ``strength`` blends pixels with the content.
@@ -89,8 +89,8 @@ class DeepAnalogy(Stylizer):
     | --- | --- | --- |
     | random search over all of relu5_1 | all pairs compared | exact, and some hundred positions only |
     | PatchMatch in scan order, a thread a pixel | all positions at once (zoo.nn.patchmatch) | the same moves |
-    | deconvolution from noise | from the features of B' under the enlarged field | a tenth of the evaluations |
-    | L-BFGS to convergence | 12 evaluations a layer and direction | the error falls by little after that |
+    | deconvolution from noise | from the features of B' under the enlarged field | nearer to where it ends |
+    | L-BFGS to convergence | 12 evaluations a layer and direction | by then it falls by 2 % a step |
     | patches end at the border | the border is repeated | all patches are alike |
     | pictures scaled to at most 700 x 500 | as they are | the size is the caller's choice |
     """
@@ -131,7 +131,7 @@ class DeepAnalogy(Stylizer):
     def deconvolve(
         self, layer: str, deeper: str, start: Tensor, wanted: Tensor, **options: Any
     ) -> tuple[Optimised, Tensor]:
-        """Features at ``layer`` whose features at ``deeper`` are ``wanted`` (1, C, h, w), from ``start`` (eq. 5)."""
+        """Features at ``layer`` whose features at ``deeper`` are ``wanted`` (1, C, h, w), from ``start``."""
         encoder = self._ending[deeper]
         assert isinstance(encoder, VGG)
         wanted = wanted.float()
@@ -168,7 +168,7 @@ class _Analogy:
         self.content, self.painting = content, painting
         self.dtype = devices.dtype_of(model.precision)
         self.generator = call.generator()
-        # Without a layer above, each counterpart begins as the picture itself (section 4.1).
+        # Without a layer above, each counterpart begins as the picture itself.
         self.ours = _Side(features, features["relu5_1"])
         self.theirs = _Side(style_features, style_features["relu5_1"])
         self.rows: list[Mapping[str, float]] = []
@@ -209,7 +209,7 @@ class _Analogy:
         return enlarged(field, _shape(ours.own[layer]), _shape(theirs.own[layer]), _shape(theirs.own[deeper]))
 
     def _drawn(self, field: Tensor) -> Tensor:
-        """The picture that a ``field`` of any layer makes of the style's pixels (section 4.4)."""
+        """The picture that a ``field`` of any layer makes of the style's pixels."""
         size, style_size = _shape(self.content), _shape(self.painting)
         if field.shape[:2] != size:
             # relu1_1 has the picture's size; of other layers each position stands for a square of pixels.
@@ -250,7 +250,7 @@ class _Analogy:
         return False
 
     def _strong(self, features: Tensor) -> Tensor:
-        """Near 1 where features are strong, near 0 where they are weak (eq. 7), (1, 1, h, w)."""
+        """Near 1 where features are strong, near 0 where they are weak, (1, 1, h, w)."""
         response = features.square().sum(dim=1, keepdim=True)
         low, high = response.min(), response.max()
         response = (response - low) / (high - low).clamp_min(1e-12)

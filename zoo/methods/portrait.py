@@ -1,7 +1,7 @@
 """Portraits: a painted face is laid over a photographed one, and lends it its colors and strokes place by place.
 
 Selim, Elgharib, Doyle, *Painting Style Transfer for Head Portraits using Convolutional Neural Networks*, ACM
-Transactions on Graphics (SIGGRAPH) 2016; the equations below.
+Transactions on Graphics (SIGGRAPH) 2016.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PortraitConfig(PixelConfig):
         "One weight per style layer, or one for all.",
         ge=0,
     )
-    content_weight: float = option(1.0, "Weight of the features under the gain maps.", ge=0)
+    content_weight: float = option(5.0, "Weight of the features under the gain maps.", ge=0)
     style_weight: float = option(1.0, "Weight of the Gram matrices.", ge=0)
     least_gain: float = option(0.7, "Lower bound of the gain maps.", ge=0)
     largest_gain: float = option(5.0, "Upper bound of the gain maps.", ge=0)
@@ -72,14 +72,15 @@ class Portrait(PixelMethod):
     """Selim et al. 2016: the content's features, multiplied place by place by how much stronger the painting's are.
 
     Five landmarks are found in both faces and the painting is moved, turned and scaled until they lie on each other;
-    then its features are moved a little further to where they match best (section 3.1). The gain map of a layer is the
-    painting's features divided by the content's, within bounds (eqs. 4, 5); the content's features times it are the
-    target at relu3_1 and relu4_1 (eq. 6). So skin takes its color from skin and hair from hair, and the face stays
+    then its features are moved a little further to where they match best. The gain map of a layer is the
+    painting's features divided by the content's, within bounds; the content's features times it are the
+    target at relu3_1 and relu4_1. So skin takes its color from skin and hair from hair, and the face stays
     whose it is. Gram matrices of the whole painting bring its strokes.
 
     Landmarks need the extra ``faces``; with ``align=none`` the painting is laid over the content as it is, for pictures
-    framed alike. ``strength`` scales the Gram matrices' loss and the gain's departure from 1. Raises InputError where a
-    picture has no face. Extras: ``landmarks`` and ``style_landmarks``, (5, 2) x and y in pixels.
+    framed alike. ``strength`` scales the Gram matrices' loss, the gain's departure from 1 and the start's from the
+    content. Raises InputError where a picture has no face. Extras: ``landmarks`` and ``style_landmarks``, (5, 2) x and
+    y in pixels.
 
     | paper | here | why |
     | --- | --- | --- |
@@ -87,8 +88,10 @@ class Portrait(PixelMethod):
 no detector of 66 points may be shipped with |
     | gain clamped to [0.7, 5] | the same | - |
     | F_style / (F_content + 1e-4) | the same | - |
-    | 1 : 1 weights not stated by layer | Gatys' 1000 / C^2 for Gram matrices, 1 for content | as gatys.zoo |
-    | backgrounds by hand | the painting's border, mirrored | no cut-out face needed |
+    | weights | Gatys' 1000 / C^2 for Gram matrices, 5 for content | chosen by looking |
+    | starts from the content | from the content with the aligned painting's mean colors, place by place | features \
+of flat places, such as a background, say little of their color |
+    | - | beyond its border the painting is mirrored | a face laid over another leaves gaps |
     """
 
     traits = Traits(
@@ -139,12 +142,12 @@ no detector of 66 points may be shipped with |
         grams = grams[len(grams) - len(sizes) :]
         return Problem(
             sizes=sizes,
-            start=self._start(call, content),
+            start=self._start(call, torch.lerp(content, tinted(content, aligned), call.strength)),
             loss=lambda at, image: self._loss(resize(content, sizes[at]), resize(aligned, sizes[at]), grams[at], call),
         )
 
     def targets(self, content: Tensor, aligned: Tensor, call: Call) -> dict[str, Tensor]:
-        """The content's features times the gain maps (eqs. 4 to 6), by layer."""
+        """The content's features times the gain maps by layer."""
         config = self.config
         layers = dict.fromkeys((*config.content_layers, "relu4_1"))
         ours, theirs = self._features(content, layers), self._features(aligned, layers)
@@ -223,6 +226,14 @@ def moved(image: Tensor, points: Tensor, target: Tensor, size: Size) -> Tensor:
     limit = source.new_tensor([image.shape[-1] - 1, image.shape[-2] - 1])
     grid = 2 * source / limit - 1
     return F.grid_sample(image, grid[None], mode="bilinear", padding_mode="reflection", align_corners=True).clamp(0, 1)
+
+
+def tinted(content: Tensor, aligned: Tensor) -> Tensor:
+    """Return ``content`` (1, 3, H, W) with the mean colors of ``aligned`` in every twelfth of its side."""
+    size = size_of(content)
+    coarse = (max(2, 12 * size[0] // max(size)), max(2, 12 * size[1] // max(size)))
+    shift = resize(aligned, coarse) - resize(content, coarse)
+    return (content + F.interpolate(shift, size, mode="bilinear", align_corners=False)).clamp(0, 1)
 
 
 def _carried(features: Tensor, motion: Tensor) -> Tensor:
