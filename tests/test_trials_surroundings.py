@@ -37,6 +37,7 @@ from zoo.download import home, make_folder
 from zoo.errors import DownloadRequiredError, WeightsError
 from zoo.metrics import load_metric
 from zoo.registry import load_registry
+from zoo.report.files import write_report
 from zoo.report.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,14 +87,14 @@ def test_tables_are_printed_in_any_encoding(encoding, finished, monkeypatch):
         assert len(text) > 100
     stream = Stream(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
-    table = read_table(finished)
-    result: Any = types.SimpleNamespace(table=table, count=lambda status: 1, written=1, folder=finished)
+    result: Any = types.SimpleNamespace(count=lambda status: 1, written=1, folder=finished)
+    tables = write_report(finished)
     streams.prepare()
-    _print_result(result)
+    _print_result(result, tables)
     text = stream.text()
     assert ("SSIM \u2191" if encoding == "utf-8" else "SSIM ^") in text
     rows = [line for line in text.splitlines() if line[:1] in "|\u2502"]
-    assert len({len(line) for line in rows}) == 1, "columns stay aligned"
+    assert len({len(line) for line in rows}) == 2, "columns of each table stay aligned"
 
 
 def test_every_verb_tells_its_help_in_plain_letters(monkeypatch):

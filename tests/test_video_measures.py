@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.bench.rows import read_rows
 from zoo.bench.run import run
 from zoo.errors import ZooError
+from zoo.report.files import write_report
 from zoo.report.page import write_page
 from zoo.video import measure
 from zoo.video.clips import Clip
@@ -105,6 +106,13 @@ def test_the_page_plays_films(measured: Path) -> None:
     paths = re.findall(r'<path d="([^"]+)"', text)
     assert len(paths) == 3
     assert all(len(path.split("L")) == 3 for path in paths)
+
+
+def test_the_tables_of_films_are_of_films(measured: Path) -> None:
+    cost, quality = write_report(measured / "run")
+    assert [one.text for one in cost.headings][1:] == ["stylize (s) ↓", "peak memory (MiB) ↓", "frames (1/s) ↑"]
+    assert [one.text.split(" (")[0] for one in quality.headings][1:4] == ["short-term", "long-term", "style loss"]
+    assert not any(row[0].text == "frozen-frame" for group in cost.groups for row in group.rows)
 
 
 def test_a_run_of_films_goes_on(measured: Path) -> None:

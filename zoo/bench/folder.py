@@ -99,7 +99,7 @@ class Folder:
             return
         target = self.path / f"earlier-{stamp}"
         names = {
-            Cell(row.method, row.content, row.style, row.size, row.seed, row.strength).filename
+            Cell.of(row).filename
             for row in retired
             if with_picture(row) and row.content is not None and row.style is not None
         }

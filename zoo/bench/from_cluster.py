@@ -219,7 +219,7 @@ def _wait_in_queue(job: Any) -> None:
 def _state(job: Any) -> str:
     """Slurm's word for where a task stands; empty where it knows the task no longer, RUNNING where it is silent."""
     command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job.job_id}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         return "" if "Invalid job id" in done.stderr else "RUNNING"
     return done.stdout.partition("\n")[0].strip()

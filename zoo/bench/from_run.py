@@ -68,7 +68,7 @@ def take(
         if (row.metric in MEASURES and (row.method in weights or of_run(row)))
         or (row.metric in alike and row.method in scored and row.status == "ok")
     ]
-    own = {_cell(row) for row in latest(read_rows(folder.rows)) if row.metric == PRIMARY}
+    own = {Cell.of(row) for row in latest(read_rows(folder.rows)) if row.metric == PRIMARY}
     # A set's value is of all its pictures.
     sets = {(cell.method, cell.size, cell.seed, cell.strength) for cell in own}
     rows = [
@@ -76,12 +76,12 @@ def take(
         for row in rows
         if row.method not in weights
         or (row.metric in MEASURES and row.content is None)
-        or (_cell(row) not in own if row.content is not None else _set_of(row) not in sets)
+        or (Cell.of(row) not in own if row.content is not None else _set_of(row) not in sets)
     ]
     for row in rows:
         if row.status == "ok" and weights.get(row.method, row.checkpoint) != row.checkpoint:
             raise ProtocolError(f"{source} holds results of {row.method} with other weights than it has now.")
-    cells = {_cell(row): row.picture for row in rows if row.metric == PRIMARY and row.status == "ok"}
+    cells = {Cell.of(row): row.picture for row in rows if row.metric == PRIMARY and row.status == "ok"}
     gone = [cell for cell, picture in cells.items() if not _unchanged(other.output(cell), picture)]
     if gone:
         raise ProtocolError(
@@ -99,10 +99,6 @@ def take(
         if entry["run_id"] in measured - present
     ]
     return [dataclasses.replace(row, protocol=protocol.id) for row in rows]
-
-
-def _cell(row: Row) -> Cell:
-    return Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
 
 
 def _set_of(row: Row) -> tuple[str, int, int, float]:

@@ -29,6 +29,11 @@ class Cell:
     seed: int
     strength: float
 
+    @classmethod
+    def of(cls, row: Row) -> Cell:
+        """The cell that a row is of."""
+        return cls(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
+
     def key(self, metric: str) -> RowKey:
         """The key of this cell's row for a metric."""
         return (self.method, self.content, self.style, self.size, self.seed, self.strength, metric)

@@ -89,7 +89,7 @@ class Machine(Pass):
             if peak is not None and peak.value and row.value is not None:
                 share = round(100 * row.value / seconds / peak.value, 4)
                 number = {"metric": "share.conv_peak", "value": share, "unit": "%", "samples": (), "reason": row.reason}
-                self.ledger.record(_cell(row), row.precision, [number])
+                self.ledger.record(Cell.of(row), row.precision, [number])
 
     def job(self, items: Sequence[RunCell]) -> dict[str, Any]:
         """The precision."""
@@ -114,7 +114,7 @@ class Machine(Pass):
         return found
 
     def _seconds(self, row: Row) -> float | None:
-        cell, store = _cell(row), self.ledger.store
+        cell, store = Cell.of(row), self.ledger.store
         by_step = store.get(cell.key("gflops.step")) is not None
         if by_step != (row.metric == "gflops.step") or store.get(cell.key("share.conv_peak")) is not None:
             return None
@@ -123,10 +123,6 @@ class Machine(Pass):
             return None
         time = store.get(cell.key("seconds.step" if by_step else PRIMARY))
         return None if time is None else time.value
-
-
-def _cell(row: Row) -> Cell:
-    return Cell(row.method, str(row.content), str(row.style), row.size, row.seed, row.strength)
 
 
 def _machine(row: Row) -> RunCell:

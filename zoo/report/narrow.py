@@ -91,8 +91,8 @@ def choose(
         chosen = [name for name in names if name in there]
         if not chosen:
             raise ConfigError(f"This run has none of the columns {', '.join(names)}: it has {', '.join(there)}.")
-        measures = [name for name in chosen if name in MEASURES]
-        metrics = [name for name in chosen if name not in MEASURES]
+        measures = [name for name in chosen if name in MEASURES and name not in FILM_MEASURES]
+        metrics = [name for name in chosen if name not in measures]
     else:
         memory = "memory.cuda_allocated" if "memory.cuda_allocated" in there else "memory.resident"
         measures = [name for name in ("seconds.first", PRIMARY, memory) if name in there]
@@ -127,10 +127,11 @@ def forms(
 def part(choice: Choice, run_file: Mapping[str, Any], registry: Registry, name: str) -> Table:
     """The table ``cost`` or ``quality`` of what was chosen, without lines where there is nothing to show."""
     if name == "cost":
-        # What failed has no number, but a line with its reason.
+        # Sanity rows cost nothing; what failed has no number, but a line with its reason.
+        methods = [row for row in choice.rows if row.method not in run_file["protocol"]["resolved"]["baselines"]]
         rows = [
             row
-            for row in choice.rows
+            for row in methods
             if of_run(row) or row.metric in choice.measures or (row.metric == PRIMARY and row.status != "ok")
         ]
     else:

@@ -219,10 +219,10 @@ def _metrics(scored: Scored) -> tuple[Form, Records]:
     for outcome in scored.outcomes:
         rows = []
         for one in sorted(outcome.metrics, key=lambda metric: -metric.share):
-            bounds = Interval(100 * one.interval.low, 100 * one.interval.high) if one.interval else None
-            certain = bounds is not None and bounds.excludes(50)
+            percent = Interval(100 * one.interval.low, 100 * one.interval.high) if one.interval else None
+            certain = percent is not None and percent.excludes(50)
             correlations = [Entry(MISSING if r is None else _number(r)) for r in (one.kendall, one.spearman)]
-            share = Entry(f"{100 * one.share:.0f}", _spread(bounds, 0), "best" if certain else "")
+            share = Entry(f"{100 * one.share:.0f}", _spread(percent, 0), "best" if certain else "")
             rows.append([Entry(one.metric), share, *correlations, Entry(str(one.judgements))])
             record = {"question": outcome.question, "metric": one.metric, "agrees": one.share, **bounds(one.interval)}
             records.append({**record, "kendall": one.kendall, "spearman": one.spearman, "judgements": one.judgements})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -44,8 +43,9 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
         if column.shown and any(line.values.get(column.metric) is not None for line in table.lines)
     ]
     metrics = [column["metric"] for column in columns]
+    scales = {column.metric: table.scale(column) for column in table.columns}
     for column in columns:
-        column["scale"] = _scale([line.values.get(column["metric"]) for line in table.lines], column["unit"])
+        column["scale"] = scales[column["metric"]]
     lines = [
         {
             "method": line.method,
@@ -74,12 +74,6 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
         "strength": len({line.strength for line in table.lines}) > 1,
     }
     return {"columns": columns, "lines": lines, "varied": varied}
-
-
-def _scale(values: list[float | None], unit: str) -> int:
-    """The power of ten that the cells of a column without unit leave out, where its numbers are large or small."""
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    return 0 if unit or largest == 0 or 1e-3 <= largest < 1e5 else math.floor(math.log10(largest))
 
 
 def _about(metric: str, titles: Mapping[str, str]) -> str:
