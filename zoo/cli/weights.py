@@ -53,7 +53,7 @@ def _listed() -> list[tuple[str, str, Asset]]:
 
     registry = load_registry()
     found = [(name, "encoder", asset) for name, asset in registry.encoders.items()]
-    found += [(name, "metric", asset) for name, asset in registry.networks.items()]
+    found += [(name, "network", asset) for name, asset in registry.networks.items()]
     return found + [
         (f"{method}.{tag}", "checkpoint", checkpoint)
         for method, entry in registry.methods.items()
