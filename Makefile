@@ -4,12 +4,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Compiled once, not again by each of the hundred processes that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
 
-# Tests of what rounding could decide: linear algebra, matches, ties, moments, values of metrics, statistics.
+# Files with tests marked numerical: what rounding could decide (singular, tied, flat, converged).
 NUMERICAL := $(addprefix tests/test_,color.py metrics.py metrics_content.py metrics_style.py optimise.py patches.py \
 	phases.py reflection.py report_statistics.py whitening.py)
 
-.PHONY: bench test numerical stylize docs check clean
+.PHONY: bench test numerical numerical-avx2 numerical-default stylize docs check clean
 
 bench: $(STAMP)
 	$(BIN)/zoo bench --methods all
@@ -21,9 +23,15 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 # As other processors compute: with AVX2 alone, and with torch's own kernels for any x86-64 (they sum in other orders).
-numerical: $(STAMP)
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(NUMERICAL)
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(NUMERICAL)
+# One process each, and side by side with make -j2.
+numerical: numerical-avx2 numerical-default
+
+numerical-avx2: export ATEN_CPU_CAPABILITY = avx2
+numerical-avx2: export ONEDNN_MAX_CPU_ISA = AVX2
+numerical-default: export ATEN_CPU_CAPABILITY = default
+
+numerical-avx2 numerical-default: $(STAMP)
+	$(BIN)/python -m pytest -m numerical $(NUMERICAL)
 
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict

@@ -143,6 +143,7 @@ def test_what_is_remembered_is_bounded_in_bytes(content, monkeypatch):
     assert len(calls) == 4, "the newest stays, however large"
 
 
+@pytest.mark.numerical
 def test_ssim_of_two_constants_is_the_luminance_term(metrics):
     a, b = 0.3, 0.7
     value = metrics["ssim"](torch.full((1, 3, 32, 32), a), torch.full((1, 3, 32, 32), b), torch.zeros(1, 3, 8, 8))
@@ -258,6 +259,7 @@ def test_unknown_names_and_settings_get_a_suggestion():
         load_metric("ssim", channels="cmyk")
 
 
+@pytest.mark.numerical
 def test_the_cosine_of_rounding_is_that_of_nothing() -> None:
     vector, zero = torch.rand(9, generator=torch.Generator().manual_seed(0)), torch.zeros(9)
     for nothing in (zero, 1e-8 * vector, -1e-7 * vector):

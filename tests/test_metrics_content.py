@@ -319,6 +319,7 @@ def test_cfsd_never_holds_all_products() -> None:
     assert largest.found <= 10_000  # all of them would be 160,000
 
 
+@pytest.mark.numerical
 def test_cfsd_of_two_positions_has_a_closed_form() -> None:
     # Orthogonal rows of length 1 against rows of zeros: softmax (e, 1) / (e + 1) against (1/2, 1/2), twice.
     wanted, found = torch.eye(2), torch.zeros(2, 2)
@@ -345,6 +346,7 @@ def test_cf_is_the_mean_cosine_of_two_layers(content: Tensor, style: Tensor) -> 
     assert load_metric("cf")(output, content, style) == pytest.approx(float(sum(each)) / 2, rel=1e-5)
 
 
+@pytest.mark.numerical
 def test_cosine_of_zeros() -> None:
     zero, one = torch.zeros(3), torch.ones(3)
     assert [float(cosine(a, b)) for a, b in ((zero, zero), (zero, one), (one, zero), (one, -one))] == [1, 0, 0, -1]

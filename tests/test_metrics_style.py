@@ -126,6 +126,7 @@ def test_mean_std_loss_sums_squares_over_channels_and_layers(content: Tensor, st
     assert load_metric("mean_std_loss")(content, content, style) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.numerical
 def test_mean_std_loss_of_flat_features_is_the_distance_of_their_means(style: Tensor) -> None:
     metric = load_metric("mean_std_loss", taps="relu1_1")
     metric.encoder = lambda image: {"relu1_1": image}  # type: ignore[attr-defined]
@@ -174,6 +175,7 @@ def test_lp_is_half_similarity_and_half_variety(content: Tensor, style: Tensor) 
     assert load_metric("lp")(content, content, style) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.numerical
 def test_lp_of_a_single_repeated_patch_has_no_variety(style: Tensor) -> None:
     metric = load_metric("lp", taps="relu3_1")
     metric.encoder = lambda image: {"relu3_1": image}  # type: ignore[attr-defined]
@@ -185,6 +187,7 @@ def test_lp_of_a_single_repeated_patch_has_no_variety(style: Tensor) -> None:
     assert metric(flat, flat, two) == pytest.approx((1 + 1 / different) / 2, abs=1e-6)
 
 
+@pytest.mark.numerical
 def test_lp_counts_equal_patches_once_however_they_are_rounded(style: Tensor) -> None:
     """A style of four equal quarters has the patches of one, and their joints; so does one nudged by rounding."""
     metric = load_metric("lp")
@@ -255,12 +258,14 @@ def test_e_as_defined_takes_five_layers_at_512() -> None:
     assert e_statistic.scaled(torch.zeros(1, 3, 30, 20), 512).shape == (1, 3, 768, 512)
 
 
+@pytest.mark.numerical
 def test_e_of_a_flat_picture_is_undefined(style: Tensor) -> None:
     flat = torch.full_like(style, 0.5)
     with pytest.raises(NumericalError, match="singular covariance"):
         load_metric("e_statistic", **SMALL_E)(flat, style, style)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 1.0])
 def test_flat_features_are_singular_at_every_layer_and_level(level: float) -> None:
     """By a factor of a thousand, so that no processor's rounding decides it."""
@@ -273,6 +278,7 @@ def test_flat_features_are_singular_at_every_layer_and_level(level: float) -> No
         assert float(ratio) < e_statistic.SINGULAR / 1000, tap
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("smallest", "wanted"), [(0.0, True), (1e-12, True), (1e-8, False), (1.0, False)])
 def test_singular_is_relative_to_the_features(smallest: float, wanted: bool) -> None:
     rotation, _ = torch.linalg.qr(random_gaussian(6, 1)[1])
@@ -284,6 +290,7 @@ def test_singular_is_relative_to_the_features(smallest: float, wanted: bool) -> 
             assert e_statistic.singular(gaussian) == wanted
 
 
+@pytest.mark.numerical
 def test_fewer_positions_than_axes_are_singular(style: Tensor) -> None:
     """128 x 128 pixels are 256 positions at relu4_1, so the covariance has rank 255; Cholesky may well factorise it."""
     with pytest.raises(NumericalError, match="singular covariance"):
@@ -359,6 +366,7 @@ def test_the_opposite_of_the_styles_one_hue_strays_and_the_style_does_not(degree
     assert metric(style, other, style) == 0
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("degrees", [7.5, 127.5, 352.5])  # the first and the last bin are neighbours
 def test_only_hues_beside_the_styles_are_its_own(degrees: float) -> None:
     metric, style = load_metric("stray_hue"), painted((hued(degrees), 1000))
@@ -374,6 +382,7 @@ def test_the_value_is_the_share_of_all_pixels_that_stray(stray: int) -> None:
         assert metric(output, output, style) == pytest.approx(stray / 1000, abs=1e-12)
 
 
+@pytest.mark.numerical
 def test_a_style_has_a_hue_from_four_pixels_in_a_thousand() -> None:
     metric, output = load_metric("stray_hue"), painted((hued(100), 500))
     values = [metric(output, output, painted((hued(100), count))) for count in (0, 3, 4, 5)]
@@ -382,6 +391,7 @@ def test_a_style_has_a_hue_from_four_pixels_in_a_thousand() -> None:
     assert metric(output, output, split) == 0
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("chroma", "value"), [(0.0, 0.0), (11.9, 0.0), (12.1, 1.0)])
 def test_a_pixel_of_little_chroma_has_no_hue(chroma: float, value: float) -> None:
     output = painted((hued(280, chroma), 1000))
@@ -389,6 +399,7 @@ def test_a_pixel_of_little_chroma_has_no_hue(chroma: float, value: float) -> Non
     assert stray_hue.hues(output).sum() == value
 
 
+@pytest.mark.numerical
 def test_grey_pictures_have_no_hue(style: Tensor) -> None:
     grey = style.mean(dim=1, keepdim=True).expand_as(style).contiguous()
     metric = load_metric("stray_hue")

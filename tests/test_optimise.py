@@ -65,6 +65,7 @@ def test_a_step_is_one_evaluation(target: Tensor, start: Tensor, optimiser, rate
     assert not result.stopped
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_lbfgs_converges_whatever_the_scale_of_the_loss(target: Tensor, start: Tensor, scale: float) -> None:
     result = optimise_pixels(start, bowl(target, scale), optimiser="lbfgs", num_steps=80, call=Call())
@@ -127,6 +128,7 @@ def test_coefficients_of_a_pyramid_are_fitted_by_torchs_rmsprop(target: Tensor, 
     assert float(loss(ours.image)["total"]) == pytest.approx(seen[-1], rel=1e-4)
 
 
+@pytest.mark.numerical
 def test_lbfgs_is_torch_lbfgs_where_no_move_is_bounded(target: Tensor, start: Tensor) -> None:
     """The two-loop recursion against torch's, both begun with the same move, close to the minimum."""
     start = target + 0.02 * (start - target)
@@ -152,6 +154,7 @@ def test_lbfgs_is_torch_lbfgs_where_no_move_is_bounded(target: Tensor, start: Te
     assert [row["total"] for row in ours.losses] == pytest.approx(seen, rel=1e-2)
 
 
+@pytest.mark.numerical
 def test_lbfgs_moves_no_further_than_ten_levels(start: Tensor) -> None:
     """A line without curvature: moves of 1, 2, 4, 8, 10, 10 levels, however steep it is."""
     for slope in (1e-6, 1e6):
@@ -238,6 +241,7 @@ def test_clamping_holds_at_every_evaluation(start: Tensor) -> None:
     assert torch.equal(held.image, torch.ones_like(start))
 
 
+@pytest.mark.numerical
 def test_ends_at_an_exact_minimum(start: Tensor) -> None:
     result = optimise_pixels(start, bowl(start), optimiser="lbfgs", num_steps=30, call=Call())
     assert (result.steps, result.stopped) == (1, False)
@@ -315,6 +319,7 @@ def test_in_fp16_a_gradient_that_is_finite_at_no_scale_is_an_error(start: Tensor
         )
 
 
+@pytest.mark.numerical
 def test_in_fp16_an_exact_minimum_ends_it(start: Tensor) -> None:
     result = optimise_pixels(start, bowl(start), optimiser="lbfgs", num_steps=9, call=Call(), precision="fp16")
     assert result.steps == 1

@@ -71,6 +71,7 @@ def test_a_map_smaller_than_a_patch_is_refused() -> None:
         PatchBank.of([noise(4, 2, 9)], 3, 1)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (3, 1)])
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("chunk_bytes", [400, 3000, 20_000, 1 << 20])
@@ -94,6 +95,7 @@ def test_unfold_gives_the_patches_with_channels_last() -> None:
     assert len(bank) == len(expected)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("stride", [1, 2])
 def test_zero_patches_match_without_nan(stride: int) -> None:
     features = torch.zeros(1, 4, 6, 6)
@@ -104,6 +106,7 @@ def test_zero_patches_match_without_nan(stride: int) -> None:
     assert torch.isfinite(full.score).all()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_picks_are_nearly_as_good(stride: int, dtype: torch.dtype) -> None:
@@ -139,6 +142,7 @@ def test_only_allowed_patches_are_matched(strides: tuple[int, int], dtype: torch
     assert regret.max() < 1e-2
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("stride", [1, 2])
 def test_faint_patches_lose_in_half_precision_without_nan(stride: int) -> None:
     """One over the norm of a patch next to nothing, relative to the longest pixel, is beyond float16."""
@@ -153,6 +157,7 @@ def test_faint_patches_lose_in_half_precision_without_nan(stride: int) -> None:
     assert right.all()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_rounding_leaves_of_a_patch_is_like_no_other(stride: int) -> None:
     """A patch of next to nothing has a direction too: the query's own, of a ten-millionth of its length."""
@@ -164,6 +169,7 @@ def test_what_rounding_leaves_of_a_patch_is_like_no_other(stride: int) -> None:
     assert (faint.score == 0).any()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("chunk_bytes", [3000, 1 << 20])
 def test_of_patches_that_are_alike_up_to_rounding_the_first_wins(stride: int, chunk_bytes: int) -> None:

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from zoo.nn.phases import in_phases, upsampled, upsampled_twice_convolved
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", [(8, 6), (1, 5)])

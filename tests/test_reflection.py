@@ -9,6 +9,8 @@ from torch import nn
 from zoo.nn import fused, reflection
 from zoo.nn.reflection import reflect, reflected
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("shape", [(1, 5, 9, 7), (2, 3, 4, 12), (3, 8, 2, 2)])
 def test_border_lines_equal_a_padded_copy(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:

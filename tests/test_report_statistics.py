@@ -208,6 +208,7 @@ def test_it_rejects_no_more_often_than_it_should():
     assert naive / 300 >= 0.3
 
 
+@pytest.mark.numerical
 def test_differences_that_do_not_vary_are_certain_and_one_pair_tests_nothing():
     ones = np.ones(6)
     assert compare(ones, ones, grid(3, 2)) == compare(ones * 2, ones * 2, grid(3, 2))
@@ -283,6 +284,7 @@ def test_scores_are_averaged_inside_a_block_before_they_are_ranked():
     assert lower.ranks == (1.0, 2.0)
 
 
+@pytest.mark.numerical
 def test_ties_share_ranks_and_all_ties_are_no_difference():
     found = rank(np.ones((4, 3)), grid(4, 1))
     assert found is not None
@@ -319,6 +321,7 @@ def test_inside_pairs_the_difficulty_of_pairs_is_gone():
     assert found.kendall_within == pytest.approx(-1.0)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("count", [3, 8, 300, 1100])
 @pytest.mark.parametrize("levels", [4, 10**6])
 def test_correlations_are_scipys_with_and_without_ties(count, levels):
@@ -331,6 +334,7 @@ def test_correlations_are_scipys_with_and_without_ties(count, levels):
     assert found.kendall == found.kendall_within == pytest.approx(stats.kendalltau(a, b).statistic, abs=1e-12)
 
 
+@pytest.mark.numerical
 def test_what_does_not_vary_correlates_with_nothing():
     found = correlate([1.0] * 6, np.arange(6), [0, 0, 0, 1, 1, 1])
     assert (found.spearman, found.kendall, found.spearman_within, found.pairs) == (None, None, None, 0)
@@ -340,6 +344,7 @@ def test_what_does_not_vary_correlates_with_nothing():
 # -- rounding decides nothing -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.numerical
 def test_methods_that_only_rounding_tells_apart_are_equal() -> None:
     units = Units.of([0, 0, 1, 1, 2, 2], ["a", "b"] * 3)
     first = np.array([0.1, 0.3, 0.7, 0.2, 0.9, 0.4])
@@ -348,6 +353,7 @@ def test_methods_that_only_rounding_tells_apart_are_equal() -> None:
     assert (found.difference, found.p, found.d_z, found.won) == (0.0, 1.0, None, 0.5)
 
 
+@pytest.mark.numerical
 def test_differences_that_cancel_up_to_rounding_leave_nothing_to_test() -> None:
     """Each content's and each style's sum is 0.3 - 0.1 - 0.2, which is 5e-17 or 2.8e-17 or 0, by the order."""
     units = Units.of([0, 0, 0, 1, 1, 1, 2, 2, 2], ["a", "b", "c"] * 3)
@@ -359,6 +365,7 @@ def test_differences_that_cancel_up_to_rounding_leave_nothing_to_test() -> None:
     assert interval.half_width == pytest.approx(mean_intervals(np.rint(10 * square), units)[0].half_width / 10)  # type: ignore[index]
 
 
+@pytest.mark.numerical
 def test_ranks_tie_where_means_differ_by_rounding_only() -> None:
     # 0.1 + 0.2 is not 0.3, but 0.15 and 0.15 are the means.
     units = Units.of([0, 0, 1, 1], ["a", "b"] * 2)
@@ -368,6 +375,7 @@ def test_ranks_tie_where_means_differ_by_rounding_only() -> None:
     assert found.ranks == (1.5, 1.5, 3.0)
 
 
+@pytest.mark.numerical
 def test_correlations_tie_where_values_differ_by_rounding_only() -> None:
     a = np.array([0.1 + 0.2, 0.3, 1.0, 2.0])
     b = np.array([1.0, 2.0, 3.0, 4.0])

@@ -16,6 +16,8 @@ from zoo.errors import NumericalError
 from zoo.nn.regions import feature_masks
 from zoo.nn.whitening import SMALLEST_EIGENVALUE, add_affine, apply_affine_, colouring, moments, whitening
 
+pytestmark = pytest.mark.numerical
+
 
 def _features(channels: int, height: int, width: int, seed: int = 0) -> Tensor:
     """Correlated and not centred, as features are; channels-last as the encoders make them."""
