@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, SubprocessError, TimeoutExpired
@@ -29,10 +30,14 @@ from typing import Any
 
 __all__ = ["PIPE", "CompletedProcess", "Popen", "SubprocessError", "TimeoutExpired", "run"]
 
-# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, and torch-fidelity.
-_PRELOADED = ("torch", "zoo.cli", "zoo.images", "zoo.stylizer", "zoo.metrics.ssim", "torch_fidelity")
+# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, torch-fidelity, and what
+# runs and trainings begin with.
+_PRELOADED = (
+    *("torch", "zoo.cli", "zoo.images", "zoo.stylizer", "zoo.metrics.ssim", "torch_fidelity"),
+    *("zoo.bench.run", "zoo.report.files", "zoo.training.trainer"),
+)
 _LARGEST = 200_000
-_split = False  # whether this process is one that was ordered
+_home: int | None = None  # in a process that was ordered: the group of the process that splits itself
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -46,7 +51,7 @@ class Popen(subprocess.Popen[Any]):
                        c2pread: int, c2pwrite: int, errread: int, errwrite: int, *rest: Any) -> None:  # fmt: skip
         python = not isinstance(args, (str, bytes, os.PathLike)) and args[0] == sys.executable
         # What a split process starts belongs to that one's group, unless it gets a session of its own.
-        foreign = _split and not rest[-2]
+        foreign = _home is not None and _home != os.getpgid(0) and not rest[-2]
         if not python or preexec_fn or pass_fds or foreign or sys.platform != "linux":
             return super()._execute_child(  # type: ignore[misc]
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
@@ -188,6 +193,7 @@ def _become(order: dict[str, Any], base: list[str]) -> None:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
+    tempfile.tempdir = None  # asked for anew
     # Made anew, because what they write to is no longer what they were made for.
     encoding, _, errors = order["env"].get("PYTHONIOENCODING", "").partition(":")
     how = {"encoding": encoding or None, "closefd": False}
@@ -229,7 +235,7 @@ def _main() -> None:
 
     # What is split from here orders its own processes here too.
     forked._server = lambda: ours
-    forked._split = True
+    forked._home = os.getpgid(0)
     subprocess.Popen = forked.Popen  # type: ignore[misc]
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process of several threads must not split itself"
     gc.freeze()

@@ -1,14 +1,22 @@
-"""``zoo serve`` in a process of its own, as its user starts it."""
+"""``zoo serve`` in a process of its own, which begins where importing torch ends; see :mod:`forked`."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import forked
+
+# A page that was left is kept ten seconds, which no test needs to wait for.
+_SHORT_GRACE = """
+from zoo.apps.serve import visits
+visits.Visits.__init__.__defaults__ = (1.0,)
+from zoo.cli import main
+main()
+"""
 # Not a measure of speed: a machine that does much else is slow, not wrong.
 PATIENCE = 180
 
@@ -19,9 +27,9 @@ class Server:
     def __init__(self, folder: Path, *options: str) -> None:
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
-        command = [sys.executable, "-m", "zoo", "serve", "--port", "0", "--no-open", "--device", "cpu", *options]
+        command = [sys.executable, "-c", _SHORT_GRACE, "serve", "--port", "0", "--no-open", "--device", "cpu", *options]
         environment = {**os.environ, "TMPDIR": str(self.temporary)}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.process = forked.Popen(command, stderr=forked.PIPE, text=True, env=environment)
         self.lines: list[str] = []
         self.address = ""
         self._told = threading.Event()

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 # Enough for a progress report in the middle and a stop before the end.
 QUICK_STEPS = 4
+# Pixels of a side, about: enough for a few positions on the deepest level of VGG, and little work.
+_SIDE = 48
 # One level of an 8-bit image; what a viewer cannot see.
 LEVEL = 1 / 255
 
@@ -154,7 +156,7 @@ class Subject:
         self.device, self.precision = device, precision
         self.model = self.build()
         self.traits = self.model.traits
-        self.side = max(self.traits.min_size, 64)
+        self.side = max(self.traits.min_size, _SIDE)
         self.size = (self.side + 1, self.side + 9)
         self._made: dict[str, Any] = {}
 

@@ -207,8 +207,8 @@ def solve_decoder(
             for features, tap in zip(current, taps, strict=False):
                 x, places = sample_patches(reflect(features.float()), conv, samples, uses[target], generator)
                 y = tap[target].float().permute(0, 2, 3, 1).flatten(0, 2)[places]
-                gram += devices.exact(x.T @ x).double()
-                moment += devices.exact(x.T @ y).double()
+                gram += devices.exact(x.T @ x)
+                moment += devices.exact(x.T @ y)
             power = gram.diagonal().clone()
             gram.diagonal().add_(_RIDGE * power.clamp_min(1e-6 * power.max().item()))
             solved = torch.cholesky_solve(moment, torch.linalg.cholesky(gram)).float().to(device)
