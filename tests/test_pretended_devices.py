@@ -248,7 +248,7 @@ class Anywhere(CPUAccelerator):
 def fabric(device: Pretended, **options: Any) -> Fabric:
     """Lightning's Fabric, which looks for devices by itself, told to use the pretended one."""
     strategy = SingleDeviceStrategy(device=device.device, accelerator=Anywhere())
-    return Fabric(strategy=strategy, precision=options["precision"])
+    return Fabric(strategy=strategy, precision=options["precision"], plugins=options["plugins"])
 
 
 LAYERS = {"content_layer": "relu2_1", "style_layers": ("relu1_1", "relu2_1")}
