@@ -89,9 +89,7 @@ class Look(Machine):
 
     strength: Annotated[
         float,
-        typer.Option(
-            "--alpha", "--strength", help="0 is the content (some methods rebuild it), 1 the full style.", **real(0, 1)
-        ),
+        typer.Option("--alpha", "--strength", help="0 is the content, 1 the full style.", **real(0, 1)),
     ] = 1.0
     preserve_color: Annotated[
         str,

@@ -15,7 +15,7 @@ _QUOTED = r"(?<=')(?:[A-Za-z]:)?[\\/][^']*[\\/](?=[^'\\/]*')"
 _BARE = r"(?<![\w:/\\.])(?:[A-Za-z]:)?[\\/](?:[^\s'\\/]+[\\/])+"
 _FOLDERS = re.compile(f"{_QUOTED}|{_BARE}")
 
-_HEADINGS = ("method", "style", "time (s)", "of it the style (s)", "loading (s)", "memory (MiB)", "steps", "where")
+_HEADINGS = ("method", "style", "time (s)", "of which style (s)", "loading (s)", "memory (MiB)", "steps", "where")
 UNEXPECTED = "It failed unexpectedly; the terminal of 'zoo serve' says why."
 FOOTNOTE = (
     "Time: one call, as waited for, the style's encoding included and loading not; a method's first call also warms "
