@@ -28,8 +28,8 @@ FRONT = DOCS.parent / "results" / "methods.md"
 FAMILIES = {
     "gallery-optimised": (
         "Gallery: pictures fitted step by step",
-        "These need no trained weights of their own: the picture itself is changed step by step, until its features are "
-        "the style's. They take any style, and minutes.",
+        "These need no trained weights of their own: the picture itself is changed step by step, until its features "
+        "are the style's. They take any style, and minutes.",
     ),
     "gallery-any-style": (
         "Gallery: any style at once",

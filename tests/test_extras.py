@@ -42,6 +42,8 @@ def test_every_extra_is_one_of_the_packages() -> None:
         ("gradio", "serve", ["serve", "--no-open"]),
         ("timm", "timm", ["weights", "fetch", "timm:resnet18"]),
         ("onnx", "onnx", ["export", "johnson"]),
+        ("matplotlib", "bench", ["report", str(ROOT / "results" / "quick"), "--out", "tables", "--figures"]),
+        ("jinja2", "bench", ["study", "make", str(ROOT / "results" / "quick"), "--out", "study"]),
     ],
 )
 def test_a_missing_extra_is_one_sentence(module, extra, words, monkeypatch, tmp_path, capsys) -> None:

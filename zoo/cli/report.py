@@ -12,6 +12,7 @@ import typer
 
 from zoo.cli.common import console, split_labels, split_list, split_pairs
 from zoo.errors import ConfigError
+from zoo.extras import need
 from zoo.options import COUNT, MILLIMETRES, SEED, SIDE, Quiet, real, verb, whole
 from zoo.words import counted
 
@@ -93,6 +94,8 @@ def report(options: ReportOptions) -> None:
     from zoo.report.files import FORMATS, write_report, write_tables
     from zoo.report.layout import Layout
 
+    if options.figures or options.only or options.html or options.paper:
+        need("bench", "matplotlib", "jinja2")
     run, place = options.run, options.out or options.run
     names = ("intervals", "digits", "sort", "size", "against")
     layout = Layout.make(options.columns, **{name: getattr(options, name) for name in names})

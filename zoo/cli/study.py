@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.common import console, out, split_labels, split_list, split_pairs
+from zoo.extras import need
 from zoo.options import COUNT, MILLIMETRES, PORT, SEED, SIDE, real, verb, whole
 from zoo.words import counted
 
@@ -45,6 +46,7 @@ def make(options: MakeOptions) -> None:
 
     The page opens from a disk: send the folder, get a file of answers back. Or show it with 'zoo study serve OUT'.
     """
+    need("bench", "jinja2")
     from zoo.apps.study import StudyOptions, make_study
 
     given = vars(options)
@@ -95,6 +97,8 @@ def score(
     """
     from zoo.apps.study import score_study, write_scores
     from zoo.apps.study.answers import Key, read_answers
+
+    need("bench", "matplotlib")
     from zoo.report.files import FORMATS
     from zoo.report.forms import to_rich
 
