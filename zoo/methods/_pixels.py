@@ -108,7 +108,8 @@ class PixelMethod(Stylizer):
 
     Every such method can hold on to earlier frames of a film (``Context.anchors``), by the temporal loss of Ruder,
     Dosovitskiy and Brox, *Artistic Style Transfer for Videos*, GCPR 2016, eqs. 7 and 8: mean squares of differences in
-    levels of 255, each pixel with its own weight. Their weight of 1000 stands beside a content weight of 5.
+    levels of 255, each pixel with its own weight. Their weight of 1000 stands beside a style weight of 100 in
+    neural-style's unit (preset ``gatys.neural-style``); the default beside Gatys' own, which is 1000 in that unit.
     """
 
     config: PixelConfig
