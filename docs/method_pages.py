@@ -223,7 +223,7 @@ def _training(name: str, reference: str, own: str) -> str:
     if module != own:
         parts.append(docstring(source))
     parts.append(docstring(source, cls))
-    specs = describe_source(source, cls)
+    specs = describe_source(source, cls, module_source)
     return "\n\n".join([*parts, _options(specs)] if specs else parts)
 
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo import weights
 from zoo.encoders import ENCODERS, encoder_info, load_encoder, sources
@@ -211,6 +212,19 @@ def test_metadata_matches_what_comes_out() -> None:
     assert encoder.digest == load_registry().encoders["vgg19"].sha256
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert not encoder.train().training
+
+
+def test_switches_undo_a_pooling() -> None:
+    image = torch.rand(1, 3, 10, 13)
+    encoder = load_encoder("vgg19", taps=("relu1_2", "pool1", "switch1", "relu2_1"))
+    found = encoder(image)
+    before, size = found["relu1_2"], found["relu1_2"].shape[-2:]
+    restored = F.max_unpool2d(found["pool1"], found["switch1"], 2, output_size=size)
+    assert torch.equal(F.max_pool2d(restored, 2), found["pool1"])
+    assert torch.equal(restored[restored > 0], before[restored > 0])
+    torch.testing.assert_close(found["relu2_1"], load_encoder("vgg19", taps=("relu2_1",))(image)["relu2_1"])
+    with pytest.raises(UnsupportedError, match="use pool max"):
+        load_encoder("vgg19", taps=("switch1",), pool="avg")
 
 
 def test_activations_in_place_leave_every_tap_intact() -> None:

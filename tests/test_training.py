@@ -686,9 +686,45 @@ def test_gradients_are_clipped(data, tmp_path):
     run(data, tmp_path, task, steps=2, clip=0.5, log_every=1)
     assert min(float(row[-1]) for row in losses(tmp_path)[1:]) > 0.5
     assert max(seen) > 0.5
-    optimiser = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimiser"]
+    optimiser = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimisers"]["network"]
     moment = torch.cat([s["exp_avg"].flatten() for s in optimiser["state"].values()])
     assert float(moment.norm()) <= 0.5 * (0.1 + 0.09) + 1e-6
+
+
+def test_a_task_alternates_between_optimisers_and_resumes_exactly(data, tmp_path):
+    class Rivals(Tiny):
+        """The network and the factor of a critic, in turn; neither moves in the other's step."""
+
+        def __init__(self):
+            super().__init__()
+            self.network.register_parameter("critic", nn.Parameter(torch.ones(())))
+
+        def optimisers(self, config, batches):
+            trained = [p for name, p in self.network.named_parameters() if name != "critic"]
+            return {"network": torch.optim.Adam(trained, 1e-2), "critic": torch.optim.SGD([self.network.critic], 1e-2)}
+
+        def step(self, batch, optimisers):
+            before = self.network[0].weight.detach().clone()
+            optimisers.minimise(
+                self.network.critic * self.loss(batch)["total"].detach() + self.network[0].bias.sum(), "critic"
+            )
+            assert torch.equal(self.network[0].weight, before)
+            assert all(p.grad is None or not p.grad.any() for p in self.network.parameters())
+            losses = optimisers.loss(batch)
+            critic = self.network.critic.detach().clone()
+            optimisers.minimise(self.network.critic * losses["total"])
+            assert torch.equal(self.network.critic, critic)
+            return losses
+
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    run(data, whole, Rivals(), steps=6)
+    run(data, split, Rivals(), steps=3)
+    run(data, split, Rivals(), steps=6, resume=True)
+    ours, theirs = (read_state(folder / "model.safetensors") for folder in (whole, split))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours["critic"] < 1
+    with pytest.raises(ConfigError, match="leave --accumulate at 1"):
+        run(data, tmp_path / "more", Rivals(), accumulate=2)
 
 
 # --- decoders --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 A VGG is five blocks of 3x3 convolutions (Simonyan and Zisserman 2015, table 1: configuration D is VGG-16, E is
 VGG-19), each ended by a 2x2 pooling. Taps follow the field's names: ``convB_I`` before the ReLU, ``reluB_I`` after it,
-``poolB`` after the pooling that ends block B.
+``poolB`` after the pooling that ends block B. ``switchB`` are where that pooling found its maxima, for a decoder that
+unpools: indices into the plane of the map before it, int64, as ``torch.nn.functional.max_unpool2d`` takes them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Layer:
     @property
     def taps(self) -> tuple[str, ...]:
         """Names of the taps that this step offers, in the order they are computed."""
-        return (f"conv{self.label}", f"relu{self.label}") if self.kind == "conv" else (f"pool{self.label}",)
+        before, after = ("conv", "relu") if self.kind == "conv" else ("pool", "switch")
+        return (f"{before}{self.label}", f"{after}{self.label}")
 
 
 def vgg_layers(architecture: str) -> tuple[Layer, ...]:
@@ -63,7 +65,7 @@ class EncoderInfo:
         for layer in vgg_layers(self.architecture):
             if tap in layer.taps:
                 return layer
-        raise UnknownNameError("tap", tap, self.taps, f"Taps of {self.name} are convB_I, reluB_I and poolB.")
+        raise UnknownNameError("tap", tap, self.taps, f"Taps of {self.name} are convB_I, reluB_I, poolB and switchB.")
 
     def channels(self, tap: str) -> int:
         """Number of channels at ``tap``."""

@@ -29,8 +29,9 @@ def load_encoder(
     """The encoder ``name``, cut behind the deepest of ``taps``, on ``device`` with weights in ``dtype``.
 
     ``name``: a VGG of ``zoo.encoders.ENCODERS``, or ``timm:BACKBONE`` for any timm model with feature taps.
-    ``taps``: ``relu1_1`` .. ``relu5_4``, ``convB_I`` before the ReLU, ``poolB``; for timm the module names that the
-    backbone lists, or ``stage0`` .. ``stageN``. A tap named twice counts once.
+    ``taps``: ``relu1_1`` .. ``relu5_4``, ``convB_I`` before the ReLU, ``poolB``, ``switchB`` (where that pooling
+    found its maxima); for timm the module names that the backbone lists, or ``stage0`` .. ``stageN``. A tap named
+    twice counts once.
     ``pool``, ``padding``, ``ceil_mode``: see :class:`zoo.encoders.vgg.VGG`; a timm backbone stays as it was trained.
     ``dtype``: images are taken in any floating type and cast after the mean is subtracted; features come out in
     ``dtype``. With bfloat16 weights the forward pass needs no autocast, which would cast frozen weights every time.

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from zoo.encoders import sources
 from zoo.encoders.base import Encoder
 from zoo.encoders.catalog import EncoderInfo, vgg_layers
+from zoo.errors import UnsupportedError
 from zoo.nn.fused import conv_relu, fusible
 from zoo.nn.reflection import reflected
 
@@ -44,6 +45,8 @@ class VGG(Encoder):
         super().__init__()
         self.info, self.name, self.taps = info, info.name, tuple(dict.fromkeys(taps))
         self.pool, self.padding, self.ceil_mode = pool, padding, ceil_mode
+        if pool == "avg" and any(tap.startswith("switch") for tap in taps):
+            raise UnsupportedError(f"Encoder {info.name} has switches only where it pools by maxima: use pool max.")
         layers = vgg_layers(info.architecture)
         depth = max(layers.index(info.layer(tap)) for tap in self.taps)
         self._layers = layers[: depth + 1]
@@ -85,9 +88,13 @@ class VGG(Encoder):
         features: dict[str, Tensor] = {}
         for index, layer in enumerate(self._layers[first:], first):
             if layer.kind == "pool":
-                x = self._pooled(x)
-                if layer.taps[0] in self.taps:
-                    features[layer.taps[0]] = x
+                pooled, switch = layer.taps
+                if switch in self.taps:
+                    x, features[switch] = F.max_pool2d(x, 2, 2, ceil_mode=self.ceil_mode, return_indices=True)
+                else:
+                    x = self._pooled(x)
+                if pooled in self.taps:
+                    features[pooled] = x
                 continue
             conv = self.get_submodule(f"conv{layer.label}")
             assert isinstance(conv, nn.Conv2d)
@@ -111,7 +118,10 @@ class VGG(Encoder):
         return {tap: features[tap] for tap in self.taps}
 
     def _pool_follows(self, index: int) -> bool:
-        return index + 1 < len(self._layers) and self._layers[index + 1].kind == "pool"
+        """Whether a pooling comes next that may run before the ReLU; one asked for its switches may not, as of nothing
+        but negative values it would find another maximum."""
+        following = self._layers[index + 1 : index + 2]
+        return bool(following) and following[0].kind == "pool" and following[0].taps[1] not in self.taps
 
     def _pooled(self, x: Tensor) -> Tensor:
         """``x`` at half the size. The ReLU that nobody has read yet comes after a maximum, over a quarter as much."""

@@ -242,6 +242,17 @@ class PixelMethod(Stylizer):
         return loss
 
 
+def doubled_sizes(size: Size, levels: int, coarsest: int) -> list[Size]:
+    """Return sizes that double from about ``coarsest`` on the long side to ``size``, at most ``levels`` of them."""
+    sizes = [size]
+    while len(sizes) < levels and max(sizes[0]) >= 1.5 * coarsest:
+        smaller = (round(sizes[0][0] / 2), round(sizes[0][1] / 2))
+        if min(smaller) < MIN_SIDE:
+            break
+        sizes.insert(0, smaller)
+    return sizes
+
+
 def _shared(num_steps: int, problem: Problem) -> list[tuple[int, int]]:
     """The number of each size that gets steps, and how many; with fewer steps than sizes, the last get one each."""
     count = len(problem.sizes)

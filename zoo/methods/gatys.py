@@ -189,15 +189,18 @@ shared | no option to choose per layer, and small regions keep their style |
 
     def _grams(self, image: Tensor, mask: Tensor | None) -> list[dict[str, Tensor]]:
         """Gram matrices (eq. 3) by layer, for each level down to the full size."""
-        levels = range(self.config.levels - 1, -1, -1)
         grams = []
-        for level in levels:
-            features = self._features(resize(image, self._level_size(size_of(image), level)), self.config.style_layers)
+        for size in self._style_sizes(image):
+            features = self._features(resize(image, size), self.config.style_layers)
             regions = {
                 layer: None if mask is None else feature_masks(mask[0], size_of(f))[0] for layer, f in features.items()
             }
             grams.append({layer: gram(f, self.config.gram_divisor, regions[layer]) for layer, f in features.items()})
         return grams
+
+    def _style_sizes(self, image: Tensor) -> list[Size]:
+        """The size of a style at every level, down to the full size."""
+        return [self._level_size(size_of(image), level) for level in range(self.config.levels - 1, -1, -1)]
 
     def _recall(self, code: StyleCode, content: Tensor | None) -> tuple[Tensor | None, list[dict[str, Tensor]]]:
         """A style's image, where it was kept, in the colours that suit ``content``; and its Gram matrices."""
@@ -227,12 +230,16 @@ shared | no option to choose per layer, and small regions keep their style |
             if masks is not None:
                 regions = [Region(_targets([one], [1.0]), masks, index) for index, one in enumerate(level)]
             guide = None if photo is None else resize(photo, size_of(image))
-            return self._loss(guide, regions, call.strength)
+            return self._loss(guide, regions, call.strength, self._also(at - len(sizes), style, call))
 
         finish = None
         if grey and content is not None:
             finish = lambda image: with_luminance(content, luminance(image))  # noqa: E731
         return Problem(sizes, self._start(call, photo, images[0]), loss, finish)
+
+    def _also(self, level: int, style: Mix, call: Call) -> Mapping[str, Callable[[Tensor], Mapping[str, Tensor]]]:
+        """Further terms, by the layer whose features they are functions of, at a level (-1 is the finest)."""
+        return _NOTHING
 
     def reconstruct_content(
         self, content: Tensor, layer: str | None = None, *, seed: int = 0, progress: Progress | None = None

@@ -7,11 +7,14 @@ shipped ``mosaic``, 300 updates of four crops of 160 lowered Johnson's objective
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from zoo.errors import ConfigError
 from zoo.extras import need
 
 if TYPE_CHECKING:
@@ -36,4 +39,60 @@ def make_optimiser(parameters: Iterable[Any], config: TrainConfig) -> torch.opti
     return SOAP(parameters, lr=config.lr, betas=(0.95, config.beta2), weight_decay=0.0, precondition_frequency=_EVERY)
 
 
-__all__ = ["make_optimiser"]
+class Optimisers(Mapping[str, Any]):
+    """The optimisers of a task by name, as :meth:`TrainingTask.step` gets them; made by the trainer.
+
+    ``diverged(what)`` makes the error to raise where the gradient or the loss is not finite, None where scaled fp16
+    gradients may overflow now and then. ``last`` is whether a batch is the last of those that an update averages.
+    """
+
+    def __init__(
+        self, fabric: Any, module: Any, by_name: Mapping[str, Any], config: TrainConfig, diverged: Callable | None
+    ) -> None:
+        if len(by_name) > 1 and config.accumulate > 1:
+            raise ConfigError("Several optimisers take every batch as it comes: leave --accumulate at 1.")
+        self._fabric, self._module, self._by_name, self._config = fabric, module, dict(by_name), config
+        self._diverged = diverged
+        self._seen: Tensor | float = 0.0
+        self.last = True
+        self.norm = torch.zeros(())
+
+    def __getitem__(self, name: str) -> Any:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the task's :meth:`TrainingTask.loss`, in the working precision and for all processes together."""
+        return self._module(batch)
+
+    def autocast(self) -> Any:
+        """Return the context of the working precision, for what a step computes besides :meth:`loss`."""
+        return self._fabric.autocast()
+
+    def minimise(self, loss: Tensor, name: str = "network") -> None:
+        """Follow the gradient of ``loss`` with the optimiser ``name``; no other weights move, and no gradient is left.
+
+        Of the batches that an update averages, all but the last only add their part of the gradient.
+        """
+        self._fabric.backward(loss / self._config.accumulate)
+        self._seen = self._seen + loss.detach()
+        if not self.last:
+            return
+        limit = self._config.clip if self._config.clip is not None else math.inf
+        norm = self._fabric.clip_gradients(self._module, self[name], max_norm=limit, error_if_nonfinite=False)
+        self.norm = torch.as_tensor(norm).detach()
+        # It would spoil the weights, and the checkpoint with them. The norm is the same in every process.
+        if self._diverged is not None and not math.isfinite(float(self.norm)):
+            raise self._diverged("gradient" if math.isfinite(float(self._seen)) else "loss")
+        self._seen = 0.0
+        self[name].step()
+        for optimiser in self.values():
+            optimiser.zero_grad()
+
+
+__all__ = ["Optimisers", "make_optimiser"]

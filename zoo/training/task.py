@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from zoo.config import Config, option
 from zoo.errors import ConfigError
 from zoo.registry import load_registry
-from zoo.training.optimisers import make_optimiser
+from zoo.training.optimisers import Optimisers, make_optimiser
 
 Batch = Mapping[str, Tensor]
 HeldOut = Mapping[str, Sequence[Tensor]]
@@ -122,6 +122,21 @@ class TrainingTask(nn.Module, ABC):
         """The optimiser of ``network``: the one that ``config`` names. ``batches`` are there for one that measures
         something first; they are None where a run goes on, whose optimiser gets its state from the checkpoint."""
         return make_optimiser([p for p in self.network.parameters() if p.requires_grad], config)
+
+    def optimisers(self, config: TrainConfig, batches: Iterator[Batch] | None) -> Mapping[str, torch.optim.Optimizer]:
+        """All optimisers by name: the one of ``network``, unless the task alternates between several."""
+        return {"network": self.optimiser(config, batches)}
+
+    def step(self, batch: Batch, optimisers: Optimisers) -> dict[str, Tensor]:
+        """One update: the losses that it followed, by name, among them ``total``. The default follows the gradient of
+        :meth:`loss`. An adversarial task has two optimisers and does, in turn::
+
+            optimisers.minimise(critic_loss, "critic")
+            optimisers.minimise(losses["total"], "network")
+        """
+        losses = optimisers.loss(batch)
+        optimisers.minimise(losses["total"])
+        return losses
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
         """Figures on images that are never trained on, lists of (1, 3, H, W) by set. Without gradients."""

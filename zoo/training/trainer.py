@@ -41,6 +41,7 @@ from zoo.stylizer import require_tensors
 from zoo.training.clock import Clock
 from zoo.training.data import Crops, ImageSet, Loader, Sampler, to_float, without_folders
 from zoo.training.identity import derived_seed, identity, require_same, start_values, weights_named, with_digest
+from zoo.training.optimisers import Optimisers
 from zoo.training.processes import make_fabric, processes
 from zoo.training.progress import TrainProgress, TrainResult, TrainState
 from zoo.training.records import Log, held, write_preview
@@ -142,10 +143,18 @@ class _Run:
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         parameters = [p for p in task.network.parameters() if p.requires_grad]
         with devices.autocast(fabric.device, self.precision):
-            optimiser: Any = task.optimiser(config, None if resuming else self._preparing())
+            by_name = dict(task.optimisers(config, None if resuming else self._preparing()))
         if not resuming:
-            self._share(optimiser)
-        self.module, self.optimiser = fabric.setup(task, optimiser)
+            for optimiser in by_name.values():
+                self._share(optimiser)
+        self.module, *made = fabric.setup(task, *by_name.values())
+        self.optimisers = Optimisers(
+            fabric,
+            self.module,
+            dict(zip(by_name, made, strict=True)),
+            config,
+            None if self.precision == "fp16" else lambda what: self._diverged(what, self.step + 1),
+        )
         self.parameters = parameters
         if config.ema is not None:
             self.ema = [p.detach().clone() for p in parameters]
@@ -252,28 +261,20 @@ class _Run:
     def _update(self, loader: Loader) -> None:
         config, fabric = self.config, self.fabric
         lr = self._lr()
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr * group.get("factor", 1.0)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = lr * group.get("factor", 1.0)
         self._seed(self.step, fabric.global_rank)
         sums: dict[str, Tensor] = {}
         for part in range(config.accumulate):
             batch = to_float(next(loader), fabric.device)
-            with fabric.no_backward_sync(self.module, enabled=part < config.accumulate - 1):
-                losses = self.module(batch)
-                fabric.backward(losses["total"] / config.accumulate)
+            self.optimisers.last = part == config.accumulate - 1
+            with fabric.no_backward_sync(self.module, enabled=not self.optimisers.last):
+                losses = self.task.step(batch, self.optimisers)
             for name, value in losses.items():
                 part_mean = value.detach().float() / config.accumulate
                 sums[name] = sums[name] + part_mean if name in sums else part_mean
-        limit = config.clip if config.clip is not None else math.inf
-        norm = fabric.clip_gradients(self.module, self.optimiser, max_norm=limit, error_if_nonfinite=False)
-        sums["grad_norm"] = torch.as_tensor(norm).detach()
-        # Scaled fp16 gradients overflow now and then, and the scaler leaves such a step out; any other would spoil the
-        # weights, and the checkpoint with them. The norm is the same in every process.
-        if self.precision != "fp16" and not math.isfinite(float(sums["grad_norm"])):
-            what = "gradient" if math.isfinite(float(sums["total"])) else "loss"
-            raise self._diverged(what, self.step + 1)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        sums["grad_norm"] = self.optimisers.norm
         self.step += 1
         if self.ema is not None and config.ema is not None:
             # The usual ramp: a young average must not remember the start.
@@ -427,7 +428,7 @@ class _Run:
             "seconds": self.clock.seconds,
             "waited": self.clock.waited,
             "network": self.task.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "ema": self.ema,
             "scaler": self.fabric.strategy.precision.state_dict() or None,
         }
@@ -447,7 +448,8 @@ class _Run:
         for name, hashes in state["images"].items():
             self.samplers[name].arrange(hashes)
         self.task.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
         if self.ema is not None:
             _copy(state["ema"], self.ema)
         if state["scaler"] is not None:

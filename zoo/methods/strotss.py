@@ -1,0 +1,272 @@
+"""Style transfer by optimal transport: the picture's features are moved onto the style's, the content's relations stay.
+
+Kolkin, Salavon, Shakhnarovich, *Style Transfer by Relaxed Optimal Transport and Self-Similarity*, CVPR 2019 (the
+equations below). Features are hypercolumns: pixels and nine layers of VGG at one position. Style is the relaxed earth
+mover's distance between two samples of them (equation 5), their moments (7) and the colors' own distance (section 2.2);
+content is that distances between the picture's own features are in proportion to those between the content's (8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.config import option
+from zoo.images import resize
+from zoo.methods._pixels import (
+    MIN_SIDE,
+    PixelConfig,
+    PixelMethod,
+    Problem,
+    Size,
+    Terms,
+    doubled_sizes,
+    in_regions,
+    size_of,
+    total,
+)
+from zoo.nn.optimise import Fitting
+from zoo.nn.patches import pixel_rows
+from zoo.nn.regions import feature_masks
+from zoo.stylizer import Call, Mix, Style, Traits
+
+LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_3", "relu5_3")
+# Luma and two axes of chroma; the authors' matrix, whose rows for chroma are those of YUV scaled alike.
+_YUV = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.100))
+
+
+@dataclass(frozen=True)
+class STROTSSConfig(PixelConfig):
+    """Options of :class:`STROTSS`. The defaults are the preset ``strotss.zoo``."""
+
+    num_steps: int = option(400, "Evaluations of loss and gradient, over all sizes.", ge=1)
+    levels: int = option(8, "Sizes gone through at most, each twice the one before.", ge=1, le=8)
+    coarsest: int = option(64, "Long side of the first size in pixels, give or take half of it.", ge=32)
+    optimizer: Literal["rmsprop", "adam"] = option("rmsprop", "RMSprop, as the authors, or Adam.")
+    learning_rate: float = option(
+        1.02, "Rate in levels of 255 (code: 0.51, which is 0.002); half of it at the end.", gt=0
+    )
+    clamp: Literal[False] = option(False, "Coefficients of a pyramid have no range to be put back into.")
+    pyramid: int = option(5, "Levels of the Laplacian pyramid that is fitted; 0 for the pixels.", ge=0, le=12)
+    content_weight: float = option(16.0, "Weight of the content loss at the first size, halved at each next.", gt=0)
+    encoder: str = option("vgg19.normalised", "Feature network; moments are of features about 1.")
+    samples: int = option(1024, "Positions that a step looks at.", ge=16)
+    redraw: int = option(10, "Steps from one draw of positions to the next.", ge=1)
+
+
+class STROTSS(PixelMethod):
+    """Kolkin et al. 2019: relaxed optimal transport of hypercolumns, and self-similarity.
+
+    ``strength`` scales the style's terms. Losses per step, as weighted: ``content``, ``transport``, ``moments``,
+    ``palette`` and ``total``.
+
+    | paper / authors' code | here | why |
+    |---|---|---|
+    | VGG-16 of PyTorch's examples | VGG-19 scaled to mean activation 1, layers of the same names | installs with pip; \
+moments are of features of that size |
+    | 1,024 positions | no more than one in sixteen pixels | a small image has no more to say |
+    | 250 steps a size, RMSprop 0.002 (preset ``code``) | 400 in all, 0.004 | less than half the time |
+    | positions on jittered grids | uniform at random | no grid to choose |
+    | colors by cosine and Euclidean distance (code) | Euclidean (paper) | the paper's |
+    | style scaled to the content's long side | the style as it is, scaled by the same factors | sizes are the \
+caller's choice (--style-size) |
+    | guidance by pairs of regions: further samples, a cost of infinity elsewhere (section 2.4) | each region takes \
+its own style, weighed by its share | as the other methods |
+    | one style | mixes: weighted sums of the losses | as the other methods |
+    """
+
+    traits = Traits(
+        iterative=True,
+        source="image",
+        strength="loss",
+        batched=False,
+        mixes=True,
+        context=frozenset({"init", "content_masks"}),
+        min_size=MIN_SIDE,
+        cpu_precision="bf16",
+        pixel_bytes=1800,
+    )
+    Config = STROTSSConfig
+    config: STROTSSConfig
+
+    def _build(self) -> None:
+        super()._build()
+        self._encoder(LAYERS)
+
+    def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
+        assert style.image is not None  # styles="any" takes images only
+        return {"image": style.image} if style.mask is None else {"image": style.image, "mask": style.mask}
+
+    def _fitting(self, at: int, problem: Problem) -> Fitting:
+        # Losses of two steps are of different samples, and do not compare.
+        config = self.config
+        rate = config.learning_rate * (0.5 if at == len(problem.sizes) - 1 else 1.0)
+        how = super()._fitting(at, problem)
+        return dataclasses.replace(how, learning_rate=rate, pyramid=config.pyramid, keep="last")
+
+    def _problem(self, content: Tensor | None, style: Mix, size: Size, call: Call) -> Problem:
+        assert content is not None  # no trait texture
+        sizes = doubled_sizes(size, self.config.levels, self.config.coarsest)
+
+        def band(size: Size) -> Tensor:
+            """What of the content at ``size`` is finer than half of it."""
+            guide = resize(content, size)
+            half = (max(1, size[0] // 2), max(1, size[1] // 2))
+            return guide - resize(resize(guide, half), size)
+
+        def start(size: Size) -> Tensor:
+            if self.config.init != "content" or call.context.init is not None:
+                return self._start(call, content, next(iter(style))[0].data["image"])(size)
+            # The content's details on the style's mean color (section 2.5).
+            color = sum((weight * code.data["image"].mean((2, 3), keepdim=True) for code, weight in style), 0.0)
+            return band(size) + color
+
+        def enter(at: int, image: Tensor) -> Tensor:
+            return image + band(sizes[at]) if 0 < at < len(sizes) - 1 else image
+
+        def loss(at: int, image: Tensor) -> Terms:
+            weight = self.config.content_weight / 2**at
+            return self._loss(resize(content, sizes[at]), style, sizes[at][0] / size[0], weight, call)
+
+        return Problem(sizes, start, loss, enter=enter)
+
+    # -- the loss: equation 1 ---------------------------------------------------------------------------------------
+
+    def _loss(self, content: Tensor, style: Mix, scale: float, alpha: float, call: Call) -> Terms:
+        generator = call.generator()
+        own = self._maps(content)
+        theirs = [self._style_maps(code.data, scale) for code, _ in style]
+        regions = in_regions(style, call.context.content_masks, size_of(content))
+        steps, drawn = 0, []
+        norm = 2 + alpha + 1 / alpha
+
+        def loss(image: Tensor) -> dict[str, Tensor]:
+            nonlocal steps, drawn
+            if steps % self.config.redraw == 0:
+                drawn = self._draws(own, regions, theirs, generator)
+            steps += 1
+            maps = self._maps(image)
+            terms: dict[str, list[Tensor]] = {"content": [], "transport": [], "moments": [], "palette": []}
+            for places, kept, pool, aims, share in drawn:
+                ours = _sampled(maps, places)
+                terms["content"].append(share * alpha * _self_similarity(ours, kept))
+                if pool is None:
+                    continue
+                weight = share * call.strength
+                terms["transport"].append(weight * transport(_cosine(ours, pool)))
+                terms["moments"].append(weight * moment_loss(moments(ours), aims))
+                terms["palette"].append(weight / alpha * transport(_euclidean(_yuv(ours), _yuv(pool))))
+            return {name: total(values) / norm for name, values in terms.items() if values}
+
+        return loss
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        """The image itself and its features, shallow to deep."""
+        return [image, *self._features(image, LAYERS).values()]
+
+    def _style_maps(self, data: Mapping[str, Tensor], scale: float) -> tuple[list[Tensor], Tensor | None]:
+        height, width = size_of(data["image"])
+        size = (max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale)))
+        mask = feature_masks(data["mask"][0], size)[0] if "mask" in data else None
+        return self._maps(resize(data["image"], size)), mask
+
+    def _draws(
+        self, own: Sequence[Tensor], regions: Sequence[Any], theirs: Sequence[Any], generator: torch.Generator
+    ) -> list[tuple[Tensor, Tensor, Tensor | None, Any, float | Tensor]]:
+        """For each style: positions in its region, the content's features there, a sample of the style's and its
+        moments, its share."""
+        size, count = size_of(own[0]), self.config.samples
+        drawn: list[Any] = []
+        left: Tensor | None = None
+        for (_, weight, region), (maps, mask) in zip(regions, theirs, strict=True):
+            share = weight if region is None else region.mean()
+            if region is not None:
+                left = 1 - region if left is None else left - region
+                if not share > 0:
+                    continue
+            places = _places(size, count, region, generator)
+            pool = _sampled(maps, _places(size_of(maps[0]), count, mask, generator))
+            drawn.append((places, _sampled(own, places), pool, moments(pool), share))
+        if left is not None and left.mean() > 1e-3:
+            # What no region covers keeps its relations, and takes after nothing.
+            places = _places(size, count, left, generator)
+            drawn.append((places, _sampled(own, places), None, None, left.mean()))
+        return drawn
+
+
+def _places(size: Size, count: int, region: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Positions (n, 2) in [0, 1) down and across, at random, within ``region``; no more than one in sixteen pixels."""
+    count = min(count, max(16, size[0] * size[1] // 16))
+    if region is None or bool((region == 1).all()):
+        return torch.rand(count, 2, generator=generator)
+    chosen = torch.multinomial(region.flatten().clamp_min(0).cpu() + 1e-12, count, True, generator=generator)
+    pixel = torch.stack([chosen // size[1], chosen % size[1]], dim=1)
+    return (pixel + torch.rand(count, 2, generator=generator)) / torch.tensor(size)
+
+
+def _sampled(maps: Sequence[Tensor], places: Tensor) -> Tensor:
+    """Hypercolumns (n, d), float32: every map interpolated bilinearly at ``places`` (n, 2)."""
+    columns = []
+    for x in maps:
+        height, width = size_of(x)
+        limits = torch.tensor([height - 1, width - 1], dtype=torch.float32)
+        at = (places * torch.tensor([height, width]) - 0.5).clamp_min(0).minimum(limits)
+        low = at.floor().minimum((limits - 1).clamp_min(0))
+        down, across = (at - low).to(x.device)[:, :, None].unbind(1)
+        top, left = low.long().to(x.device).unbind(1)
+        rows = pixel_rows(x)
+        corners = []
+        for dy, vertical in ((0, 1 - down), (1, down)):
+            for dx, horizontal in ((0, 1 - across), (1, across)):
+                index = (top + dy).clamp_max(height - 1) * width + (left + dx).clamp_max(width - 1)
+                corners.append(vertical * horizontal * rows.index_select(0, index).float())
+        columns.append(torch.stack(corners).sum(0))
+    return torch.cat(columns, dim=1)
+
+
+def _cosine(one: Tensor, two: Tensor) -> Tensor:
+    """Cosine distances (n, m) of the rows of (n, d) and (m, d)."""
+    return 1 - F.normalize(one, dim=1) @ F.normalize(two, dim=1).T
+
+
+def _euclidean(one: Tensor, two: Tensor) -> Tensor:
+    squares = one.square().sum(1)[:, None] + two.square().sum(1) - 2 * one @ two.T
+    return squares.clamp_min(1e-8).sqrt()
+
+
+def _yuv(columns: Tensor) -> Tensor:
+    return columns[:, :3] @ columns.new_tensor(_YUV).T
+
+
+def transport(distances: Tensor) -> Tensor:
+    """Return the relaxed earth mover's distance of two samples from their distances (n, m): equation 5."""
+    return torch.maximum(distances.amin(1).mean(), distances.amin(0).mean())
+
+
+def moments(sample: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean (d,) and covariance (d, d) of a sample (n, d)."""
+    mean = sample.mean(0)
+    return mean, (sample - mean).T @ (sample - mean) / len(sample)
+
+
+def moment_loss(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the sum of the mean absolute differences of two means and of two covariances: equation 7."""
+    return torch.stack([(one - two).abs().mean() for one, two in zip(ours, theirs, strict=True)]).sum()
+
+
+def _self_similarity(ours: Tensor, kept: Tensor) -> Tensor:
+    """Mean absolute difference of cosine distances, each column in proportion to its sum: equation 8, times n."""
+    shares = []
+    for x in (ours, kept):
+        distances = _cosine(x, x)
+        shares.append(distances / distances.sum(0, keepdim=True).clamp_min(1e-8))
+    return (shares[0] - shares[1]).abs().sum(0).mean()
+
+
+__all__ = ["STROTSS", "STROTSSConfig"]
