@@ -65,7 +65,6 @@ class NNSTConfig(PixelConfig):
     previous: float = option(0.25, "Share of the picture so far in what is matched, after the first size.", ge=0, le=1)
     rotations: bool = option(True, "Match the style's rotations by 90, 180 and 270 degrees too.")
     split: bool = option(True, "End with a pass that matches every layer on its own, anew at every step.")
-    encoder: str = option("vgg19.normalised", "Feature network; layers must be of one size.")
     palette: bool = option(True, "Give the result the content's chroma, mapped to the style's palette.")
 
     def validate(self) -> None:
@@ -82,8 +81,7 @@ class NNST(PixelMethod):
 
     | paper / authors' code | here | why |
     |---|---|---|
-    | VGG-16 of PyTorch's examples | VGG-19 scaled to mean activation 1, layers of the same names | installs with pip, \
-and its layers are of one size, as theirs about are |
+    | VGG-16 of PyTorch's examples | VGG-19, layers of the same names | installs with pip |
     | 200 steps per size and for the last pass, Adam 0.002 (preset ``code``) | 500 in all, Adam 0.004 | \
 half the time for nearly the same picture |
     | sizes 64 to 512 (1024 with an option) | down from the picture's to about 64 | the size is the caller's choice |

@@ -40,6 +40,9 @@ LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "rel
 # Luma and two axes of chroma; the authors' matrix, whose rows for chroma are those of YUV scaled alike.
 _YUV = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.100))
 
+# Levels of 255 in a deviation of ImageNet's pixels, the unit of the network that the authors took.
+_DEVIATION = 255 * 0.226
+
 
 @dataclass(frozen=True)
 class STROTSSConfig(PixelConfig):
@@ -55,7 +58,6 @@ class STROTSSConfig(PixelConfig):
     clamp: Literal[False] = option(False, "Coefficients of a pyramid have no range to be put back into.")
     pyramid: int = option(5, "Levels of the Laplacian pyramid that is fitted; 0 for the pixels.", ge=0, le=12)
     content_weight: float = option(16.0, "Weight of the content loss at the first size, halved at each next.", gt=0)
-    encoder: str = option("vgg19.normalised", "Feature network; moments are of features about 1.")
     samples: int = option(1024, "Positions that a step looks at.", ge=16)
     redraw: int = option(10, "Steps from one draw of positions to the next.", ge=1)
 
@@ -68,8 +70,8 @@ class STROTSS(PixelMethod):
 
     | paper / authors' code | here | why |
     |---|---|---|
-    | VGG-16 of PyTorch's examples | VGG-19 scaled to mean activation 1, layers of the same names | installs with pip; \
-moments are of features of that size |
+    | VGG-16 of PyTorch's examples | VGG-19, layers of the same names, features divided by 57.6 | installs with pip; \
+its input is in levels of 255, theirs in deviations, and moments and pixels are compared as they are |
     | 1,024 positions | no more than one in sixteen pixels | a small image has no more to say |
     | 250 steps a size, RMSprop 0.002 (preset ``code``) | 400 in all, 0.004 | less than half the time |
     | positions on jittered grids | uniform at random | no grid to choose |
@@ -168,7 +170,7 @@ its own style, weighed by its share | as the other methods |
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         """The image itself and its features, shallow to deep."""
-        return [image, *self._features(image, LAYERS).values()]
+        return [image, *(x / _DEVIATION for x in self._features(image, LAYERS).values())]
 
     def _style_maps(self, data: Mapping[str, Tensor], scale: float) -> tuple[list[Tensor], Tensor | None]:
         height, width = size_of(data["image"])
