@@ -138,7 +138,7 @@ def test_a_style_is_hashed_when_asked_for_and_once(monkeypatch: pytest.MonkeyPat
         hashed.append(data)
         return hashlib.sha256(*data)
 
-    monkeypatch.setattr("zoo.stylizer.hashlib", SimpleNamespace(sha256=sha256))
+    monkeypatch.setattr("zoo.contract.hashlib", SimpleNamespace(sha256=sha256))
     model = method()
     made = code(model)
     model.stylize(image(), made)
