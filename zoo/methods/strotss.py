@@ -183,7 +183,10 @@ its own style, weighed by its share | as the other methods |
     ) -> list[tuple[Tensor, Tensor, Tensor | None, Any, float | Tensor]]:
         """For each style: positions in its region, the content's features there, a sample of the style's and its
         moments, its share."""
-        size, count = size_of(own[0]), self.config.samples
+        size = size_of(own[0])
+        count = min(self.config.samples, max(16, size[0] * size[1] // 16))
+        # The same numbers for every style: in a mix their order does not matter.
+        here, there = torch.rand(2, count, 3, generator=generator)
         drawn: list[Any] = []
         left: Tensor | None = None
         for (_, weight, region), (maps, mask) in zip(regions, theirs, strict=True):
@@ -192,24 +195,24 @@ its own style, weighed by its share | as the other methods |
                 left = 1 - region if left is None else left - region
                 if not share > 0:
                     continue
-            places = _places(size, count, region, generator)
-            pool = _sampled(maps, _places(size_of(maps[0]), count, mask, generator))
+            places = _places(size, here, region)
+            pool = _sampled(maps, _places(size_of(maps[0]), there, mask))
             drawn.append((places, _sampled(own, places), pool, moments(pool), share))
         if left is not None and left.mean() > 1e-3:
             # What no region covers keeps its relations, and takes after nothing.
-            places = _places(size, count, left, generator)
+            places = _places(size, here, left)
             drawn.append((places, _sampled(own, places), None, None, left.mean()))
         return drawn
 
 
-def _places(size: Size, count: int, region: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Positions (n, 2) in [0, 1) down and across, at random, within ``region``; no more than one in sixteen pixels."""
-    count = min(count, max(16, size[0] * size[1] // 16))
+def _places(size: Size, numbers: Tensor, region: Tensor | None) -> Tensor:
+    """Positions (n, 2) in [0, 1) down and across, from random ``numbers`` (n, 3) in [0, 1), within ``region``."""
+    chosen, jitter = numbers[:, 0].contiguous(), numbers[:, 1:]
     if region is None or bool((region == 1).all()):
-        return torch.rand(count, 2, generator=generator)
-    chosen = torch.multinomial(region.flatten().clamp_min(0).cpu() + 1e-12, count, True, generator=generator)
-    pixel = torch.stack([chosen // size[1], chosen % size[1]], dim=1)
-    return (pixel + torch.rand(count, 2, generator=generator)) / torch.tensor(size)
+        return jitter
+    shares = region.flatten().clamp_min(0).cpu().double().cumsum(0)
+    pixel = torch.searchsorted(shares, chosen.double() * shares[-1], right=True).clamp_max(len(shares) - 1)
+    return (torch.stack([pixel // size[1], pixel % size[1]], dim=1) + jitter) / torch.tensor(size)
 
 
 def _sampled(maps: Sequence[Tensor], places: Tensor) -> Tensor:
