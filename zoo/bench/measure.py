@@ -9,7 +9,7 @@ from typing import Any
 from zoo.bench import growth
 from zoo.bench.ledger import Ledger, Loss
 from zoo.bench.measures import PRIMARY
-from zoo.bench.plan import Cell, Plan
+from zoo.bench.plan import Cell, MethodPlan, Plan
 from zoo.bench.rows import LIMITS
 from zoo.bench.runner import Pass, Report
 
@@ -26,20 +26,14 @@ class Measure(Pass):
 
     def todo(self, rows: Ledger, plan: Plan) -> list[list[Cell]]:
         """Cells without a row (with ``retry``: without a value), and measured ones whose picture is gone and needed."""
-        groups: dict[tuple[str, int], list[Cell]] = {}
-        for method in plan.methods:
-            for cell in method.cells:
-                if self._open(rows, plan, cell):
-                    groups.setdefault((method.label, cell.size), []).append(cell)
-        return list(groups.values())
 
-    def _open(self, rows: Ledger, plan: Plan, cell: Cell) -> bool:
-        row = rows.measured(cell)
-        if row is None:
-            return True
-        if row.status != "ok":
-            return plan.retry
-        return not self.setting.folder.output(cell).exists() and plan.needs_picture(rows, cell)
+        def wanted(_: MethodPlan, cell: Cell) -> bool:
+            row = rows.measured(cell)
+            if row is None or row.status != "ok":
+                return row is None or plan.retry
+            return not self.setting.folder.output(cell).exists() and plan.needs_picture(rows, cell)
+
+        return plan.grouped(wanted)
 
     def job(self, items: Sequence[Cell]) -> dict[str, Any]:
         """The method and its cells."""

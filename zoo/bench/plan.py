@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +184,15 @@ class Plan:
         groups = set_cells(self.baselines)
         groups += [group for one in (*self.methods, *galleries) for group in set_cells(one.cells)]
         self.sets = {cell: SetCell.of(group) for group in groups for cell in group} if self.set_metrics else {}
+
+    def grouped(self, wanted: Callable[[MethodPlan, Cell], bool]) -> list[list[Cell]]:
+        """The wanted cells, a group per method and size."""
+        groups: dict[tuple[str, int], list[Cell]] = {}
+        for method in self.methods:
+            for cell in method.cells:
+                if wanted(method, cell):
+                    groups.setdefault((method.label, cell.size), []).append(cell)
+        return list(groups.values())
 
     def to_score(self, rows: Ledger, cell: Scored, metric: int) -> bool:
         """Whether a metric has no row of a cell, one of another picture, or one to be tried again."""

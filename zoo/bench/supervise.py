@@ -49,7 +49,8 @@ class WorkerError(Exception):
 
     def __init__(self, reason: str, cause: Cause = "crash", *, outside: bool = False) -> None:
         super().__init__(reason)
-        self.cause, self.outside = cause, outside
+        self.cause: Cause = cause
+        self.outside = outside
 
     @property
     def limit(self) -> bool:

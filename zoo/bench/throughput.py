@@ -26,17 +26,13 @@ class Throughput(Pass):
     def todo(self, rows: Ledger, plan: Plan) -> list[list[Cell]]:
         """Measured cells whose operations or pictures a second were not looked for (``retry``: were not found)."""
 
-        def lacks(cell: Cell, metric: str) -> bool:
-            row = rows.store.get(cell.key(metric))
-            return row is None or (plan.retry and row.status != "ok")
+        def wanted(method: MethodPlan, cell: Cell) -> bool:
+            measured = rows.measured(cell)
+            found = [rows.store.get(cell.key(metric)) for metric in _wanted(method)]
+            lacks = any(row is None or (plan.retry and row.status != "ok") for row in found)
+            return lacks and measured is not None and measured.status == "ok"
 
-        groups: dict[tuple[str, int], list[Cell]] = {}
-        for method in plan.methods:
-            for cell in method.cells:
-                row = rows.measured(cell)
-                if row is not None and row.status == "ok" and any(lacks(cell, metric) for metric in _wanted(method)):
-                    groups.setdefault((method.label, cell.size), []).append(cell)
-        return list(groups.values())
+        return plan.grouped(wanted)
 
     def job(self, items: Sequence[Cell]) -> dict[str, Any]:
         """The method and its cells, with what one picture takes."""
