@@ -5,7 +5,8 @@
 built-in photographs and styles, and (``beside``) ``beside-any-style.webp`` and ``beside-trained-styles.webp`` show the
 networks of a family larger, beside Gatys; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for
 every method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained
-styles; ``docs/images/textures.webp`` shows textures from several seeds.
+styles; ``what-goes-where.webp`` shows methods of labels and places, ``docs/images/textures.webp`` textures from several
+seeds.
 
 Networks take a few minutes on two CPU cores, at 512 pixels as everything here. Gatys and CNNMRF take hours: each
 picture of theirs is kept in ``build/figures`` once it is there, so that a run broken off goes on, and networks trained
@@ -22,12 +23,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 import zoo
 from zoo import images
 from zoo.errors import UnsupportedError
 from zoo.report.figures import FigureOptions, draw_figures
+from zoo.stylizer import Context, Style
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic"), ("rocket", "marbling"))
@@ -187,6 +191,58 @@ def charts() -> None:
             print(f"{run}: no {name}: {reason}")
 
 
+def places() -> None:
+    """Methods that take from somewhere and put somewhere: content or drawing, style, result."""
+    from zoo.controls import Instance
+    from zoo.controls.subject import person
+
+    def read(name: str, size: int = 256) -> torch.Tensor:
+        return zoo.read(f"builtin:{name}", size=str(size)).pixels
+
+    drawing, painting = _drawn_map(240, 192, _DRAWING), read("pointillism", 192)
+    labels = _drawn_map(192, 192, _PAINTING)
+    doodle = zoo.load("neural-doodle.doodle", num_steps=150)
+    code = doodle.encode_style(Style(painting, labels=labels))
+    colors = torch.tensor(_COLORS)[drawing[0, 0]].permute(2, 0, 1)[None] / 255
+    made = doodle.stylize(colors, code, context=Context(content_labels=drawing)).image
+    rows = [[colors, painting, made]]
+    for method, content, style, options in (
+        ("deep-analogy", "chelsea", "hatching", {}),
+        ("deep-photo", "coffee", "rocket", {"num_steps": 100}),
+    ):
+        pair = read(content), read(style)
+        rows.append([*pair, zoo.load(method, **options)(*pair)])
+    pair = read("astronaut"), read("swirls")
+    rows.append([*pair, Instance(zoo.load("adain"), person)(*pair)])
+    names = ["neural-doodle.doodle", "deep-analogy", "deep-photo", "adain --subject"]
+    sheet = images.contact_sheet(rows, row_labels=names, column_labels=["content or drawing", "style", "result"])
+    zoo.write(IMAGES / "what-goes-where.webp", sheet, quality=85)
+
+
+# Sky, trees, water and meadow: their colors, and where they are, in hundredths of width and height, one over the other.
+_COLORS = ((153, 204, 255), (26, 128, 26), (51, 77, 230), (230, 204, 77))
+_DRAWING = (
+    (2, ((0, 55), (100, 55), (100, 85), (0, 85))),
+    (3, ((0, 85), (30, 78), (60, 84), (100, 72), (100, 100), (0, 100))),
+    (1, ((60, 15), (75, 8), (92, 18), (95, 40), (86, 50), (84, 75), (78, 76), (77, 50), (62, 42))),
+    (1, ((8, 38), (20, 33), (30, 40), (28, 55), (10, 56))),
+)
+_PAINTING = (
+    (1, ((0, 0), (22, 0), (32, 10), (47, 30), (46, 50), (34, 56), (24, 62), (0, 62))),
+    (2, ((20, 48), (34, 56), (46, 47), (100, 44), (100, 92), (70, 92), (40, 82), (30, 60))),
+    (3, ((0, 62), (24, 62), (34, 78), (55, 88), (80, 93), (100, 90), (100, 100), (0, 100))),
+    (1, ((78, 60), (84, 50), (100, 46), (100, 88), (88, 90), (80, 84))),
+)
+
+
+def _drawn_map(width: int, height: int, shapes: Sequence[tuple[int, Sequence[tuple[int, int]]]]) -> torch.Tensor:
+    """Labels (1, 1, H, W) of polygons over sky."""
+    drawn = Image.new("L", (width, height))
+    for label, corners in shapes:
+        ImageDraw.Draw(drawn).polygon([(x * width / 100, y * height / 100) for x, y in corners], fill=label)
+    return torch.from_numpy(np.array(drawn)).long()[None, None]
+
+
 DRAWN = {
     "styles": styles,
     "front": front,
@@ -195,6 +251,7 @@ DRAWN = {
     "sheets": sheets,
     "trained": trained,
     "textures": textures,
+    "places": places,
     "charts": charts,
 }
 
