@@ -72,6 +72,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "gatys luminance": {"num_steps": 2, "preserve_color": "luminance", "init": "style", "optimizer": "adam"},
     "gatys coral": {"num_steps": 1, "preserve_color": "coral", "init": "noise", "tv_weight": 1e-3},
     "cnnmrf": {"num_steps": 2, "levels": 2, "rotations": 1, "mrf_layers": ("relu3_1",)},
+    "deep-analogy": {"num_steps": 8, "iterations": 1},
+    "deep-photo": {"num_steps": 2},
+    "neural-doodle": {"num_steps": 1},
+    "portrait": {"num_steps": 1, "align": "none"},
 }
 
 

@@ -220,12 +220,15 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
 
 def moved(image: Tensor, points: Tensor, target: Tensor, size: Size) -> Tensor:
     """Return ``image`` (1, 3, H, W), moved so that its ``points`` (N, 2) lie near ``target`` (N, 2), at ``size``."""
-    back = similarity(devices.exact(target), devices.exact(points)).float().to(image.device)
+    # Beside an MPS device, whose sampling mirrors nothing.
+    device, image, points, target = image.device, *(devices.exact(x) for x in (image, points, target))
+    back = similarity(target, points).float()
     at = positions(size, image.device).flip(-1).float()
     source = at @ back[:, :2].T + back[:, 2]
     limit = source.new_tensor([image.shape[-1] - 1, image.shape[-2] - 1])
     grid = 2 * source / limit - 1
-    return F.grid_sample(image, grid[None], mode="bilinear", padding_mode="reflection", align_corners=True).clamp(0, 1)
+    found = F.grid_sample(image, grid[None], mode="bilinear", padding_mode="reflection", align_corners=True)
+    return found.clamp(0, 1).to(device)
 
 
 def tinted(content: Tensor, aligned: Tensor) -> Tensor:
@@ -239,8 +242,10 @@ def tinted(content: Tensor, aligned: Tensor) -> Tensor:
 def _carried(features: Tensor, motion: Tensor) -> Tensor:
     """``features`` (1, C, h, w) from where ``motion`` (1, 2, H, W), rows and columns in shares, points to."""
     height, width = size_of(features)
+    # Beside an MPS device, whose sampling has no padding by the border.
+    device, features, motion = features.device, devices.exact(features), devices.exact(motion)
     shift = F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
     scale = shift.new_tensor([height, width])
     source = positions((height, width), features.device) + shift * scale
-    grid = 2 * source / (scale - 1).clamp_min(1) - 1
-    return F.grid_sample(features, grid.flip(-1)[None], mode="bilinear", padding_mode="border", align_corners=True)
+    grid = (2 * source / (scale - 1).clamp_min(1) - 1).flip(-1)[None]
+    return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=True).to(device)
