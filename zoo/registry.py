@@ -341,7 +341,10 @@ class Registry:
         return [OptionSpec(s.name, s.type, resolved.options.get(s.name, s.default), s.help, s.bounds) for s in specs]
 
 
-class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _UniqueKeyLoader(_SafeLoader):
     """YAML that refuses a key written twice; the standard loaders keep the last in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

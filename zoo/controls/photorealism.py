@@ -49,9 +49,8 @@ def screened_poisson(stylized: Tensor, content: Tensor, weights: Sequence[float]
     for one, photo in zip(stylized, content, strict=True):
         lab, wanted = (rgb2lab(x.permute(1, 2, 0).cpu().double().numpy()) for x in (one, photo))
         for channel, weight in enumerate(weights):
-            source = dctn(lab[..., channel], norm="ortho") + weight * dctn(
-                _divergence(wanted[..., channel]), norm="ortho"
-            )
+            pulled = np.asarray(dctn(_divergence(wanted[..., channel]), norm="ortho"))
+            source = np.asarray(dctn(lab[..., channel], norm="ortho")) + weight * pulled
             lab[..., channel] = idctn(source / (1 + weight * laplacian), norm="ortho")
         results.append(torch.from_numpy(lab2rgb(lab)).permute(2, 0, 1))
     return torch.stack(results).to(stylized)

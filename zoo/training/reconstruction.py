@@ -62,7 +62,7 @@ class ReconstructionConfig(Config):
 class ReconstructionTask(TrainingTask):
     """Train a :class:`VGGDecoder` to give back the photograph from relu{level}_1 alone."""
 
-    Config: ClassVar[type[ReconstructionConfig]] = ReconstructionConfig
+    Config = ReconstructionConfig
     method: ClassVar[str] = "wct"
     paper: ClassVar[str] = "Li et al., Universal Style Transfer via Feature Transforms, NeurIPS 2017"
     sets: ClassVar[tuple[str, ...]] = ("content",)
