@@ -65,11 +65,11 @@ class LocalAffine:
         mean = self._sums(image) / self.count
         products = (image[:, None] * self.guide[None]).flatten(0, 1)
         covariance = (self._sums(products) / self.count).unflatten(0, (len(image), 3)) - mean[:, None] * self.mean[None]
-        a = torch.empty_like(covariance)
-        for channel in range(3):
-            torch.mul(covariance[:, 0], self.inverse[channel, 0], out=a[:, channel])
-            a[:, channel].addcmul_(covariance[:, 1], self.inverse[channel, 1])
-            a[:, channel].addcmul_(covariance[:, 2], self.inverse[channel, 2])
+        rows = []
+        for row in self.inverse:
+            first = covariance[:, 0] * row[0]
+            rows.append(first.addcmul_(covariance[:, 1], row[1]).addcmul_(covariance[:, 2], row[2]))
+        a = torch.stack(rows, dim=1)
         b = mean - (a * self.mean[None]).sum(dim=1)
         variance = self._sums(image.square()) / self.count - mean.square()
         residual = ((variance - (a * covariance).sum(dim=1)) * self.count).sum()
