@@ -26,7 +26,7 @@ from zoo.stylizer import Mix, StyleCode, Stylized, Stylizer, Traits
 T = TypeVar("T")
 
 # Enough for a progress report in the middle and a stop before the end.
-QUICK_STEPS = 4
+QUICK_STEPS = 3
 # Pixels of a side, about: enough for a few positions on the deepest level of VGG, and little work.
 _SIDE = 48
 # One level of an 8-bit image; what a viewer cannot see.
