@@ -44,7 +44,9 @@ from zoo.stylizer import Call, Mix, Style, Traits
 # Ten convolutions of the first four blocks: the hypercolumns (section 3.1; the code leaves out the fifth).
 LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3")
 CELL = 4  # pixels of the image per hypercolumn, along each side
-SAMPLES = 64  # positions along the longer side that a step of the last pass looks at
+# Positions along the longer side that a step of the last pass looks at: of the picture, and of each of the style's
+# rotations. The code has 64 for both, and a step then costs three passes through VGG at 512 pixels.
+SAMPLES, CHOICE = 32, 64
 FLAT = 0.01  # deviation of a content's chroma in Oklab under which it has none to map
 
 Columns = dict[str, Tensor]
@@ -85,6 +87,8 @@ class NNST(PixelMethod):
     | 200 steps per size and for the last pass, Adam 0.002 (preset ``code``) | 500 in all, Adam 0.004 | \
 half the time for nearly the same picture |
     | sizes 64 to 512 (1024 with an option) | down from the picture's to about 64 | the size is the caller's choice |
+    | last pass: 64 x 64 positions of picture and style | 32 x 32 and 64 x 64, at most one in eight pixels along a \
+side | an evaluation costs less than two passes through VGG |
     | mean of the style's features over all rotations | of each rotation | rotations are matched one after another: a \
 quarter of the memory |
     | starts with the three (for 1024: two) finest of eight bands empty | starts from the content at the first size | \
@@ -238,8 +242,8 @@ want the content's own features |
     def _split_loss(self, content: Tensor, style: Mix, styles: Sequence[Any], call: Call) -> Terms:
         """Per layer the mean over a grid of positions, a new one at every step, of the distance to the nearest."""
         generator = call.generator()
-        # A small image has not more to say than one position in four pixels.
-        grid = max(1, min(SAMPLES, max(size_of(content)) // CELL))
+        # A small image has no more to say than one position in eight pixels along a side.
+        most = max(1, max(size_of(content)) // (2 * CELL))
         theirs = [[(self._features(image, LAYERS), mask) for image, mask in copies] for copies in styles]
         plain = call.strength == 1 and call.context.content_masks is None
         own = {} if plain else self._features(content, LAYERS)
@@ -248,7 +252,7 @@ want the content's own features |
             features = self._features(image, LAYERS)
             distances = []
             for layer in LAYERS:
-                step = max(1, max(size_of(features[layer])) // grid)
+                step, pace = (max(1, max(size_of(features[layer])) // min(n, most)) for n in (SAMPLES, CHOICE))
                 dy, dx = torch.randint(step, (2,), generator=generator).tolist()
                 ours = _rows(features[layer], dy, dx, step)
                 left: Tensor | float = 1.0
@@ -257,7 +261,7 @@ want the content's own features |
                 ):
                     share = call.strength * (weight if region is None else region[dy::step, dx::step].flatten())
                     left = left - share
-                    pool = torch.cat([_sampled(one[layer], mask, dy, dx, step) for one, mask in copies])
+                    pool = torch.cat([_sampled(one[layer], mask, dy % pace, dx % pace, pace) for one, mask in copies])
                     weighted = share if region is not None else None
                     distances.append((share * self._distances(ours, pool, weighted)).mean())
                 if not plain:
