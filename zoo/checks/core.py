@@ -244,9 +244,10 @@ def quick_options(config: Config) -> dict[str, Any]:
     """What makes an optimisation short: few steps, in total or per level, where the method has the option."""
     steps = getattr(config, "num_steps", None)
     if isinstance(steps, int) and steps > QUICK_STEPS:
-        # Pictures drawn for the checks hold no face to align, and little to sample.
-        others = {"iterations": 1, "align": "none", "samples": 64}
-        return {"num_steps": QUICK_STEPS, **{name: value for name, value in others.items() if hasattr(config, name)}}
+        # Pictures drawn for the checks hold no face to align, and little to sample or to turn.
+        others = {"iterations": 1, "align": "none", "samples": 64, "rotations": False}
+        held = {name: value for name, value in others.items() if isinstance(getattr(config, name, None), type(value))}
+        return {"num_steps": QUICK_STEPS, **held}
     if isinstance(steps, tuple):
         return {"num_steps": tuple(min(s, 2) for s in steps)}
     return {}
