@@ -39,7 +39,7 @@ Keeping = Literal["none", "warp", "temporal"]
 Motion = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
 
 # Share of the carried picture where it holds. Under 1, strokes that differ from frame to frame average out: at 0.8 the
-# style loss of carphone in johnson's mosaic is 1.9 times that of single frames, at 1 it is 1.05 times.
+# style loss of carphone in johnson's mosaic is 1.9 times that of single frames, at 1 it is 1.08 times.
 BLEND = 1.0
 
 # A place holds where the carried film differs from the present frame by less than 15 levels of 255 (mean of 7 x 7
@@ -52,7 +52,7 @@ _FEATHER = 5  # pixels over which a border between the two is blurred
 _DETAIL, _SHARPEN = 1.5, 1.1
 
 # A place has blurred or stretched where the carried detail has less than 0.85 of the contrast that a fresh result has
-# there (over a Gaussian of 6 pixels); at 0.6 it is taken afresh. On bikes this takes off a fifth of the style loss.
+# there (over a Gaussian of 6 pixels); at 0.6 it is taken afresh. On bikes this takes off an eighth of the style loss.
 _SHARP, _BLURRED, _AROUND = 0.85, 0.6, 6.0
 _UNSEEN = (2 / 255) ** 2  # contrast that nobody misses
 
