@@ -65,7 +65,7 @@ def test_shards_of_which_one_is_cancelled_go_on_and_make_the_rows_of_one_run(
 
 
 def test_a_folder_of_photographs_by_array_tasks_as_the_documentation_says(cluster, tmp_path):
-    page = Path(__file__).parents[1] / "docs" / "clusters.md"
+    page = Path(__file__).parents[2] / "docs" / "clusters.md"
     (script,) = re.findall(r"```bash\n(#!.*?zoo stylize.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "stylize.sh").write_text(script)
     (tmp_path / "photographs").mkdir()

@@ -64,7 +64,7 @@ def both(photos):
 
 def spawn(plugin: Path, photos: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {
-        **os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parent.parent}", "OMP_NUM_THREADS": "1",
+        **os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parents[2]}", "OMP_NUM_THREADS": "1",
         "ZOO_HOME": str(photos / "home"),
     }  # fmt: skip
     command = [sys.executable, "-m", "zoo", "train", *map(str, arguments)]

@@ -411,7 +411,7 @@ def test_a_figure_is_comparable_where_nothing_differs():
 
 def test_the_layout_in_the_documentation_is_one(table, tmp_path):
     """It is also the one in the docstring, so that neither promises what the other lacks."""
-    documents = Path(__file__).resolve().parent.parent / "docs"
+    documents = Path(__file__).resolve().parents[2] / "docs"
     (text,) = re.findall(r"```yaml\n(.*?)```", (documents / "reports.md").read_text(encoding="utf-8"), re.DOTALL)
     assert textwrap.indent(text, "    ") in str(layout.__doc__)
     (tmp_path / "layout.yaml").write_text(text, encoding="utf-8")

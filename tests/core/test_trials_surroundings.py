@@ -40,7 +40,7 @@ from zoo.registry import load_registry
 from zoo.report.files import write_report
 from zoo.report.tables import read_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROC = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that root cannot write to")
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from zoo.registry import MetricEntry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "your-method-in-the-table.md").read_text(encoding="utf-8")
 METRIC_GUIDE = (ROOT / "docs" / "add-a-metric.md").read_text(encoding="utf-8")
 # The guide's protocol, with its images, but small enough for a test.

@@ -205,6 +205,6 @@ def test_the_recipe_that_ships_trains_every_level_and_joins_them(run, capsys):  
 
 
 def test_the_wheel_carries_the_recipes():
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"]["benchmarks/recipes"] == "zoo/recipes"

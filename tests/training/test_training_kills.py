@@ -1,6 +1,6 @@
 """Training runs ended at any point, or asked to end, and gone on with: losses and evaluations of an unbroken run.
 
-The end is played in this process; tests/test_training.py kills real ones.
+The end is played in this process; tests/training/test_training.py kills real ones.
 """
 
 from __future__ import annotations

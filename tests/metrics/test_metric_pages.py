@@ -17,7 +17,7 @@ from test_metrics_goldens import GOLDENS, SETS, pairs, tolerance
 from zoo.bench.measures import MEASURES
 from zoo.registry import load_registry
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")

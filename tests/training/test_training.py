@@ -312,8 +312,8 @@ train(Tiny(), TrainConfig.make(options), data, Path(out), resume=True, progress=
 def start(folders: Path, out: Path, steps: int, pause: float) -> subprocess.Popen:
     script = folders / "script.py"
     script.write_text(SCRIPT)
-    arguments = [str(Path(__file__).parent), str(folders), str(out), str(steps), str(pause)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    arguments = [str(Path(__file__).parents[1]), str(folders), str(out), str(steps), str(pause)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return forked.Popen([sys.executable, str(script), *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -356,8 +356,8 @@ def run_in_two_processes(script: str, folders: Path, *arguments: str) -> None:
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
                  "TORCHELASTIC_USE_AGENT_STORE": "False", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
         environment = {**os.environ, **{k: str(v) for k, v in given.items()}, "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-        command = [sys.executable, str(path), str(Path(__file__).parent), str(folders), *arguments]
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        command = [sys.executable, str(path), str(Path(__file__).parents[1]), str(folders), *arguments]
         processes.append(forked.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in processes:

@@ -15,7 +15,7 @@ import yaml
 
 from zoo.registry import MethodEntry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 
 

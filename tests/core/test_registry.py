@@ -33,7 +33,7 @@ from zoo.registry import (
     registry_path,
 )
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 REGISTRY = load_registry()
 
 

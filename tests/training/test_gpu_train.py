@@ -18,7 +18,7 @@ from tint_net import PLUGIN, write_photos
 from zoo.errors import ConfigError
 from zoo.training.recipe import Recipe, find_recipe, load_recipe
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RECIPE = """
 schema: 1
 name: two

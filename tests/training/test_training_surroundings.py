@@ -198,7 +198,7 @@ def test_a_real_process_in_a_job_of_a_cluster_trains_alone_and_ends_with_sigterm
     said = {name: value for case in ALONE.values() for name, value in case.items() if name != "WORLD_SIZE"}
     environment = {
         **os.environ, **said, "RANK": "x", "OMP_NUM_THREADS": "1", "ZOO_HOME": str(photos / "home"),
-        "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parent.parent}",
+        "PYTHONPATH": f"{plugin}{os.pathsep}{Path(__file__).parents[2]}",
     }  # fmt: skip
     out = tmp_path / "run"
     given = ["train", "tint-net", "--content-dir", photos / "content", "--style-dir", photos / "style", "--out", out]

@@ -18,7 +18,7 @@ from zoo.methods.johnson import JohnsonTask, JohnsonTaskConfig
 from zoo.training import ImageSet
 from zoo.training.join import join_checkpoints
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 # A contestant that needs no torch: it acts in 10 ms of its own counting and tells of 3 MB.
 FAKE = """

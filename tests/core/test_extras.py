@@ -14,7 +14,7 @@ import zoo
 from zoo.errors import UnsupportedError
 from zoo.extras import EXTRAS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODULES = [module for modules in EXTRAS.values() for module in modules]
 BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({MODULES!r})); from zoo.cli import main; main(sys.argv[1:])"
 

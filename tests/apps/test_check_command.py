@@ -10,8 +10,8 @@ from pathlib import Path
 import forked
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-GOOD = Path(__file__).parent / "plugins" / "good"
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = Path(__file__).parents[1] / "plugins" / "good"
 
 ROGUE = """
 from zoo_tint.tint import Tint

@@ -76,7 +76,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         absent("the package gradio is not installed (the extra serve)")
     plugins = tmp_path_factory.mktemp("plugins")
     with installed(plugins) as patch:
-        here = os.pathsep.join(map(str, (plugins, Path(__file__).parent)))
+        here = os.pathsep.join(map(str, (plugins, Path(__file__).parents[1])))
         patch.setenv("PYTHONPATH", here, prepend=os.pathsep)
         options = ("--methods", "tint,stepper,johnson", "--max-size", "128", "--max-steps", "50")
         limits = ("--max-megabytes", "0.2", "--pages", str(PAGES))

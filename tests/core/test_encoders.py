@@ -32,7 +32,7 @@ from zoo.errors import (
 )
 from zoo.registry import Asset, load_registry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RELUS = [layer.taps[1] for layer in vgg_layers("vgg19") if layer.kind == "conv"]
 
 

@@ -107,7 +107,7 @@ def test_known_strengths_are_recovered(theta: list[float], size: int, seed: int)
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """benchmarks/study_coverage.py."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     yield importlib.import_module("study_coverage")
     sys.modules.pop("study_coverage")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tint_net import write_photos
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "add-a-trained-method.md").read_text(encoding="utf-8")
 # All in one process, whose registry is read anew once the three places are written.
 STRANGER = """

@@ -15,7 +15,7 @@ from zoo.metrics.base import SmallSetWarning
 
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("astronaut", "mosaic"))
 
-RECORDED = yaml.safe_load((Path(__file__).resolve().parent.parent / "docs/goldens/recorded.yaml").read_text())
+RECORDED = yaml.safe_load((Path(__file__).resolve().parents[2] / "docs/goldens/recorded.yaml").read_text())
 GOLDENS: dict[str, list[float]] = RECORDED["pictures"]
 SETS: dict[str, list[float]] = RECORDED["sets"]
 

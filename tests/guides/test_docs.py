@@ -17,7 +17,7 @@ from zoo.report.forms import to_markdown
 from zoo.report.narrow import forms
 from zoo.report.tables import read_run, read_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/rows.jsonl"))
 
 

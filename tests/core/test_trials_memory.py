@@ -20,7 +20,7 @@ from zoo.bench.rows import latest, read_rows
 from zoo.errors import MemoryLimitError, out_of_memory
 from zoo.stylizer import Stylizer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GB = 10**9
 
 
