@@ -1,6 +1,6 @@
 """A run ended at every single point where it can be, and gone on with: its rows are those of an unbroken run.
 
-The workers are played in this process, so that hundreds of ends cost seconds; tests/bench/test_bench.py kills real ones.
+The workers are played in this process, so that hundreds of ends cost seconds; test_bench.py kills real ones.
 """
 
 from __future__ import annotations

@@ -76,6 +76,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "deep-photo": {"num_steps": 2},
     "neural-doodle": {"num_steps": 1},
     "portrait": {"num_steps": 1, "align": "none"},
+    "nnst": {"num_steps": 1},
+    "strotss": {"num_steps": 1},
+    "lapstyle": {"num_steps": 1},
+    "risser": {"num_steps": 1},
+    "efdm": {},
 }
 
 

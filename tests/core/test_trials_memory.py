@@ -55,7 +55,7 @@ def test_a_failed_allocation_is_one_sentence_in_every_verb(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(zoo.cli, "_command", lambda: fail)
+    monkeypatch.setattr(zoo.cli, "_command", lambda *_: fail)
     assert run("train") == 2
     said = capsys.readouterr().err
     assert said.startswith("zoo: There is not enough memory")

@@ -181,7 +181,7 @@ def test_terms_are_the_formulas_of_the_paper(reduction: str) -> None:
     tried = model(mrf_loss=reduction, content_loss=reduction, **options)
     content, painting, image = picture(64, 64), picture(64, 72, seed=1), picture(64, 64, seed=2)
     style = Mix([(tried.encode_style(painting), 1.0)])
-    terms = tried._summed(tried._loss(content, style, -1, Call(0.25), 96))(image)
+    terms = tried._summed(tried._loss(content, style, -1, Call(0.25), 96), None, None)(image)
 
     ours, photo, theirs = (tried._features(x, ("relu3_1", "relu4_1", "relu4_2")) for x in (image, content, painting))
     mrf = 0.0

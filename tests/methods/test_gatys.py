@@ -217,7 +217,7 @@ def test_time_limit_hands_over_the_best_so_far(photo: Tensor, paintings: tuple[T
     assert 1 <= result.steps < 100_000
     assert time.monotonic() - start < 30
     targets = {k: GramTarget.of([g], [1.0]) for k, g in model._grams(paintings[0], None)[-1].items()}
-    best = model._summed(model._loss(photo, [Region(targets)]))
+    best = model._summed(model._loss(photo, [Region(targets)]), None, None)
     assert float(best(result.image)["total"]) == pytest.approx(min(totals(result)), rel=1e-3)
 
 

@@ -185,11 +185,14 @@ def test_strotss_starts_on_the_styles_color_with_the_contents_details() -> None:
     torch.testing.assert_close(image, expected.clamp(0, 1), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["nnst", "strotss"])
-def test_a_guided_region_takes_its_own_style(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("nnst", {"num_steps": 4, "learning_rate": 12}), ("strotss", {"num_steps": 10, "content_weight": 0.1})],
+)
+def test_a_guided_region_takes_its_own_style(name: str, options: dict[str, Any]) -> None:
     dark, bright = 0.3 * picture(32, 32, seed=3), 0.3 * picture(32, 32, seed=4) + 0.7
     content = picture(32, 48, seed=1)
-    model = load(name, num_steps=4, learning_rate=12, device="cpu", precision="fp32")
+    model = load(name, device="cpu", precision="fp32", **options)
     left = torch.zeros(1, 32, 48)
     left[..., :24] = 1
     codes = [model.encode_style(Style(image)) for image in (dark, bright)]
