@@ -168,7 +168,7 @@ class Clock:
             # The least valued that nothing else begins from gives way; at last this one.
             needed = {name for other in self.waiting for name in needs(other)}
             last = next((other for other in reversed(self.waiting[1:]) if other.name not in needed), run)
-            self.end_of((last if last is not run else run).name, "no time is left")
+            self.end_of(last.name, "no time is left")
             return self.next(now)
         self.waiting.remove(run)
         self.running[run.name] = now + START + seconds
