@@ -79,6 +79,8 @@ def section(name: str, spec: Protocol) -> str:
     if spec.film is not None:
         film = spec.film
         rows[6] = ("films", f"{film.frames} frames from second {film.start:g} on; kept together: {', '.join(film.keep)}")
+    if spec.steps:
+        rows[6:6] = [("steps", f"{', '.join(map(str, spec.steps))} of one run of methods that optimise the image")]
     for method, choice in spec.methods.items():
         chosen = {"preset": choice.preset} if choice.preset else {}
         rows.append((f"`{method}`", _settings({**chosen, **choice.options}, choice.timing)))

@@ -39,14 +39,18 @@ class Measure(Pass):
         """The method and its cells."""
         method = self.ledger.plans[items[0].method]
         cells = [{**self.setting.files(cell), "seed": cell.seed, "strength": cell.strength} for cell in items]
+        if method.step is not None:
+            steps = [self.ledger.plans[cell.method].step for cell in items]
+            return {**method.job, "cells": [{**told, "step": at} for told, at in zip(cells, steps, strict=True)]}
         if method.film is None:
             return {**method.job, "cells": cells}
         clips = [{**told, "name": cell.content, "size": cell.size} for told, cell in zip(cells, items, strict=True)]
         return {**method.job, "cells": clips, "film": method.film}
 
     def worker(self, items: Sequence[Cell]) -> str:
-        """Films have one of their own."""
-        return self.module if self.ledger.plans[items[0].method].film is None else "films"
+        """Films and steps have workers of their own."""
+        method = self.ledger.plans[items[0].method]
+        return "films" if method.film is not None else "steps" if method.step is not None else self.module
 
     def forgone(self, items: Sequence[Cell]) -> Loss | None:
         """The limit that this method met at this size or a smaller one."""

@@ -74,6 +74,8 @@ MEASURES: dict[str, Measure] = {
         Measure("film.perceptual", "ST-LPIPS between neighboring frames", "", "ST-LPIPS"),
         Measure("film.trusted", "pixels carried on from the frame before", "%"),
         Measure("film.rate", "frames a second, from file to file", "1/s", "frames", direction="higher"),
+        # At a step of a protocol of steps (zoo.bench.workers.steps).
+        Measure("loss.total", "the method's own loss at the step", "", "own loss", ranked=False),
         Measure("seconds.warmup", "warm-up calls", "s"),
         Measure("seconds.extra", "counting operations, batches, the machine's peak", "s"),
         Measure("seconds.files", "reading the inputs and writing the picture", "s"),

@@ -147,11 +147,17 @@ class MethodPlan:
     encoder: str | None
     cells: tuple[Cell, ...]
     film: Mapping[str, Any] | None = None  # of a protocol of films: what zoo.bench.workers.films is told
+    step: int | None = None  # of a protocol of steps: at which one of them the pictures are
 
     @property
     def job(self) -> dict[str, Any]:
         """What a worker is told of the method."""
         return {"name": self.name, "options": self.options, "timing": self.timing.model_dump()}
+
+    @property
+    def worked(self) -> str:
+        """What one worker does at a size: this method, and with it the same at other steps."""
+        return self.label if self.step is None else split_step(self.label)[0]
 
 
 class Plan:
@@ -186,12 +192,15 @@ class Plan:
         self.sets = {cell: SetCell.of(group) for group in groups for cell in group} if self.set_metrics else {}
 
     def grouped(self, wanted: Callable[[MethodPlan, Cell], bool]) -> list[list[Cell]]:
-        """The wanted cells, a group per method and size."""
+        """The wanted cells, a group per method and size; of steps a pair's one after another."""
         groups: dict[tuple[str, int], list[Cell]] = {}
         for method in self.methods:
             for cell in method.cells:
                 if wanted(method, cell):
-                    groups.setdefault((method.label, cell.size), []).append(cell)
+                    groups.setdefault((method.worked, cell.size), []).append(cell)
+        place = {pair: number for number, pair in enumerate(self.protocol.pairs)}
+        for group in groups.values():
+            group.sort(key=lambda cell: place[cell.content, cell.style])
         return list(groups.values())
 
     def to_score(self, rows: Ledger, cell: Scored, metric: int) -> bool:
@@ -243,6 +252,8 @@ def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable
         )
     if protocol.spec.film is not None:
         plans = {plan.label: plan for plan in _of_films(protocol, registry, plans.values())}
+    if protocol.spec.steps:
+        plans = {plan.label: plan for plan in _at_steps(protocol, registry, plans.values())}
     files = [cell.filename for plan in plans.values() for cell in plan.cells]
     if len(set(files)) < len(files):
         raise ProtocolError("Two methods of this run would write the same output files: measure them apart.")
@@ -267,6 +278,42 @@ def _of_films(protocol: ResolvedProtocol, registry: Registry, plans: Iterable[Me
     for name in spec.baselines:
         cells = tuple(cell for cell in baseline_cells(protocol) if cell.method == name)
         yield MethodPlan(name, name, {}, spec.timing, None, None, cells, {**told, "keep": "none"})
+
+
+def _at_steps(protocol: ResolvedProtocol, registry: Registry, plans: Iterable[MethodPlan]) -> Iterator[MethodPlan]:
+    """Each method that optimises the image once for every step; the others as they are."""
+    for plan in plans:
+        if registry.resolve(plan.name).entry.taxonomy.optimises != "image":
+            yield plan
+            continue
+        for step in protocol.spec.steps:
+            label = label_with(plan.name, {**plan.options, "step": step})
+            yield replace(plan, label=label, cells=cells_of(protocol, label), step=step)
+
+
+def split_step(label: str) -> tuple[str, int | None]:
+    """Return a method's label without its step, and the step; None for one without."""
+    found = re.fullmatch(r"([^\[]+)\[(.*?),?step=(\d+)(.*)\]", label)
+    if found is None:
+        return label, None
+    name, before, step, after = found.groups()
+    rest = before + (after if before else after.removeprefix(","))
+    return (f"{name}[{rest}]" if rest else name), int(step)
+
+
+def last_steps(labels: Iterable[str]) -> list[str]:
+    """Return the labels, each once, without those at earlier steps of a run."""
+    last: dict[str, tuple[int, str]] = {}
+    for label in labels:
+        name, step = split_step(label)
+        last[name] = max(last.get(name, (0, label)), (step or 0, label))
+    return [label for _, label in last.values()]
+
+
+def at_last_step(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without those at earlier steps of a run, or at later ones than it reached."""
+    kept = set(last_steps(row.method for row in rows if row.status == "ok"))
+    return [row for row in rows if row.method in kept or split_step(row.method)[1] is None]
 
 
 def temporal(registry: Registry, name: str) -> bool:

@@ -151,6 +151,8 @@ class Protocol(_Strict):
     ``sizes`` are pixels of the side that ``resize`` names (0 keeps the size); styles take the same size unless
     ``style_size`` is given. ``optimisation`` holds for every method that optimises the image, where the method has the
     option; ``methods`` holds for one method or ``method.tag`` and goes above it.
+
+    ``steps`` asks such a method for its picture at each of these steps of one run, a line each (empty: at the end).
     """
 
     version: Literal[1] = Field(alias="schema")
@@ -170,6 +172,7 @@ class Protocol(_Strict):
     metrics: list[Annotated[MetricUse, BeforeValidator(_metric)]] = Field(default_factory=list)
     baselines: list[Baseline] = ["content-copy", "style-copy", "color-transfer"]
     film: FilmSettings | None = None
+    steps: list[Annotated[int, Field(ge=1, le=10**9)]] = Field(default_factory=list)
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -182,7 +185,9 @@ class Protocol(_Strict):
         if not self.listed:
             raise ValueError("pairs: none is listed")
         _refuse_twice("pairs", self.listed)
-        for what in ("sizes", "seeds", "strengths", "baselines"):
+        if self.steps and (self.film or self.steps != sorted(self.steps)):
+            raise ValueError("steps: they ascend, and belong to a protocol of pictures")
+        for what in ("sizes", "seeds", "strengths", "baselines", "steps"):
             _refuse_twice(what, getattr(self, what))
         drawn = {"content-copy", "frozen-frame"} if self.film else {"content-copy", "style-copy", "color-transfer"}
         for name in self.baselines:
@@ -241,8 +246,9 @@ class ResolvedProtocol:
     def data(self) -> dict[str, Any]:
         """What the id is the hash of, as plain data."""
         data = self.spec.model_dump(mode="json", by_alias=True, exclude={"description"})
-        if data["film"] is None:  # ids of protocols of pictures are older than films
-            del data["film"]
+        for name in ("film", "steps"):  # ids of protocols without them are older
+            if not data[name]:
+                del data[name]
         data["contents"] = [{"name": image.name, "sha256": image.sha256} for image in self.contents]
         data["styles"] = [{"name": image.name, "sha256": image.sha256} for image in self.styles]
         data["pairs"] = [list(pair) for pair in self.pairs]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.bench.folder import Folder, write_text
-from zoo.bench.plan import Cell
+from zoo.bench.plan import Cell, last_steps
 from zoo.bench.rows import latest, read_rows
 from zoo.errors import ProtocolError, UnknownNameError
 from zoo.registry import load_registry
@@ -115,7 +115,7 @@ def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
     protocol = (folder.read_run() or {})["protocol"]["resolved"]
     size = table.lines[0].size if table.lines else 0
     lines = [line for line in table.lines if line.size == size and not line.baseline]
-    methods = list(dict.fromkeys(line.method for line in lines))
+    methods = last_steps(line.method for line in lines if any(line.values.values()))
     grid = []
     pairs = protocol["pairs"]
     if len(pairs) > SHEET_PAIRS:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoo.bench.measures import MEASURES
+from zoo.bench.plan import at_last_step
 from zoo.bench.rows import Row, latest
 from zoo.errors import UnknownNameError
 from zoo.registry import Registry, load_registry
@@ -83,12 +84,13 @@ class Agreement:
 
 
 class Run:
-    """The rows of a run that comparisons are made of: metrics of single pictures, methods only."""
+    """The rows of a run that comparisons are made of: metrics of single pictures, methods only, at their last step."""
 
     def __init__(self, rows: Iterable[Row], run_file: dict[str, Any], registry: Registry | None = None) -> None:
         self.registry = registry or load_registry()
         baselines = set(run_file["protocol"]["resolved"]["baselines"])
-        self.rows = [row for row in latest(rows) if row.method not in baselines and row.metric not in MEASURES]
+        scored = [row for row in latest(rows) if row.method not in baselines and row.metric not in MEASURES]
+        self.rows = at_last_step(scored)
         self.metrics = [
             name
             for name in dict.fromkeys(row.metric for row in self.rows)

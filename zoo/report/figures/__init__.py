@@ -7,6 +7,7 @@ tradeoff      content against style, Pareto front, strength sweep      tradeoff.
 ranks         critical-difference diagram of one metric                ranks.py
 correlations  how far the metrics agree                                ranks.py
 losses        loss curves of training and of optimisation methods      losses.py
+convergence   metrics at steps of one run, of all pairs and of each    convergence.py
 
 Every number drawn is one of the table's (``data.py`` takes them from it).
 """

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.bench.folder import Folder
 from zoo.bench.measures import PRIMARY
-from zoo.bench.plan import Cell
+from zoo.bench.plan import Cell, at_last_step
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ConfigError, ProtocolError, UnknownNameError
 from zoo.registry import Registry, load_registry
 from zoo.report.figures import canvas, data
+from zoo.report.figures.convergence import convergence, courses
 from zoo.report.figures.grid import GridRow, Region, grid, most_detailed, sample_pairs
 from zoo.report.figures.losses import loss_curves, read_curve
 from zoo.report.figures.ranks import Diagram, correlations, critical_differences
@@ -26,7 +27,7 @@ from zoo.report.tables import Table, build_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = ("grid", "speed", "memory", "tradeoff", "ranks", "correlations", "losses")
+FIGURES = ("grid", "speed", "memory", "tradeoff", "ranks", "correlations", "losses", "convergence")
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ def draw_figures(run: Path, out: Path | None = None, options: FigureOptions | No
     for name in wanted:
         try:
             with canvas.settings():
-                figure, said = _MAKERS[name](source, options)
-                result.written[name] = canvas.save(figure, out or run / "figures", name)
-                result.said[name] = said
+                made = _MAKERS[name](source, options)
+                for key, (figure, said) in (made if isinstance(made, dict) else {name: made}).items():
+                    result.written[key] = canvas.save(figure, out or run / "figures", key)
+                    result.said[key] = said
         except _NoDataError as reason:
             result.omitted[name] = str(reason)
     return result
@@ -97,11 +99,12 @@ def draw_figures(run: Path, out: Path | None = None, options: FigureOptions | No
 
 @dataclass(frozen=True)
 class _Source:
-    """A results folder, read once."""
+    """A results folder, read once: ``rows`` and what is made of them at the last step, ``steps`` of all steps."""
 
     folder: Folder
     run: dict[str, Any]
     rows: list[Row]
+    steps: list[Row]
     table: Table
     registry: Registry
     summary: Run
@@ -112,9 +115,10 @@ class _Source:
         run = folder.read_run()
         if run is None:
             raise ProtocolError(f"{path} holds no results: run 'zoo bench --out {path}' first.")
-        rows, registry = latest(read_rows(folder.rows)), load_registry()
+        steps, registry = latest(read_rows(folder.rows)), load_registry()
+        rows = at_last_step(steps)
         table, summary = build_table(rows, run, registry), Run(rows, run, registry)
-        return cls(folder, run, rows, table, registry, summary)
+        return cls(folder, run, rows, steps, table, registry, summary)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -289,6 +293,30 @@ def _losses(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
     return figure, "Losses by step; where a run has more than 200, faint, with their running median."
 
 
+def _convergence(source: _Source, options: FigureOptions) -> dict[str, tuple[Figure, str]]:
+    """The means over the pairs, and a figure for each of several pairs (or of those that were chosen)."""
+    size, _ = source.compared(options)
+    everything = courses(source.steps, source.run, source.registry, size)
+    if not any(course.steps for course in everything.methods):
+        raise _NoDataError("no method of this run has pictures at several steps: protocol 'convergence' has")
+    found = {"convergence": ("means over the pairs that every method covers", everything)}
+    pairs = {(row.content, row.style) for row in source.steps if row.content is not None}
+    for content, style in sorted(pairs & set(options.pairs) if options.pairs else pairs) if len(pairs) > 1 else ():
+        rows = [row for row in source.steps if (row.content, row.style) == (content, style)]
+        one = courses(rows, source.run, source.registry, size)
+        found[f"convergence-{content}-{style}"] = (f"{content} in {style}", one)
+    labels = [course.label for course in everything.methods]
+    looks, names = canvas.looks(labels), {**canvas.short_names(labels), **options.names}
+    return {
+        name: (
+            convergence(one, looks, names, width_mm=options.width),
+            f"Metrics and the method's own loss at steps of one run, at size {size}; {what}. Single marks are methods "
+            "without steps.",
+        )
+        for name, (what, one) in found.items()
+    }
+
+
 def _grid(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
     protocol = source.protocol
     pairs = [(str(content), str(style)) for content, style in protocol["pairs"]]
@@ -349,4 +377,5 @@ _MAKERS = {
     "ranks": _ranks,
     "correlations": _correlations,
     "losses": _losses,
+    "convergence": _convergence,
 }

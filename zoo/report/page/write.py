@@ -17,6 +17,7 @@ from zoo.files import new_folder
 from zoo.registry import load_registry
 from zoo.report.figures.canvas import short_names
 from zoo.report.page.content import facts, pictures_data, table_data
+from zoo.report.page.courses import courses_data
 from zoo.report.page.films import films_data
 from zoo.report.tables import build_table, counted_rows, read_run
 
@@ -75,6 +76,7 @@ def _build(folder: Folder, run_file: dict[str, Any], target: Path, names: dict[s
         notes=table.notes,
         remarks=[remark.text for remark in table.remarks],
         intervals=table.intervals,
+        courses=courses_data(rows, run_file, registry),
         films=films_data(folder, rows, run_file, shown, target),
         facts=facts(run_file, table),
         resolved=json.dumps(run_file["protocol"]["resolved"], indent=2, ensure_ascii=False),
