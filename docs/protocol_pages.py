@@ -78,7 +78,8 @@ def section(name: str, spec: Protocol) -> str:
     ]
     if spec.film is not None:
         film = spec.film
-        rows[6] = ("films", f"{film.frames} frames from second {film.start:g} on; kept together: {', '.join(film.keep)}")
+        kept = ", ".join(film.keep)
+        rows[6] = ("films", f"{film.frames} frames from second {film.start:g} on; kept together: {kept}")
     if spec.steps:
         rows[6:6] = [("steps", f"{', '.join(map(str, spec.steps))} of one run of methods that optimise the image")]
     for method, choice in spec.methods.items():

@@ -85,9 +85,9 @@ def test_every_figure_is_written_as_pdf_with_truetype_fonts_and_png_at_300_dots(
     losses = tmp_path / "losses.csv"
     losses.write_text("step,lr,total\n1,0.1,3\n2,0.1,2\n")
     result = draw_figures(swept, tmp_path / "figures", FigureOptions(zoom="auto", losses={"run": losses}))
-    assert list(result.written) == list(FIGURES)
-    assert result.omitted == {}
-    assert set(result.said) == set(FIGURES)
+    assert [*result.written, "convergence"] == list(FIGURES)
+    assert list(result.omitted) == ["convergence"]
+    assert set(result.said) == set(result.written)
     for name, (pdf, png) in result.written.items():
         assert (pdf.name, png.name) == (f"{name}.pdf", f"{name}.png")
         data = pdf.read_bytes()
@@ -113,6 +113,7 @@ def test_what_cannot_be_drawn_says_why(plain: Path, tmp_path: Path):
     assert "one size, 64 pixels" in result.omitted["memory"]
     assert "pictures are not in" in result.omitted["grid"]
     assert "losses.csv" in result.omitted["losses"]
+    assert "several steps" in result.omitted["convergence"]
 
 
 def test_a_folder_without_results_and_unknown_names_are_refused(plain: Path, tmp_path: Path):
