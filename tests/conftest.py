@@ -19,11 +19,12 @@ SHARED = ROOT.parent / "shared"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process per processor for the whole suite; none beside pytest's own for files or tests that are named."""
+    """One process per processor for the whole suite, and one for the time in which another only waits for a server, a
+    browser or a cluster; none beside pytest's own for files or tests that are named."""
     from zoo.bench.environment import usable_cores
 
     named = any(Path(argument.partition("::")[0]).suffix == ".py" for argument in config.args)
-    return 0 if named or config.option.keyword else usable_cores()
+    return 0 if named or config.option.keyword else usable_cores() + 1
 
 
 @pytest.fixture(scope="session")

@@ -191,7 +191,7 @@ def _serve(line: socket.socket) -> dict[str, Any] | None:
 
 def _become(order: dict[str, Any], base: list[str]) -> None:
     """Go on as the process that was ordered. Raises whatever its code raises, SystemExit too."""
-    # What the first process is to clean up at its end (torch 2.6 holds a temporary folder) is not this one's to clean up.
+    # What the first process is to clean up at its end (torch 2.6 holds a temporary folder) is not this one's.
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     os.chdir(order["cwd"])
     os.environ.clear()

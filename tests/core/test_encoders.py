@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pytest
@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from zoo import weights
 from zoo.encoders import ENCODERS, encoder_info, load_encoder, sources
 from zoo.encoders.catalog import vgg_layers
-from zoo.encoders.timm_trunk import TimmTrunk
 from zoo.errors import (
     ConfigError,
     DownloadRequiredError,
@@ -32,8 +31,18 @@ from zoo.errors import (
 )
 from zoo.registry import Asset, load_registry
 
+if TYPE_CHECKING:
+    from zoo.encoders.timm_trunk import TimmTrunk
+
 ROOT = Path(__file__).resolve().parents[2]
 RELUS = [layer.taps[1] for layer in vgg_layers("vgg19") if layer.kind == "conv"]
+
+
+def _trunk() -> type[TimmTrunk]:
+    """The class, imported where it is tested: timm takes seconds, and every process collects this file."""
+    from zoo.encoders.timm_trunk import TimmTrunk
+
+    return TimmTrunk
 
 
 @pytest.fixture(autouse=True)
@@ -530,10 +539,10 @@ def test_timm_backbones_by_module_name_and_by_stage(backbone: str, tmp_path: Pat
     size = 160
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    probe = TimmTrunk(backbone, ["stage0"], tmp_path / "model.safetensors")
+    probe = _trunk()(backbone, ["stage0"], tmp_path / "model.safetensors")
     names = [feature["module"] for feature in probe._features]
     taps = [names[-1], "stage0", names[1]]
-    encoder = TimmTrunk(backbone, taps, tmp_path / "model.safetensors")
+    encoder = _trunk()(backbone, taps, tmp_path / "model.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
 
     images = photograph(size=size)
@@ -551,7 +560,7 @@ def test_timm_backbones_by_module_name_and_by_stage(backbone: str, tmp_path: Pat
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
     with pytest.raises(UnknownNameError, match="did you mean stage"):
-        TimmTrunk(backbone, ["stage99"], tmp_path / "model.safetensors")
+        _trunk()(backbone, ["stage99"], tmp_path / "model.safetensors")
 
 
 @pytest.mark.usefixtures("_offline")
@@ -580,11 +589,11 @@ def test_timm_refusals(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="a1_in1k"):
         load_encoder("timm:resnet18.a1_in2k", taps=["layer1"])
     timm_state("test_vit", tmp_path / "vit.safetensors")
-    encoder = TimmTrunk("test_vit", ["stage0"], tmp_path / "vit.safetensors")
+    encoder = _trunk()("test_vit", ["stage0"], tmp_path / "vit.safetensors")
     with pytest.raises(InputError, match="this size"):
         encoder(torch.rand(1, 3, 100, 100))
     with pytest.raises(WeightsError, match="do not fit"):
-        TimmTrunk("test_resnet", ["layer1"], tmp_path / "vit.safetensors")
+        _trunk()("test_resnet", ["layer1"], tmp_path / "vit.safetensors")
 
 
 def test_a_timm_trunk_is_never_left_partly_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -599,4 +608,4 @@ def test_a_timm_trunk_is_never_left_partly_random(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(timm, "create_model", lenient)
     with pytest.raises(WeightsError, match="it lacks"):
-        TimmTrunk("test_resnet", ["layer1"], tmp_path / "model.safetensors")
+        _trunk()("test_resnet", ["layer1"], tmp_path / "model.safetensors")

@@ -54,10 +54,11 @@ def test_it_equals_the_method_itself() -> None:
 
 def test_sizes_strength_colors_and_mixes() -> None:
     assert zoo.stylize(PHOTO, PAINTING, size=64).size == (64, 53)
+    plain = np.asarray(zoo.stylize(PHOTO, PAINTING, size=None))
     kept = zoo.stylize(PHOTO, PAINTING, size=None, preserve_color="luminance")
-    assert not np.array_equal(np.asarray(kept), np.asarray(zoo.stylize(PHOTO, PAINTING, size=None)))
+    assert not np.array_equal(np.asarray(kept), plain)
     one = zoo.stylize(PHOTO, [PAINTING, PAINTING[::-1]], size=None, weights=[1, 0])
-    assert np.array_equal(np.asarray(one), np.asarray(zoo.stylize(PHOTO, PAINTING, size=None)))
+    assert np.array_equal(np.asarray(one), plain)
     assert zoo.stylize(PHOTO, "mosaic", method="johnson", size=None, strength=0.5).size == (48, 40)
     assert zoo.stylize(PHOTO, PAINTING, method="gatys", size=None, num_steps=1).size == (48, 40)
 
