@@ -16,7 +16,8 @@ import zoo
 from zoo import images, weights
 from zoo.cli.common import Reporter, StopRequest
 from zoo.cli.jobs import Job
-from zoo.cli.stylize import StylizeOptions, _Session
+from zoo.cli.session import Session
+from zoo.cli.stylize import StylizeOptions
 from zoo.color import luminance
 from zoo.encoders import load_encoder
 from zoo.images import Image
@@ -154,7 +155,7 @@ def test_codes_of_contents_gone_by_are_dropped(widths: tuple[int, ...], encoded:
     """Two styles over five contents of these widths: codes are shared where they can be, and not kept otherwise."""
     encoder = Encoder()
     pictures = {name: _picture(16) for name in ("one", "two")}
-    session = _Session(cast(Stylizer, encoder), dict(pictures), StylizeOptions(), None)
+    session = Session(cast(Stylizer, encoder), dict(pictures), StylizeOptions(), None)
     most = 0
     for number, width in enumerate(widths):
         photo = _picture(width)
@@ -164,22 +165,26 @@ def test_codes_of_contents_gone_by_are_dropped(widths: tuple[int, ...], encoded:
     assert (len(encoder.codes), most) == (encoded, held)
 
 
-def test_pictures_already_written_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_the_pictures_made_only_the_one_being_written_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
-    act = _Session.run
+    act = Session.run
 
-    def watched(self: _Session, *arguments: Any) -> Stylized:
+    def watched(self: Session, *arguments: Any) -> Stylized:
         alive.append(sum(picture() is not None for picture in written))
         result = act(self, *arguments)
         written.append(weakref.ref(result.image))
         return result
 
-    monkeypatch.setattr(_Session, "run", watched)
-    contents = ("--content", "builtin:coffee", "builtin:chelsea", "builtin:astronaut")
+    monkeypatch.setattr(Session, "run", watched)
+    contents = ("--content", "builtin:coffee", "builtin:chelsea", "builtin:astronaut", "builtin:rocket")
     common = ("--style", "builtin:swirls", "--content-size", "64", "--style-size", "64", "--quiet")
     assert run("stylize", "-m", "adain", *contents, *common, "-o", str(tmp_path / "out")) == 0
-    assert alive == [0, 0, 0]
+    assert alive[0] == 0
+    assert len(alive) == 4
+    assert max(alive) <= 1
 
 
 def test_wct_takes_levels_and_makes_textures(tmp_path: Path) -> None:

@@ -27,14 +27,19 @@ _OF_ONE = (ImageError, InputError, MemoryLimitError, NumericalError)
 class Batch:
     """The pictures of one call: what was made, a contact sheet and the losses where these are wanted, what was not."""
 
-    def __init__(self, count: int, method: str, inner: int, sheet: str | None, losses: str | None) -> None:
+    def __init__(
+        self, count: int, method: str, inner: int, sheet: str | None, losses: str | None, *, alone: bool | None = None
+    ) -> None:
         """``count`` pictures are to be made with ``method``, each of ``inner`` styles.
+
+        The error of a picture that is ``alone`` is the call's; by default where there is only one.
 
         Raises :class:`ImageError` where a sheet of so many would not fit its file.
         """
         from zoo import images
 
         self.count, self.method, self.inner = count, method, inner
+        self.alone = count == 1 if alone is None else alone
         self.sheet, self.losses = sheet, losses
         self.cell = images.sheet_cell(sheet, count, inner + 2) if sheet else 0
         self.left_out = 0
@@ -44,15 +49,12 @@ class Batch:
 
     @contextlib.contextmanager
     def sparing(self, source: str, pictures: int = 1) -> Iterator[None]:
-        """Name what goes wrong with ``source`` inside the block, count its ``pictures`` as left out, and go on.
-
-        Where there is only one picture its error is the call's.
-        """
+        """Name what goes wrong with ``source`` inside the block, count its ``pictures`` as left out, and go on."""
         try:
             yield
         except Exception as error:
             said = str(error) if isinstance(error, _OF_ONE) else out_of_memory(error)
-            if said is None or self.count == 1:
+            if said is None or self.alone:
                 raise
             self.left_out += pictures
             console.say(f"zoo: left out: {said}" if source in said else f"zoo: left out: {source}: {said}")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,30 +11,26 @@ import typer
 
 from zoo.cli.batch import Batch
 from zoo.cli.common import (
-    Reporter,
     StopRequest,
     console,
     default_style,
     expand,
     method_options,
     parse_weights,
-    progress_bar,
-    read_image,
     trained_styles,
 )
-from zoo.cli.jobs import Film, Job, check_targets, missing, plan, shared_out, write_picture
+from zoo.cli.jobs import Job, check_targets, missing, plan, shared_out
 from zoo.cli.labels import Labels, with_object
+from zoo.cli.session import Inputs, Session, make
 from zoo.cli.streams import binary_output
+from zoo.cli.watch import arrivals, check_watch, outdated
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
 from zoo.options import PIXELS, Look, verb, whole
 from zoo.words import counted
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from zoo.images import Image
-    from zoo.stylizer import Mix, StyleCode, Stylized, Stylizer
+    from zoo.stylizer import Stylizer
 
 DEFAULT_CONTENT = "builtin:astronaut"
 
@@ -58,6 +50,10 @@ class StylizeOptions(Look):
     ] = None
     content_dir: Annotated[str | None, typer.Option(help="A folder of contents.")] = None
     style_dir: Annotated[str | None, typer.Option(help="A folder of styles.")] = None
+    watch: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Stylise a folder's pictures, and others as they come, until Ctrl-C."),
+    ] = None
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="A file for one picture, a folder for several, - for standard output."),
@@ -119,7 +115,6 @@ class StylizeOptions(Look):
 def stylize(context: typer.Context, options: StylizeOptions) -> None:
     """Stylise photographs. Method options (--num-steps, --style-weight, ...) are listed by 'zoo info METHOD'."""
     from zoo.cli.quick import exported_networks, run_exported
-    from zoo.loading import load
 
     chosen, keep = method_options(context.args, options.method), "none"
     if options.preserve_color != "none":
@@ -129,27 +124,52 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
     chosen |= _machine(options)
     names, stylizer = trained_styles(options.method, **chosen)
     told = None if options.quiet else console.say
-    contents = expand(options.contents, "content", told=told)
     styles = expand(options.styles(names), "style", names, told)
     blend = parse_weights(options.weights, len(styles))
-    jobs = _plan(options, contents, styles, names, blend)
-    if not jobs:
-        console.say("zoo: every picture of this call is there already, or another part makes it.")
-        return
+    contents: list[str] = []
+    jobs: list[Job] = []
+    if options.watch is not None:
+        check_watch(options)
+    else:
+        contents = expand(options.contents, "content", told=told)
+        jobs = _plan(options, contents, styles, names, blend)
+        if not jobs:
+            console.say("zoo: every picture of this call is there already, or another part makes it.")
+            return
     labels = _labels(options, contents, styles, blend)
-    networks = exported_networks(options, context.args, styles)
+    networks = None if options.watch else exported_networks(options, context.args, styles)
     if networks is not None:
         run_exported(jobs, networks, options)
         return
-    batch = Batch(len(jobs), options.method, len(jobs[0].styles), options.sheet, options.losses)
-    inputs = _Inputs(options.content_size, options.style_size, options.max_pixels, options.mask or [])
-    if batch.count == 1:  # what can be known of a single picture is known before its method is loaded
+    inner = len(styles) if blend or options.mask else 1
+    batch = Batch(len(jobs), options.method, inner, options.sheet, options.losses)
+    inputs = Inputs(options.content_size, options.style_size, options.max_pixels, options.mask or [])
+    if batch.alone:  # what can be known of a single picture is known before its method is loaded
         inputs.content(jobs[0])
     pictures = inputs.styles(styles, names, batch, len(contents))
     jobs = [job for job in jobs if all(source in pictures for source in job.styles)]
-    if not jobs:
+    if not (jobs or (options.watch and pictures)):
         raise InputError("None of the styles can be read: give others.")
-    stylizer = stylizer or load(options.method, **chosen)
+    session = Session(_stylizer(options, stylizer, chosen, keep), pictures, options, blend, labels)
+    stop, left_out = StopRequest(), 0
+    with stop.listening():
+        for some, told_of in (
+            _watched(options, list(pictures), names, blend, stop) if options.watch else [(jobs, batch)]
+        ):
+            try:
+                make(some, told_of, inputs, session, stop)
+            finally:
+                told_of.close(as_json=options.as_json, quiet=options.quiet)
+            left_out += told_of.left_out
+    if left_out or (stop.asked and not options.watch):  # Ctrl-C is how watching ends
+        raise typer.Exit(stop.code if stop.asked and not options.watch else 1)
+
+
+def _stylizer(options: StylizeOptions, loaded: Stylizer | None, chosen: dict[str, Any], keep: str) -> Stylizer:
+    """Return the method with what the options wrap around it."""
+    from zoo.loading import load
+
+    stylizer = loaded or load(options.method, **chosen)
     if options.losses and not stylizer.traits.iterative:
         raise InputError("This method reports no losses: leave --losses out.")
     if options.backend == "onnxruntime":
@@ -160,8 +180,17 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
         from zoo.controls.color import in_color
 
         stylizer = in_color(stylizer, keep)
-    stylizer = with_object(stylizer, options.object, options.subject, options.max_pixels)
-    _run(jobs, batch, inputs, _Session(stylizer, pictures, options, blend, labels))
+    return with_object(stylizer, options.object, options.subject, options.max_pixels)
+
+
+def _watched(
+    options: StylizeOptions, styles: list[str], names: Sequence[str], blend: list[float] | None, stop: StopRequest
+) -> Iterator[tuple[list[Job], Batch]]:
+    """Give the pictures to make of ``options.watch`` as contents come, until ``stop`` is asked for."""
+    for present, new in arrivals(str(options.watch), stop):
+        jobs = outdated([job for job in _plan(options, present, styles, names, blend) if job.content in new])
+        if jobs:
+            yield jobs, Batch(len(jobs), options.method, len(jobs[0].styles), None, None, alone=False)
 
 
 def _labels(
@@ -182,7 +211,7 @@ def _plan(
     written."""
     masks = options.mask or []
     _check_inputs(contents, styles, masks, blend)
-    given = [*options.contents, *options.styles(names)]
+    given = [*([options.watch] if options.watch else options.contents), *options.styles(names)]
     folders = any(Path(source).is_dir() for source in given if source not in names)
     joined = bool(blend or masks)
     jobs = plan(contents, styles, options.method, options.output, joined=joined, folders=folders)
@@ -194,93 +223,6 @@ def _plan(
         binary_output()
     check_targets(jobs, options.losses, options.save_every)
     return jobs
-
-
-def _run(jobs: list[Job], batch: Batch, inputs: _Inputs, session: _Session) -> None:
-    """Make the pictures; Ctrl-C ends with what there is. Exits with 1 where some were left out."""
-    options = session.options
-    bar, stop = progress_bar(options.quiet), StopRequest()
-    report = functools.partial(Reporter, bar, stop, options.save_every)
-    try:
-        with stop.listening(), bar or contextlib.nullcontext():
-            for _, group in itertools.groupby(jobs, key=lambda job: job.content):
-                _make(list(group), batch, inputs, session, report)
-                if stop.asked:
-                    break
-    finally:
-        batch.close(as_json=options.as_json, quiet=options.quiet)
-    if stop.asked or batch.left_out:
-        raise typer.Exit(stop.code if stop.asked else 1)
-
-
-def _make(
-    jobs: list[Job],
-    batch: Batch,
-    inputs: _Inputs,
-    session: _Session,
-    report: Callable[[Film], Reporter],
-) -> None:
-    """Make the pictures of one content; what is wrong with it, or with it and one of the styles, is named."""
-    from zoo import memory
-
-    read: tuple[Image, Tensor | None] | None = None
-    with batch.sparing(jobs[0].content, len(jobs)):
-        read = inputs.content(jobs[0])
-        memory.require(session.stylizer, *read[0].size)
-    if read is None:
-        return
-    photo, masks = read
-    for job in jobs:
-        with contextlib.closing(Film(job.frames)) as film:
-            reporter, result, started = report(film), None, time.perf_counter()
-            reporter.begin(job.label)
-            with batch.sparing(job.label):
-                result = session.run(photo, job, masks, reporter)
-            if result is not None:
-                summary = _summary(job, session, result, time.perf_counter() - started)
-                write_picture(job, result.image, photo.alpha)
-                if reporter.save_every and not film.begun and film.folder.is_dir():
-                    film.clear()  # fewer steps than one frame takes
-                batch.add(summary, result, [photo.pixels, *session.pictures(job)])
-        if reporter.stop.asked:
-            return
-
-
-class _Inputs:
-    """The pictures of a call, each read once: standard input can be read no second time."""
-
-    def __init__(self, content_size: str, style_size: str, max_pixels: int | None, masks: list[str]) -> None:
-        """Read the masks. Raises ImageError or InputError where one is no mask."""
-        from zoo import images
-
-        self.policy = images.SizePolicy.parse(content_size)
-        self.style_size, self.max_pixels = style_size, max_pixels
-        self.masks = [(source, images.selection(read_image(source, "0", max_pixels), source)) for source in masks]
-        self._last: tuple[str, Image] | None = None
-
-    def content(self, job: Job) -> tuple[Image, Tensor | None]:
-        """The content of a job, and the masks at its size; ImageError where the job's file could not hold it."""
-        import torch
-
-        from zoo import images
-
-        if self._last is None or self._last[0] != job.content:
-            self._last = job.content, read_image(job.content, str(self.policy), self.max_pixels)
-        photo = self._last[1]
-        if job.output != "-":
-            images.check_writable(job.output, photo.size)
-        masks = [images.fitted(mask, source, photo, self.policy) for source, mask in self.masks]
-        return photo, torch.cat(masks) if masks else None
-
-    def styles(self, sources: list[str], names: Sequence[str], batch: Batch, contents: int) -> dict[str, Image | None]:
-        """The style images by their source, None where it is a trained style's name; unless all styles go into one
-        picture, those that cannot be read are left out."""
-        found: dict[str, Image | None] = {}
-        for source in dict.fromkeys(sources):
-            alone = batch.inner > 1 or len(sources) == 1
-            with contextlib.nullcontext() if alone else batch.sparing(source, contents):
-                found[source] = None if source in names else read_image(source, self.style_size, self.max_pixels)
-        return found
 
 
 def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blend: list[float] | None) -> None:
@@ -308,89 +250,3 @@ def _machine(options: StylizeOptions) -> dict[str, Any]:
     if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
         raise ConfigError("--backend onnxruntime runs in float32 on the CPU: leave --device and --precision out.")
     return {**options.machine, "device": "cpu", "precision": "fp32"}
-
-
-class _Session:
-    """A stylizer with its styles encoded once, as far as contents share them.
-
-    ``styles`` are images by their source; None where the source is a trained style's name.
-    """
-
-    # Upright and wide contents in turn both find their codes. Of a folder of as many sizes as files not all are kept:
-    # a code of patches is as large as the style's features.
-    SIZES = 2
-
-    def __init__(
-        self,
-        stylizer: Stylizer,
-        styles: dict[str, Image | None],
-        options: StylizeOptions,
-        blend: list[float] | None,
-        labels: Labels | None = None,
-    ) -> None:
-        self.stylizer, self.images, self.options, self.blend = stylizer, styles, options, blend
-        self.labels = labels
-        # By the content's size, the one thing of it that a code depends on; the last one used comes last.
-        self.codes: dict[tuple[int, int], dict[str, StyleCode]] = {}
-
-    def pictures(self, job: Job) -> list[Tensor | None]:
-        """The style images of a job, as far as there are any."""
-        found = [self.images[source] for source in job.styles]
-        return [None if image is None else image.pixels for image in found]
-
-    def _code(self, source: str, photo: Image) -> StyleCode:
-        self.codes[photo.size] = codes = self.codes.pop(photo.size, {})
-        while len(self.codes) > self.SIZES:
-            self.codes.pop(next(iter(self.codes)))
-        if source not in codes:
-            image = self.images[source]
-            style = source if image is None else image.pixels
-            if self.labels is not None and image is not None:
-                style = self.labels.of_style(source, image)
-            codes[source] = self.stylizer.encode_style(style, photo.size)
-        return codes[source]
-
-    def _labels(self, photo: Image, job: Job) -> Tensor | None:
-        """What is where in the content, in the numbers of the job's style."""
-        image = self.images[job.styles[0]]
-        return None if self.labels is None or image is None else self.labels.of_content(photo, job.styles[0], image)
-
-    def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
-        """Stylise one content."""
-        from zoo.stylizer import Context, Mix
-
-        codes = [self._code(source, photo) for source in job.styles]
-        style: StyleCode | Mix = codes[0]
-        if self.blend or masks is not None:
-            shares = self.blend or [1 / len(codes)] * len(codes)
-            style = Mix(list(zip(codes, shares, strict=True)))
-        return self.stylizer.stylize(
-            photo.pixels,
-            style,
-            strength=self.options.strength,
-            seed=self.options.seed,
-            context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
-            progress=reporter,
-        )
-
-
-def _summary(job: Job, session: _Session, result: Stylized, seconds: float) -> dict[str, Any]:
-    height, width = result.image.shape[-2:]
-    return {
-        "output": job.output,
-        "content": job.content,
-        "styles": list(job.styles),
-        "method": session.stylizer.name,
-        "width": width,
-        "height": height,
-        "seconds": round(seconds, 3),
-        "steps": result.steps,
-        "stopped": result.stopped,
-        "losses": dict(result.losses[-1]) if result.losses else {},
-        "strength": session.options.strength,
-        "seed": session.options.seed,
-        "device": str(session.stylizer.device),
-        "precision": session.stylizer.precision,
-        "backend": "onnxruntime" if session.options.backend == "onnxruntime" else "torch",
-        "options": session.stylizer.config.to_dict(),
-    }
