@@ -72,7 +72,6 @@ def test_a_stage_that_fails_is_told_and_the_others_go_on(gpu: ModuleType, tmp_pa
     said: list[str] = []
     assert gpu.main([str(tmp_path), "--only", "checks,doctor", "--methods", "no-such-method"], said.append) == 1
     assert [line.partition(",")[0] for line in said] == ["doctor: ok", "checks: failed 2"]
-    assert "no-such-method" in (tmp_path / "checks.log").read_text()
 
 
 def test_a_stage_that_takes_too_long_is_interrupted_and_keeps_what_it_has(
