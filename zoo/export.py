@@ -36,6 +36,8 @@ from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer
 TOLERANCE = 1e-3
 # A photograph whose sides no power of two divides, higher than wide, as the graph must serve any size.
 _TRIAL = ("builtin:coffee", "exact:186x251")
+# Before it, tracing ties height and width to multiples of four where sides are padded (2.9, 2.12 and 2.13 were tried).
+_TORCH = (2, 14)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ def export(
 def require() -> None:
     """Raise ConfigError unless what the extra ``onnx`` brings is installed."""
     need("onnx", "onnx", "onnxscript", "onnxruntime")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _TORCH:
+        wanted = ".".join(map(str, _TORCH))
+        raise ConfigError(f"Exporting needs torch {wanted} or later, and this is {torch.__version__}: upgrade torch.")
 
 
 def _trace(module: nn.Module, min_size: int) -> Any:

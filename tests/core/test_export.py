@@ -27,6 +27,8 @@ from zoo.stylizer import Mix
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+if tuple(map(int, torch.__version__.split(".")[:2])) < exporting._TORCH:
+    pytest.skip("exporting needs a later torch", allow_module_level=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -274,3 +276,9 @@ def test_a_mistake_is_one_sentence_and_exit_2(
     assert len(lines) == 1
     assert said in lines[0]
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_an_old_torch_is_named_with_the_one_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ConfigError, match=r"torch 2\.14 or later, and this is 2\.9\.1\+cpu"):
+        exporting.require()
