@@ -4,7 +4,7 @@
 
 AdaIN: encoding content and style and decoding, over three stacks of bare convolutions (no padding, ReLU, pooling,
 upsampling or statistics; inputs padded beforehand), in turns within each round. Bar: 1.15. The stacks are those of the
-networks as they are defined; of upsampled maps AdaIN does with 4/9 of the products (zoo.nn.phases).
+networks as they are defined; of upsampled maps AdaIN does with 4/9 of the products (zoo.nn.fast).
 WCT: share of its time that the transforms (moments, eigendecompositions, products) take, style encoded. Bar: 15 %.
 Precision: float32's time over bfloat16's (bar: 2.0), and how far the pictures of bfloat16 and float16 are from
 float32's at 384 x 384; float16 is for GPUs, a CPU emulates it, so it is not timed.

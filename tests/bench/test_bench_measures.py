@@ -28,7 +28,7 @@ from zoo.bench.run import BenchResult, run
 from zoo.bench.supervise import Worker
 from zoo.bench.workers import machine
 from zoo.bench.workers.measure import _Session
-from zoo.nn import fused
+from zoo.nn.fast import fused
 from zoo.report import remarks
 from zoo.report.tables import read_table
 

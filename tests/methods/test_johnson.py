@@ -22,7 +22,7 @@ from zoo.errors import ConfigError, UnknownNameError, UnsupportedError, WeightsE
 from zoo.methods.johnson import Johnson, JohnsonNet, JohnsonTask, JohnsonTaskConfig, import_state
 from zoo.nn.gram import gram
 from zoo.nn.losses import total_variation
-from zoo.nn.transformer import TransformBody, instance_norm
+from zoo.nn.transformer import TransformBody
 from zoo.styles import TrainedStyle, find_styles, load_style, perceptual_hash, recognise, split_styles
 from zoo.stylizer import Style
 from zoo.training import ImageSet
@@ -119,30 +119,6 @@ def test_import_refuses_other_networks() -> None:
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
-
-
-def test_instance_norm_is_torchs_also_with_a_row_for_each_image() -> None:
-    x = torch.randn(3, 5, 7, 6, dtype=torch.float64, requires_grad=True)
-    scale, shift = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
-    wanted = F.instance_norm(x, eps=1e-5) * scale[:, :, None, None] + shift[:, :, None, None]
-    found = instance_norm(x, scale, shift)
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(instance_norm(x, scale[0], shift[0])[:1], wanted[:1])
-    weight = torch.randn_like(wanted)
-    ours, theirs = (torch.autograd.grad((y * weight).sum(), x, retain_graph=True)[0] for y in (found, wanted))
-    torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_instance_norm_in_place_gives_the_same_numbers(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    x = torch.randn(2, 5, 7, 6).to(dtype).contiguous(memory_format=layout)
-    scale, shift = torch.randn(2, 5), torch.randn(2, 5)
-    wanted = instance_norm(x.clone(memory_format=torch.preserve_format), scale, shift)
-    with torch.no_grad():
-        found = instance_norm(x, scale, shift)
-    assert found is x
-    assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("upsampling", ["nearest", "transposed"])

@@ -27,8 +27,8 @@ from training_runs import Tiny, losses, run, write_pictures
 
 from zoo import images
 from zoo.errors import ConfigError, ImageError, InputError, NumericalError, WeightsError
-from zoo.nn import fused
-from zoo.nn.decoder import VGGDecoder, channels, reflect, undone
+from zoo.nn.decoder import VGGDecoder, channels, undone
+from zoo.nn.fast import fused, reflect
 from zoo.training import ImageSet, TrainConfig, export_checkpoint, find_images, read_metadata
 from zoo.training.data import Crops, Loader, Sampler
 from zoo.training.export import plot_losses

@@ -16,7 +16,7 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from zoo.nn import fused
+from zoo.nn.fast import fused
 
 # Operators of a cubic or similar cost that the counter knows nothing of, by the beginning of their names.
 _HEAVY = ("linalg_", "_linalg_", "cholesky", "geqrf", "ormqr", "triangular_solve", "_fft_", "sort")

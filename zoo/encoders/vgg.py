@@ -18,8 +18,7 @@ from zoo.encoders import sources
 from zoo.encoders.base import Encoder
 from zoo.encoders.catalog import EncoderInfo, vgg_layers
 from zoo.errors import UnsupportedError
-from zoo.nn.fused import conv_relu, fusible
-from zoo.nn.reflection import reflected
+from zoo.nn.fast import conv_relu, fusible, max_pool_relu, reflected
 
 Pool = Literal["max", "avg"]
 Padding = Literal["zeros", "reflect"]
@@ -127,13 +126,7 @@ class VGG(Encoder):
         """``x`` at half the size. The ReLU that nobody has read yet comes after a maximum, over a quarter as much."""
         if self.pool == "avg":
             return F.avg_pool2d(x, 2, 2, ceil_mode=self.ceil_mode)
-        height, width = x.shape[-2:]
-        if torch.is_grad_enabled() or x.device.type != "cpu" or (self.ceil_mode and (height % 2 or width % 2)):
-            return F.relu_(F.max_pool2d(x, 2, 2, ceil_mode=self.ceil_mode))
-        # torch's pooling also finds out which pixel won; in bfloat16 that costs four times the pooling.
-        height, width = height - height % 2, width - width % 2
-        rows = torch.maximum(x[..., :height:2, :width], x[..., 1:height:2, :width])
-        return F.relu_(torch.maximum(rows[..., ::2], rows[..., 1::2]))
+        return max_pool_relu(x, self.ceil_mode)
 
 
 def _frozen_conv(weight: Tensor, bias: Tensor, padding: Padding) -> nn.Conv2d:

@@ -20,7 +20,8 @@ from zoo import weights
 from zoo.config import Config, option
 from zoo.errors import ConfigError, WeightsError
 from zoo.images import builtin_styles
-from zoo.nn.transformer import TransformBody, initialise, instance_norm
+from zoo.nn.fast import instance_norm
+from zoo.nn.transformer import TransformBody, initialise
 from zoo.registry import load_registry
 from zoo.styles import TrainedStyle, find_styles, load_style, read_metadata, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from zoo.config import Config, option
 from zoo.errors import WeightsError
 from zoo.methods._trained import TrainedMethod
-from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise, instance_norm
+from zoo.nn.fast import instance_norm
+from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise
 from zoo.styles import load_style, one_of
 from zoo.stylizer import Traits, require_tensors
 from zoo.training.motion import move, temporal_loss

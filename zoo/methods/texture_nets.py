@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from zoo.config import Config, option
 from zoo.errors import ConfigError, UnsupportedError, WeightsError
 from zoo.methods._trained import TrainedMethod
-from zoo.nn.transformer import instance_norm
+from zoo.nn.fast import instance_norm
 from zoo.styles import TEXTURE, load_style, one_of
 from zoo.stylizer import Call, Mix, Stylized, Traits, require_tensors
 from zoo.training.perceptual import PerceptualLoss, evaluating, objective

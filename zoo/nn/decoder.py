@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ConfigError, InputError
-from zoo.nn.fused import conv_relu, fusible
-from zoo.nn.phases import upsampled, upsampled_twice_convolved
-from zoo.nn.reflection import reflect, reflected
+from zoo.nn.fast import reflect, reflected, upsampled, upsampled_twice_convolved
+from zoo.nn.fast.fused import conv_relu, fusible
 
 # VGG-19: convolutions per block and channels per block (Simonyan and Zisserman 2015, configuration E).
 _BLOCKS = {1: (2, 64), 2: (2, 128), 3: (4, 256), 4: (4, 512), 5: (4, 512)}

@@ -33,7 +33,7 @@ from zoo.config import Config, option
 from zoo.encoders import load_encoder
 from zoo.errors import ConfigError
 from zoo.nn.decoder import VGGDecoder, of_level, undone
-from zoo.nn.reflection import reflect
+from zoo.nn.fast import reflect
 from zoo.stylizer import require_tensors
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
 from zoo.training.whitened import sample_patches, whitened_adam

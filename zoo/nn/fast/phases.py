@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn.fused import conv_relu
+from zoo.nn.fast.fused import conv_relu
+from zoo.nn.fast.reflection import plain_reflected, reflect
 
 # Which of the two rows of the small map, k - 1 and k, each of three taps falls on: above for the large map's row
 # 2k - 1, below for its row 2k.
@@ -29,9 +30,8 @@ def upsampled(
 ) -> Tensor:
     """``conv`` (3x3, stride 1, no padding of its own) of ``features`` upsampled to nearest neighbours and reflected.
 
-    (B, C, h, w) to (B, D, 2h, 2w), as of ``conv(pad(interpolate(features, scale_factor=2), (1, 1, 1, 1), "reflect"))``,
-    with a ReLU after it where ``relu``. ``border``: ``reflect`` for the result as (B, D, 2h + 2, 2w + 2), reflected by
-    one pixel, which takes no copy of it.
+    (B, C, h, w) to (B, D, 2h, 2w), with a ReLU after it where ``relu``. ``border``: ``reflect`` for the result as
+    (B, D, 2h + 2, 2w + 2), reflected by one pixel, which takes no copy of it.
     """
     # One line reflected on the large map is one repeated on the small one.
     padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
@@ -44,6 +44,14 @@ def upsampled(
     large[..., 0, :], large[..., -1, :] = large[..., 2, :], large[..., -3, :]
     large[..., 0], large[..., -1] = large[..., 2], large[..., -3]
     return large
+
+
+def plain_upsampled(
+    conv: nn.Conv2d, features: Tensor, *, relu: bool = False, border: Literal["none", "reflect"] = "none"
+) -> Tensor:
+    """The reference of :func:`upsampled`."""
+    large = plain_reflected(conv, F.interpolate(features, scale_factor=2, mode="nearest"), relu=relu)
+    return large if border == "none" else reflect(large)
 
 
 def upsampled_twice_convolved(conv: nn.Conv2d, last: nn.Conv2d, features: Tensor) -> Tensor:
@@ -69,11 +77,21 @@ def upsampled_twice_convolved(conv: nn.Conv2d, last: nn.Conv2d, features: Tensor
     return F.pixel_shuffle(F.conv2d(phases, weight, _repeated(last.bias)), 2)
 
 
+def plain_upsampled_twice_convolved(conv: nn.Conv2d, last: nn.Conv2d, features: Tensor) -> Tensor:
+    """The reference of :func:`upsampled_twice_convolved`."""
+    return plain_reflected(last, plain_upsampled(conv, features, relu=True))
+
+
 def in_phases(conv: nn.Conv2d, features: Tensor) -> Tensor:
     """``conv`` (square, stride 1, no padding of its own) of ``features``, where the result has even sides."""
     corners = [F.pad(conv.weight, (right, 1 - right, low, 1 - low)) for low in (0, 1) for right in (0, 1)]
     weight = torch.stack(corners, 1).flatten(0, 1)
     return F.pixel_shuffle(F.conv2d(features, weight, _repeated(conv.bias), stride=2), 2)
+
+
+def plain_in_phases(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    """The reference of :func:`in_phases`."""
+    return conv(features)
 
 
 def _phases_of(conv: nn.Conv2d, order: Literal["oab", "abo"]) -> tuple[Tensor, Tensor | None]:
@@ -89,6 +107,3 @@ def _phases_of(conv: nn.Conv2d, order: Literal["oab", "abo"]) -> tuple[Tensor, T
 
 def _repeated(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.repeat_interleave(4)
-
-
-__all__ = ["in_phases", "upsampled", "upsampled_twice_convolved"]

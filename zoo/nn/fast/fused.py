@@ -33,6 +33,12 @@ def conv_relu(features: Tensor, weight: Tensor, bias: Tensor | None, padding: in
     """ReLU of ``conv2d(features, weight, bias, padding=padding)``, stride 1: (B, C, H, W) to (B, D, H', W')."""
     if fusible(features):
         return OPERATOR(features, weight, bias, [padding] * 2, [1, 1], [1, 1], 1, "relu", [], "")
+    return plain_conv_relu(features, weight, bias, padding)
+
+
+def plain_conv_relu(features: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+    """The reference of :func:`conv_relu`."""
+    # In place also under autograd: a convolution's gradient does not need its own output.
     return F.relu_(F.conv2d(features, weight, bias, padding=padding))
 
 

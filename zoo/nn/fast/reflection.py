@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn.fused import conv_relu, fusible
+from zoo.nn.fast.fused import conv_relu, fusible
 
 # Bytes of a map from which a padded copy is slow: larger blocks than glibc's largest mmap threshold come from the
 # system page by page every time. Below it, the extra calls for the border cost more than the copy that they save.
@@ -36,9 +36,7 @@ def reflected(conv: nn.Conv2d, features: Tensor, *, relu: bool = False) -> Tenso
     RuntimeError where a side is too short to reflect.
     """
     if torch.compiler.is_compiling():
-        # One graph for all sizes.
-        output = conv(reflect(features))
-        return F.relu_(output) if relu else output
+        return plain_reflected(conv, features, relu=relu)  # one graph for all sizes
     small = features.numel() * features.element_size() < _WORTHWHILE or min(features.shape[-2:]) < 2
     hooked = bool(conv._forward_pre_hooks or conv._forward_hooks)
     if torch.is_grad_enabled() or features.device.type != "cpu" or small or hooked:
@@ -62,3 +60,9 @@ def reflected(conv: nn.Conv2d, features: Tensor, *, relu: bool = False) -> Tenso
     first, last = convolve(F.pad(columns, (0, 0, 1, 1), mode="reflect"), weight, bias).chunk(2)
     output[..., :1], output[..., -1:] = first, last
     return output
+
+
+def plain_reflected(conv: nn.Conv2d, features: Tensor, *, relu: bool = False) -> Tensor:
+    """The reference of :func:`reflected`, of a padded copy."""
+    output = conv(reflect(features))
+    return F.relu_(output) if relu else output
