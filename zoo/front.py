@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.errors import InputError, UnknownNameError
 from zoo.images import SizePolicy, read, resize
+from zoo.names import DEFAULT_METHOD
 from zoo.stylizer import Mix, Style, Stylizer, check_images
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def stylize(
     content: Picture,
     style: Picture | Sequence[Picture],
-    method: str = "adain",
+    method: str = DEFAULT_METHOD,
     *,
     size: SizePolicy | int | str | None = 512,
     style_size: SizePolicy | int | str | None = 512,

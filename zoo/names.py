@@ -7,6 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+# Where none is named: any style, in one pass, with weights that ship.
+DEFAULT_METHOD = "adain"
+
 
 def composed(name: str) -> str:
     """Return the name with every accent and its letter as one character where there is one (Unicode's form NFC)."""

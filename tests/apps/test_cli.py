@@ -21,7 +21,19 @@ from PIL import Image
 
 from zoo.cli import _repeat_lists
 
-FAST = ["--num-steps", "2", "--content-size", "64", "--style-size", "64", "--precision", "fp32", "--quiet"]
+FAST = [
+    "-m",
+    "gatys",
+    "--num-steps",
+    "2",
+    "--content-size",
+    "64",
+    "--style-size",
+    "64",
+    "--precision",
+    "fp32",
+    "--quiet",
+]
 
 
 @pytest.fixture
@@ -123,10 +135,10 @@ BAD = {
     "missing file": (["--content", "nowhere.png"], "nowhere.png"),
     "unknown method": (["--method", "gatsy"], "did you mean gatys?"),
     "unknown preset": (["--method", "gatys.papr"], "did you mean gatys.paper"),
-    "unknown option": (["--num-stesp", "3"], "did you mean --num-steps"),
-    "out of range": (["--num-steps", "0"], ">= 1"),
-    "not a number": (["--num-steps", "many"], "whole number"),
-    "no value": (["--num-steps"], "needs a value"),
+    "unknown option": (["-m", "gatys", "--num-stesp", "3"], "did you mean --num-steps"),
+    "out of range": (["-m", "gatys", "--num-steps", "0"], ">= 1"),
+    "not a number": (["-m", "gatys", "--num-steps", "many"], "whole number"),
+    "no value": (["-m", "gatys", "--num-steps"], "needs a value"),
     "stray word": (["stray"], "stray"),
     "strength": (["--strength", "1.5"], "from 0 to 1"),
     "device": (["--device", "cuda:7"], "not available"),
@@ -173,7 +185,7 @@ def test_ctrl_c_keeps_the_best_image(pictures, tmp_path):
     out = tmp_path / "out.png"
     frames = tmp_path / "out_frames"
     command = [sys.executable, "-m", "zoo", "stylize", "--content", pictures["photo"], "--style", pictures["paint"]]
-    command += ["-o", str(out), "--content-size", "64", "--style-size", "64", "--quiet"]
+    command += ["-m", "gatys", "-o", str(out), "--content-size", "64", "--style-size", "64", "--quiet"]
     process = forked.Popen([*command, "--num-steps", "100000", "--save-every", "1"], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 90
     while not frames.exists() and time.monotonic() < deadline and process.poll() is None:

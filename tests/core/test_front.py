@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 import zoo
+from zoo.cli.stylize import StylizeOptions
+from zoo.cli.video import VideoOptions
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError, UnsupportedError
 from zoo.front import as_picture, as_tensor
 
@@ -28,6 +31,11 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
     gray = PHOTO[..., 0]
     torch.testing.assert_close(as_tensor(gray), as_tensor(np.stack([gray] * 3, -1)))
     torch.testing.assert_close(as_tensor(Image.fromarray(gray)), as_tensor(gray))
+
+
+def test_the_command_line_takes_the_same_method_by_default() -> None:
+    default = inspect.signature(zoo.stylize).parameters["method"].default
+    assert {default, StylizeOptions().method, VideoOptions().method} == {"adain"}
 
 
 def test_transparency_becomes_white() -> None:

@@ -86,7 +86,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painter: Painter) -> P
 
 
 def stylize(*arguments: str) -> int:
-    return run("stylize", *SIZES, *arguments)
+    return run("stylize", "-m", "gatys", *SIZES, *arguments)
 
 
 def piped(data: bytes, *, terminal: bool = False) -> Any:
@@ -118,7 +118,9 @@ def test_a_style_by_stream_meets_every_content(here: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_read_once(here: Path) -> None:
     os.mkfifo(here / "pipe")
-    writer = threading.Thread(target=lambda: (here / "pipe").write_bytes((here / "a.png").read_bytes()))
+    # A pipe that nobody reads holds its writer for ever.
+    data = (here / "a.png").read_bytes()
+    writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(data), daemon=True)
     writer.start()
     assert stylize("--content", "pipe", "--style", "s1.png", "s2.png", "-o", "out", "-q") == 0
     writer.join(10)

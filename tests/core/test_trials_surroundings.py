@@ -394,7 +394,7 @@ def test_a_mirror_brings_a_backbone_of_timm(asked, monkeypatch, tmp_path):
 SMALL = ["--precision", "fp32", "--device", "cpu", "--num-steps", "50", "-q"]
 LAYERS = ["--style-layers", "relu1_1", "--style-layer-weights", "1"]
 MADE = {
-    "stylize": ["--content-size", "32", "--style-size", "32", "--content-layers", "relu1_1", *LAYERS],
+    "stylize": ["-m", "gatys", "--content-size", "32", "--style-size", "32", "--content-layers", "relu1_1", *LAYERS],
     "texture": ["--size", "32", "--style-size", "32", *LAYERS],
     "reconstruct content": ["--layer", "relu1_1", "--size", "32"],
 }

@@ -26,6 +26,7 @@ from zoo.cli.streams import binary_output
 from zoo.cli.watch import arrivals, check_watch, outdated
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
+from zoo.names import DEFAULT_METHOD
 from zoo.options import PIXELS, Look, verb, whole
 from zoo.words import counted
 
@@ -39,7 +40,7 @@ DEFAULT_CONTENT = "builtin:astronaut"
 class StylizeOptions(Look):
     """Options of ``zoo stylize``."""
 
-    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = "gatys"
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = DEFAULT_METHOD
     content: Annotated[
         list[str] | None,
         typer.Option(help="Files, folders, builtin:NAME, or - for standard input. Default: a built-in photograph."),

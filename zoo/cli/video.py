@@ -23,6 +23,7 @@ from zoo.cli.common import (
     trained_styles,
 )
 from zoo.errors import ConfigError
+from zoo.names import DEFAULT_METHOD
 from zoo.options import Look, real, verb, whole
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class VideoOptions(Look):
     """Options of ``zoo video``."""
 
-    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = "adain"
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = DEFAULT_METHOD
     content: Annotated[
         str, typer.Option(help="A film, a folder of frames, builtin:bikes, bigbuckbunny or carphone, or -.")
     ] = "builtin:bikes"

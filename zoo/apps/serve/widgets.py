@@ -21,9 +21,9 @@ from zoo.apps.serve.visits import Visits
 from zoo.apps.serve.work import Choice, Workshop
 from zoo.controls.color import KEEPS
 from zoo.errors import ZooError
+from zoo.names import DEFAULT_METHOD
 from zoo.options import Look, described
 
-DEFAULT_METHODS = ("adain",)
 _INTERVAL_SECONDS = 0.5
 # Answered at once; nothing is offered to programs as an interface.
 _QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -120,7 +120,7 @@ class Widgets:
 
     def _draw_methods(self, choices: list[Choice]) -> None:
         names = [choice.name for choice in choices]
-        picked = [name for name in DEFAULT_METHODS if name in names] or names[:1]
+        picked = [DEFAULT_METHOD] if DEFAULT_METHOD in names else names[:1]
         self.methods = gr.CheckboxGroup([(_label(c), c.name) for c in choices], value=picked, label="Methods")
         self.trained = gr.Dropdown(
             [], visible=False, label="Trained style", info="of methods that take no style image", elem_id="trained-list"
