@@ -103,7 +103,7 @@ def objectives(method: str, path: Path, folder: Path | None) -> Iterator[Trained
             options = {key: value for key, value in described.items() if key in known and value is not None}
             options["styles" if method == "cin" else "style"] = [source] if method == "cin" else source
             task = task_class(task_class.Config.make(options))
-            targets = task.targets(torch.tensor([0])) if method == "cin" else task.style_targets()
+            targets = task.targets(torch.tensor([0])) if method == "cin" else task.criterion.held()
             task.criterion.to(memory_format=torch.channels_last)
             yield Trained(
                 method, prefix or record.name, sha256, task.criterion.eval(), targets, float(factor), stylizer

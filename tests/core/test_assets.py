@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.styles import generate
+from benchmarks.styles.generate import FOLDER, STYLES, draw
 from zoo import images
-from zoo.assets import generate
-from zoo.assets.generate import FOLDER, STYLES, draw
 from zoo.color import match_color
 from zoo.encoders import load_encoder
 from zoo.nn.gram import gram

@@ -273,7 +273,7 @@ def test_presets_are_the_papers_networks() -> None:
     # train.lua: 1e-6 of the sum over a batch of 4, beside means over it of all other terms.
     batch = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     for task in (paper, code):
-        found = task.criterion(batch, batch, task.style_targets())["tv"]
+        found = task.criterion(batch, batch, task.criterion.held())["tv"]
         assert found.item() == pytest.approx(1e-6 * total_variation(batch).item(), rel=1e-4)
 
 

@@ -243,8 +243,8 @@ def test_ssim_refuses_what_its_window_does_not_fit_in(metrics):
 
 def test_a_value_that_is_not_finite_is_an_error(content, style):
     class Undefined(Metric):
-        def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-            return torch.full((len(outputs),), math.nan)
+        def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> float:
+            return math.nan
 
     with pytest.raises(NumericalError, match="Undefined"):
         Undefined()(content, content, style)

@@ -28,8 +28,8 @@ from zoo.methods._features import FeatureMethod
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.stylizer import Mix, Traits
 from zoo.training.motion import move, temporal_loss
-from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
-from zoo.training.whitened import whitened_adam
+from zoo.training.task import Batch, HeldOut, TrainConfig, teacher
+from zoo.training.whitened import WhitenedTask
 from zoo.weights import read_state
 
 TAP = "relu4_1"
@@ -150,7 +150,7 @@ class AdaINTrainingConfig(Config):
             )
 
 
-class AdaINTraining(TrainingTask):
+class AdaINTraining(WhitenedTask):
     """Train the decoder: ``L = L_c + lambda L_s`` (equations 11 to 13).
 
     ``L_c`` is the mean squared error between the output's relu4_1 and the target ``t = AdaIN(f(c), f(s))``; ``L_s``
@@ -238,11 +238,6 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
                 f"{self.config.start} is no decoder of level 4: it lacks {', '.join(sorted(missing)[:3])}."
             )
         self.network.load_lower(state)
-
-    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
-        if not self.config.whiten:
-            return super().optimiser(config, batches)
-        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

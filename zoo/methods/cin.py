@@ -234,9 +234,7 @@ class CINTask(TrainingTask):
             pool="avg",
         )
         self.teacher = f"{self.criterion.teacher}; average pooling"
-        targets = [self.criterion.style_targets(image) for _, image in loaded]
-        for index, layer in enumerate(self.criterion.style_layers):
-            self.register_buffer(f"gram{index}", torch.cat([t[layer] for t in targets]), persistent=False)
+        self.criterion.hold([image for _, image in loaded])
         factors = torch.tensor(config.coefficients or [1.0] * len(loaded))
         self.register_buffer("factors", factors, persistent=False)
 
@@ -272,7 +270,7 @@ class CINTask(TrainingTask):
 
     def targets(self, rows: Tensor) -> dict[str, Tensor]:
         """Gram matrices (B, C, C) by layer of the trained styles numbered ``rows`` (from 0, old styles not counted)."""
-        return {layer: getattr(self, f"gram{i}")[rows] for i, layer in enumerate(self.criterion.style_layers)}
+        return {layer: grams[rows] for layer, grams in self.criterion.held().items()}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         content = batch["content"]

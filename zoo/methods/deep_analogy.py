@@ -19,6 +19,7 @@ from zoo.config import Config, option
 from zoo.encoders import load_encoder
 from zoo.encoders.vgg import VGG
 from zoo.errors import ConfigError
+from zoo.methods._pixels import size_of
 from zoo.nn.optimise import Fitting, Optimised, optimise_pixels
 from zoo.nn.patchmatch import Windows, enlarged, exhaustive, patchmatch, voted, warped
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
@@ -206,15 +207,15 @@ class _Analogy:
 
     def _enlarged(self, field: Tensor, layer: str, deeper: str, back: bool = False) -> Tensor:
         ours, theirs = (self.theirs, self.ours) if back else (self.ours, self.theirs)
-        return enlarged(field, _shape(ours.own[layer]), _shape(theirs.own[layer]), _shape(theirs.own[deeper]))
+        return enlarged(field, size_of(ours.own[layer]), size_of(theirs.own[layer]), size_of(theirs.own[deeper]))
 
     def _drawn(self, field: Tensor) -> Tensor:
         """The picture that a ``field`` of any layer makes of the style's pixels."""
-        size, style_size = _shape(self.content), _shape(self.painting)
+        size, style_size = size_of(self.content), size_of(self.painting)
         if field.shape[:2] != size:
             # relu1_1 has the picture's size; of other layers each position stands for a square of pixels.
-            layer = next(x for x in _LAYERS if _shape(self.ours.own[x]) == tuple(field.shape[:2]))
-            field = enlarged(field, size, style_size, _shape(self.theirs.own[layer]))
+            layer = next(x for x in _LAYERS if size_of(self.ours.own[x]) == tuple(field.shape[:2]))
+            field = enlarged(field, size, style_size, size_of(self.theirs.own[layer]))
         return voted(self.painting, field, self.config.patch_sizes[-1])
 
     def _descend(
@@ -255,7 +256,3 @@ class _Analogy:
         low, high = response.min(), response.max()
         response = (response - low) / (high - low).clamp_min(1e-12)
         return torch.sigmoid(self.config.steepness * (response - self.config.threshold))
-
-
-def _shape(image: Tensor) -> tuple[int, int]:
-    return image.shape[-2], image.shape[-1]

@@ -243,22 +243,17 @@ class JohnsonTask(TrainingTask):
         self.teacher = self.criterion.teacher
         self.described = {**config.to_dict(), **chosen, "style": self.record.name, "styles": [self.record.to_dict()]}
         self.described.pop("records")
-        for index, target in enumerate(self.criterion.style_targets(style).values()):
-            self.register_buffer(f"gram{index}", target, persistent=False)
-
-    def style_targets(self) -> dict[str, Tensor]:
-        """Gram matrices of the style by layer, on the task's device."""
-        return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}
+        self.criterion.hold([style])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         content, config = batch["content"], self.config
         if not config.temporal_weight:
-            return self.criterion(self.network(content), content, self.style_targets())
+            return self.criterion(self.network(content), content, self.criterion.held())
         # Huang et al. 2017, eq. 2: content and style of both frames, and what changed between them.
         moved = move(content, brightness=config.luminance_aware)
         frames = torch.cat([content, moved.images])
         results = self.network(frames)
-        losses = self.criterion(results, frames, self.style_targets())
+        losses = self.criterion(results, frames, self.criterion.held())
         first, second = results.chunk(2)
         apart = temporal_loss(first, second, content, moved, luminance=config.luminance_aware)
         losses["temporal"] = config.temporal_weight * apart
@@ -271,7 +266,7 @@ class JohnsonTask(TrainingTask):
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
         """The objective and its terms on held-out photographs, and what the unchanged photographs score."""
         with evaluating(self.network):
-            return objective(self.criterion, self.style_targets(), self.network, held_out.get("content", ()))
+            return objective(self.criterion, self.criterion.held(), self.network, held_out.get("content", ()))
 
     @torch.no_grad()
     def preview(self, held_out: HeldOut) -> list[list[Tensor]]:

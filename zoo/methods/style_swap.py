@@ -45,8 +45,8 @@ from zoo.nn.patches import PatchBank, swap
 from zoo.nn.regions import bounding_box
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
-from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
-from zoo.training.whitened import whitened_adam
+from zoo.training.task import Batch, HeldOut, TrainConfig, teacher
+from zoo.training.whitened import WhitenedTask
 from zoo.weights import read_state
 
 TAP = "relu3_1"
@@ -254,7 +254,7 @@ class StyleSwapTrainingConfig(Config):
     whiten: bool = option(False, "Run Adam in the whitened coordinates of each convolution's inputs.")
 
 
-class StyleSwapTraining(TrainingTask):
+class StyleSwapTraining(WhitenedTask):
     """Train the inverse network on features of photographs, of paintings and of their swaps (equation 6).
 
     ``feature`` is the squared error of the output's features relative to the squared features, so its root is the
@@ -345,11 +345,6 @@ colour and contrast directly |
         elif self.config.start == "least-squares":
             # Paintings too: a third of what the network inverts has no photograph's statistics.
             solve_decoder(self.network, "vgg19.normalised", (_both(batch) for batch in batches))
-
-    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
-        if not self.config.whiten:
-            return super().optimiser(config, batches)
-        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

@@ -375,8 +375,7 @@ class TextureNetsTask(TrainingTask):
             relative=config.relative,
         )
         self.teacher = self.criterion.teacher
-        for index, target in enumerate(self.criterion.style_targets(style).values()):
-            self.register_buffer(f"gram{index}", target, persistent=False)
+        self.criterion.hold([style])
         self.diversity = (chosen["diversity"] if config.diversity is None else config.diversity) if texture else 0.0
 
     @property
@@ -388,10 +387,6 @@ class TextureNetsTask(TrainingTask):
     def min_crop(self) -> int:
         """Two by two positions at the coarsest scale: one alone has no variance to normalise."""
         return 2 * self.network.cell
-
-    def style_targets(self) -> dict[str, Tensor]:
-        """Gram matrices of the style by layer, on the task's device."""
-        return {layer: getattr(self, f"gram{i}") for i, layer in enumerate(self.criterion.style_layers)}
 
     def generate(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A texture for each of a batch, of its size, or the batch stylised; sides are multiples of the cell."""
@@ -406,7 +401,7 @@ class TextureNetsTask(TrainingTask):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         content = batch["content"]
         output = self.generate(content)
-        terms = self.criterion(output, None if self.config.mode == "texture" else content, self.style_targets())
+        terms = self.criterion(output, None if self.config.mode == "texture" else content, self.criterion.held())
         if self.diversity and len(output) > 1:
             terms["entropy"] = -self.diversity * log_spacing(output)
             terms["total"] = terms["total"] + terms["entropy"]
@@ -427,11 +422,11 @@ class TextureNetsTask(TrainingTask):
         contents = held_out.get("content", ())
         with evaluating(self.network):
             if self.config.mode == "stylise":
-                return objective(self.criterion, self.style_targets(), self._any_size, contents)
+                return objective(self.criterion, self.criterion.held(), self._any_size, contents)
             if not contents:
                 return {}
             found = self._samples(4, contents[0].device).clamp(0, 1)
-            each = self.criterion.each(found, None, self.style_targets())["style"]
+            each = self.criterion.each(found, None, self.criterion.held())["style"]
             return {"style": float(each.mean()), "spacing": float(log_spacing(found).exp())}
 
     @torch.no_grad()

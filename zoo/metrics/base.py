@@ -1,10 +1,10 @@
 """The interfaces of metrics: of one picture (:class:`Metric`) and of all pictures of a method (:class:`SetMetric`).
 
-Output, content and style go in, one number comes out. A metric of a picture implements ``_measure`` on a batch, one of
+Output, content and style go in, one number comes out. A metric of a picture implements ``_measure``, one of
 a set ``_begin``, ``_add`` and ``_value``; where it keeps networks, ``_build``. Direction, unit, range, scope, version
 and reference live in registry.yaml. A metric always computes in float32 or better (on the CPU where a device has no
 float64, on CUDA without TF32), and its value depends on the pixels
-alone: not on the batch they came in, nor on their order, nor on what was measured before. It may keep what it computed
+alone: not on their order, nor on what was measured before. It may keep what it computed
 of a content or a style (``remember``), because those recur with every method.
 """
 
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from zoo.config import Config
 from zoo.device import exact_device, ieee_float32, resolve_device
+from zoo.encoders import load_encoder
 from zoo.errors import InputError, NumericalError, UnsupportedError
 from zoo.extras import lacking
 from zoo.stylizer import check_images
@@ -75,8 +76,8 @@ class Metric(AnyMetric):
     scope = "pair"
 
     @abstractmethod
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        """One number per picture: (B,) from three batches on ``self.device``; runs without gradients."""
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor | float:
+        """One number, from images (1, 3, H, W) on ``self.device``; runs without gradients."""
 
     def many(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> list[float]:
         """Score a batch: outputs and contents (B, 3, H, W), styles (B, 3, h, w), float32 RGB in [0, 1].
@@ -86,7 +87,8 @@ class Metric(AnyMetric):
         _check(outputs, contents, styles)
         with torch.no_grad(), ieee_float32(self.device):
             moved = [images.to(self.device) for images in (outputs, contents, styles)]
-            values = [float(value) for value in self._measure(*moved)]
+            # One picture at a time: a convolution's kernel may depend on the batch, and the value must not.
+            values = [float(self._measure(*one)) for one in zip(*(images.split(1) for images in moved), strict=True)]
         if not all(map(math.isfinite, values)):
             raise NumericalError(f"{type(self).__name__} gave a value that is not finite.")
         return values
@@ -97,6 +99,17 @@ class Metric(AnyMetric):
         if len(values) != 1:
             raise InputError("Score one picture at a time, or use many().")
         return values[0]
+
+
+class FeatureMetric(Metric):
+    """Base of metrics that read a network's features, as the options ``encoder``, ``taps`` and ``pool`` say."""
+
+    config: Any
+
+    def _build(self) -> None:
+        self.encoder = load_encoder(
+            self.config.encoder, taps=self.config.taps, pool=self.config.pool, device=self.device
+        )
 
 
 class SetMetric(AnyMetric):

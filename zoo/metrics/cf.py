@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config, option
-from zoo.encoders import load_encoder
-from zoo.metrics.base import Metric, cosine
+from zoo.metrics.base import FeatureMetric, cosine
 
 
 @dataclass(frozen=True)
@@ -32,25 +31,16 @@ class CFConfig(Config):
     pool: Literal["max", "avg"] = option("avg", "Pooling of the feature network.")
 
 
-class CF(Metric):
+class CF(FeatureMetric):
     """Mean cosine of the features of output and content, in [0, 1]; 1 for equal pictures. Symmetric."""
 
     Config = CFConfig
     config: CFConfig
 
-    def _build(self) -> None:
-        self.encoder = load_encoder(
-            self.config.encoder, taps=self.config.taps, pool=self.config.pool, device=self.device
-        )
-
     def _features(self, image: Tensor) -> list[Tensor]:
         features = self.encoder(image)
         return [features[tap].double().flatten() for tap in self.config.taps]
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        values = []
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        for output, content in zip(outputs.split(1), contents.split(1), strict=True):
-            pairs = zip(self._features(output), self.remember(content, self._features), strict=True)
-            values.append(torch.stack([cosine(a, b) for a, b in pairs]).mean())
-        return torch.stack(values)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        pairs = zip(self._features(output), self.remember(content, self._features), strict=True)
+        return torch.stack([cosine(a, b) for a, b in pairs]).mean()

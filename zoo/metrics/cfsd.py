@@ -63,11 +63,8 @@ class CFSD(Metric):
         features = self.encoder(image)[TAP][0].flatten(1).T.contiguous()
         return features / (features.shape[1] * self.divisor)
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        values = []
-        for output, content in zip(outputs.split(1), contents.split(1), strict=True):
-            values.append(divergence(self.remember(content, self._rows), self._rows(output)))
-        return torch.stack(values)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        return divergence(self.remember(content, self._rows), self._rows(output))
 
 
 def divergence(wanted: Tensor, found: Tensor, chunk: int = CHUNK) -> Tensor:

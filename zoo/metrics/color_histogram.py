@@ -28,12 +28,9 @@ EPS = 1e-6  # inside logarithms, roots and the sum that normalises, as in the au
 class ColorHistogram(Metric):
     """Hellinger distance of the RGB-uv histograms of output and style, in [0, 1]; 0 for equal colours. Symmetric."""
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        values = []
-        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
-            difference = histogram(output).sqrt() - self.remember(style, histogram).sqrt()
-            values.append(difference.square().sum().sqrt() / math.sqrt(2))
-        return torch.stack(values)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        difference = histogram(output).sqrt() - self.remember(style, histogram).sqrt()
+        return difference.square().sum().sqrt() / math.sqrt(2)
 
 
 def histogram(image: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from zoo.config import Config, option
@@ -45,8 +44,5 @@ class ContentLoss(Metric):
     def _features(self, image: Tensor) -> Tensor:
         return self.encoder(image)[self.config.tap]
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        wanted = [self.remember(content, self._features) for content in contents.split(1)]
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        found = [self._features(output) for output in outputs.split(1)]
-        return (torch.cat(found) - torch.cat(wanted)).double().square().mean(dim=(1, 2, 3))
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        return (self._features(output) - self.remember(content, self._features)).double().square().mean()

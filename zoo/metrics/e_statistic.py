@@ -82,13 +82,10 @@ class EStatistic(Metric):
         features = self.encoder(scaled(image, self.config.short_side))
         return {tap: projected(gaussian(features[tap]), self.basis[tap]) for tap in self.config.taps}
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        values = []
-        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
-            found, wanted = self._gaussians(output), self.remember(style, self._gaussians)
-            each = [-divergence(found[tap], wanted[tap]).clamp_min(SMALLEST).log() for tap in self.config.taps]
-            values.append(torch.stack(each).mean())
-        return torch.stack(values)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        found, wanted = self._gaussians(output), self.remember(style, self._gaussians)
+        each = [-divergence(found[tap], wanted[tap]).clamp_min(SMALLEST).log() for tap in self.config.taps]
+        return torch.stack(each).mean()
 
 
 def read_basis() -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.config import Config, option
 from zoo.errors import InputError
-from zoo.metrics.fidelity import FeatureSets, art_inception, eight_bits, inception
+from zoo.metrics.fidelity import FeatureSets, art_inception, inception
 
 ART_MIN_SIZE = 75  # pixels a side for which Inception v3's last layer has one position
 
@@ -43,9 +43,7 @@ class FID(FeatureSets):
         return inception() if self.config.network == "inception" else art_inception()
 
     def _features(self, image: Tensor) -> Tensor:
-        if self.config.network == "inception":
-            return self.network(eight_bits(image))[0][0]
-        return art_features(self.network, image)
+        return super()._features(image) if self.config.network == "inception" else art_features(self.network, image)
 
     def _value(self) -> float:
         return self._frechet()

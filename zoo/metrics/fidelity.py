@@ -49,9 +49,9 @@ class FeatureSets(SetMetric):
     def _network(self) -> nn.Module:
         """The network that :meth:`_features` reads."""
 
-    @abstractmethod
     def _features(self, image: Tensor) -> Tensor:
-        """The vector (D,) of an image (1, 3, H, W)."""
+        """The vector (D,) of an image (1, 3, H, W); from its bytes, as torch-fidelity's networks take it."""
+        return self.network(eight_bits(image))[0][0]
 
     def _vector(self, image: Tensor) -> Tensor:
         key = digest(image)
@@ -107,9 +107,6 @@ class VGG19Sets(FeatureSets):
 
     def _network(self) -> nn.Module:
         return register_vgg19()(VGG19, [VGG19_LAYER])
-
-    def _features(self, image: Tensor) -> Tensor:
-        return self.network(eight_bits(image))[0][0]
 
 
 def frechet(first: Tensor, second: Tensor) -> float:

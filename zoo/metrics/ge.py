@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config, option
-from zoo.encoders import load_encoder
-from zoo.metrics.base import Metric, cosine
+from zoo.metrics.base import FeatureMetric, cosine
 from zoo.nn.gram import gram
 
 BINS = 128
@@ -36,33 +35,24 @@ class GEConfig(Config):
     pool: Literal["max", "avg"] = option("avg", "Pooling of the feature network.")
 
 
-class GE(Metric):
+class GE(FeatureMetric):
     """Mean of Gram cosine and histogram cosine of output and style, in [0, 1]; 1 for equal statistics. Symmetric."""
 
     Config = GEConfig
     config: GEConfig
-
-    def _build(self) -> None:
-        self.encoder = load_encoder(
-            self.config.encoder, taps=self.config.taps, pool=self.config.pool, device=self.device
-        )
 
     def _statistics(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         features = self.encoder(image)
         grams = [gram(features[tap].float(), "hw")[0].double() for tap in self.config.taps]
         return grams, list(histograms(image[0]))
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        values = []
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
-            ours, theirs = self._statistics(output), self.remember(style, self._statistics)
-            parts = [
-                torch.stack([cosine(a, b) for a, b in zip(mine, wanted, strict=True)]).mean()
-                for mine, wanted in zip(ours, theirs, strict=True)
-            ]
-            values.append((parts[0] + parts[1]) / 2)
-        return torch.stack(values)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        ours, theirs = self._statistics(output), self.remember(style, self._statistics)
+        parts = [
+            torch.stack([cosine(a, b) for a, b in zip(mine, wanted, strict=True)]).mean()
+            for mine, wanted in zip(ours, theirs, strict=True)
+        ]
+        return (parts[0] + parts[1]) / 2
 
 
 def histograms(image: Tensor) -> Tensor:

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config, option
-from zoo.encoders import load_encoder
-from zoo.metrics.base import Metric
+from zoo.metrics.base import FeatureMetric
 from zoo.nn.gram import gram
 
 
@@ -34,26 +33,16 @@ class GramLossConfig(Config):
     pool: Literal["max", "avg"] = option("max", "Pooling of the feature network.")
 
 
-class GramLoss(Metric):
+class GramLoss(FeatureMetric):
     """Squared distance of the Gram matrices of output and style, summed over layers; 0 for equal statistics."""
 
     Config = GramLossConfig
     config: GramLossConfig
 
-    def _build(self) -> None:
-        self.encoder = load_encoder(
-            self.config.encoder, taps=self.config.taps, pool=self.config.pool, device=self.device
-        )
-
     def _grams(self, image: Tensor) -> list[Tensor]:
         features = self.encoder(image)
         return [gram(features[tap].float(), "chw")[0].double() for tap in self.config.taps]
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        losses = []
-        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
-            wanted = self.remember(style, self._grams)
-            found = self._grams(output)
-            losses.append(torch.stack([(a - b).square().sum() for a, b in zip(found, wanted, strict=True)]).sum())
-        return torch.stack(losses)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        wanted, found = self.remember(style, self._grams), self._grams(output)
+        return torch.stack([(a - b).square().sum() for a, b in zip(found, wanted, strict=True)]).sum()

@@ -13,9 +13,9 @@ row ``style-copy`` of the same table, and take none below that for better than t
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from zoo.metrics.fidelity import FeatureSets, eight_bits, inception
+from zoo.metrics.fidelity import FeatureSets, inception
 
 
 class KID(FeatureSets):
@@ -26,9 +26,6 @@ class KID(FeatureSets):
 
     def _network(self) -> nn.Module:
         return inception()
-
-    def _features(self, image: Tensor) -> Tensor:
-        return self.network(eight_bits(image))[0][0]
 
     def _value(self) -> float:
         return self._kernel()

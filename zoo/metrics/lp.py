@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config, option
-from zoo.encoders import load_encoder
-from zoo.metrics.base import Metric
+from zoo.metrics.base import FeatureMetric
 from zoo.nn.patches import PatchBank, match
 
 PATCH = 3
@@ -46,7 +45,7 @@ class LPConfig(Config):
     pool: Literal["max", "avg"] = option("avg", "Pooling of the feature network.")
 
 
-class LP(Metric):
+class LP(FeatureMetric):
     """Similarity and variety of the style's patches in the output, in [0, 1]; 1 for the style itself. Not symmetric.
 
     Raises InputError for images without room for a patch at the deepest layer (24 pixels a side at relu4_1).
@@ -54,11 +53,6 @@ class LP(Metric):
 
     Config = LPConfig
     config: LPConfig
-
-    def _build(self) -> None:
-        self.encoder = load_encoder(
-            self.config.encoder, taps=self.config.taps, pool=self.config.pool, device=self.device
-        )
 
     def _banks(self, image: Tensor) -> list[PatchBank]:
         features = self.encoder(image)
@@ -68,14 +62,10 @@ class LP(Metric):
         """The style's patches at each layer, and of each the first one that is like it."""
         return [(bank, match(bank, bank, alike=ALIKE).index) for bank in self._banks(image)]
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        values = []
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
-            each = []
-            for query, (bank, first) in zip(self._banks(output), self.remember(style, self._style), strict=True):
-                found = match(query, bank, alike=ALIKE)
-                variety = len(first[found.index].unique()) / len(first.unique())
-                each.append((found.score.double().mean().clamp(-1, 1) + variety) / 2)
-            values.append(torch.stack(each).mean())
-        return torch.stack(values)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        each = []
+        for query, (bank, first) in zip(self._banks(output), self.remember(style, self._style), strict=True):
+            found = match(query, bank, alike=ALIKE)
+            variety = len(first[found.index].unique()) / len(first.unique())
+            each.append((found.score.double().mean().clamp(-1, 1) + variety) / 2)
+        return torch.stack(each).mean()

@@ -54,13 +54,11 @@ class LPIPS(Metric):
         trunk = read_network(TRUNKS[self.config.net])
         self.model = assembled(package, self.config.net, trunk).to(self.device)
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
         smallest = MIN_SIZE[self.config.net]
-        if min(outputs.shape[-2:]) < smallest:
+        if min(output.shape[-2:]) < smallest:
             raise InputError(f"LPIPS with {self.config.net} needs images of at least {smallest} pixels a side.")
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        pairs = zip(outputs.split(1), contents.split(1), strict=True)
-        return torch.stack([self.model(output, content, normalize=True).double().view(()) for output, content in pairs])
+        return self.model(output, content, normalize=True).double().view(())
 
 
 def assembled(package: Any, net: str, trunk: Mapping[str, Tensor]) -> nn.Module:

@@ -56,13 +56,8 @@ class MeanStdLoss(Metric):
             found += [mean, (variance + EPS).sqrt()]
         return torch.cat(found)
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        losses = []
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        for output, style in zip(outputs.split(1), styles.split(1), strict=True):
-            difference = self._statistics(output) - self.remember(style, self._statistics)
-            losses.append(difference.square().sum())
-        return torch.stack(losses)
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        return (self._statistics(output) - self.remember(style, self._statistics)).square().sum()
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

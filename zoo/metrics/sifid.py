@@ -44,10 +44,8 @@ class SIFID(Metric):
             raise InputError(f"SIFID needs images of at least {MIN_SIZE} pixels a side.")
         return moments(self.trunk(2 * image - 1))
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        pairs = zip(outputs.split(1), styles.split(1), strict=True)
-        return torch.stack([frechet(self._moments(o), self.remember(s, self._moments)) for o, s in pairs])
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        return frechet(self._moments(output), self.remember(style, self._moments))
 
 
 def trunk(state: Mapping[str, Tensor]) -> nn.Sequential:

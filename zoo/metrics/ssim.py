@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -42,14 +41,10 @@ class SSIM(Metric):
     Config = SSIMConfig
     config: SSIMConfig
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        if min(outputs.shape[-2:]) < WINDOW:
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> float:
+        if min(output.shape[-2:]) < WINDOW:
             raise InputError(f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels.")
-        pairs = zip(outputs, contents, strict=True)
-        return torch.tensor([self._one(output, content) for output, content in pairs], dtype=torch.float64)
-
-    def _one(self, output: Tensor, content: Tensor) -> float:
-        first, second = self._planes(output), self._planes(content)
+        first, second = self._planes(output[0]), self._planes(content[0])
         value: Any = structural_similarity(
             first,
             second,

@@ -79,20 +79,16 @@ class STLPIPS(Metric):
             found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + EPS))
         return found
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
         smallest = MIN_SIZE[self.config.net]
-        if min(outputs.shape[-2:]) < smallest:
+        if min(output.shape[-2:]) < smallest:
             raise InputError(f"ST-LPIPS with {self.config.net} needs images of at least {smallest} pixels a side.")
-        values = []
-        # One picture at a time: the convolution's kernel may depend on the batch, and the value must not.
-        for output, content in zip(outputs.split(1), contents.split(1), strict=True):
-            pairs = zip(self._features(output), self.remember(content, self._features), strict=True)
-            layers = [
-                F.conv2d((a - b).square(), self.state[f"lin{index}.model.1.weight"]).double().mean()
-                for index, (a, b) in enumerate(pairs)
-            ]
-            values.append(torch.stack(layers).sum())
-        return torch.stack(values)
+        pairs = zip(self._features(output), self.remember(content, self._features), strict=True)
+        layers = [
+            F.conv2d((a - b).square(), self.state[f"lin{index}.model.1.weight"]).double().mean()
+            for index, (a, b) in enumerate(pairs)
+        ]
+        return torch.stack(layers).sum()
 
 
 def halved(x: Tensor) -> Tensor:

@@ -27,9 +27,8 @@ BINS, CHROMA, LEAST = 24, 12.0, 0.004
 class StrayHue(Metric):
     """Share of the output's pixels in hues that the style lacks, in [0, 1]; 0 for the style itself. Not symmetric."""
 
-    def _measure(self, outputs: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        pairs = zip(outputs.split(1), styles.split(1), strict=True)
-        return torch.stack([hues(output)[self.remember(style, lacking)].sum() for output, style in pairs])
+    def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        return hues(output)[self.remember(style, lacking)].sum()
 
 
 def hues(image: Tensor) -> Tensor:

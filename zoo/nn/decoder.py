@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -155,9 +154,3 @@ def undone(name: str) -> str:
     if index > 1:
         return f"relu{block}_{index - 1}"
     return f"pool{block - 1}" if block > 1 else ""
-
-
-def parameter_count(level: int) -> int:
-    """Parameters of the decoder of ``level``, without building it."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in VGGDecoder(level).parameters())

@@ -71,14 +71,14 @@ class Units:
             raise InputError(
                 f"There are {len(contents)} contents and {len(styles)} styles: every score has one of each."
             )
-        return cls(_numbered(contents), _numbered(styles))
+        return cls(numbered(contents), numbered(styles))
 
     @property
     def factors(self) -> tuple[NDArray[np.intp], ...]:
         """What is drawn: contents and styles, the one of them that varies, or the pairs where none occurs twice."""
         varying = [factor for factor in (self.contents, self.styles) if factor.max() > 0]
         if len(varying) == 2:
-            pairs = _numbered(list(zip(self.contents.tolist(), self.styles.tolist(), strict=True)))
+            pairs = numbered(list(zip(self.contents.tolist(), self.styles.tolist(), strict=True)))
             if pairs.max() == self.contents.max() == self.styles.max():
                 return (pairs,)
         return tuple(varying)
@@ -99,7 +99,8 @@ class Units:
         return Units.of(self.contents[kept].tolist(), self.styles[kept].tolist())
 
 
-def _numbered(names: Sequence[object]) -> NDArray[np.intp]:
+def numbered(names: Sequence[object]) -> NDArray[np.intp]:
+    """Return the number of each name, in the order in which they first stand, (N,)."""
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.intp)
 

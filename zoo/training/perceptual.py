@@ -75,6 +75,16 @@ class PerceptualLoss(nn.Module):
         features = self.network(image)
         return {layer: gram(features[layer], self.divide_by) for layer in self.style_layers}
 
+    def hold(self, styles: Sequence[Tensor]) -> None:
+        """Keep the Gram matrices of ``styles``, each (1, 3, H, W): they move with the network and are never saved."""
+        targets = [self.style_targets(style) for style in styles]
+        for index, layer in enumerate(self.style_layers):
+            self.register_buffer(f"gram{index}", torch.cat([one[layer] for one in targets]), persistent=False)
+
+    def held(self) -> dict[str, Tensor]:
+        """The Gram matrices (styles, C, C) by layer that :meth:`hold` keeps."""
+        return {layer: self.get_buffer(f"gram{index}") for index, layer in enumerate(self.style_layers)}
+
     def forward(self, images: Tensor, content: Tensor | None, style: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``total`` and its weighted terms ``content``, ``style``, ``tv``, each the mean over the batch.
 

@@ -35,8 +35,8 @@ from zoo.errors import ConfigError
 from zoo.nn.decoder import VGGDecoder, of_level, undone
 from zoo.nn.fast import reflect
 from zoo.stylizer import require_tensors
-from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask, teacher
-from zoo.training.whitened import sample_patches, whitened_adam
+from zoo.training.task import Batch, HeldOut, TrainConfig, teacher
+from zoo.training.whitened import WhitenedTask, sample_patches
 from zoo.weights import read_state
 
 # Relative to each input's own power, so the scale of a channel does not matter; enough that directions which bf16
@@ -59,7 +59,7 @@ class ReconstructionConfig(Config):
     lower: str | None = option(None, "Safetensors file of the next lower level's decoder, whose convolutions are kept.")
 
 
-class ReconstructionTask(TrainingTask):
+class ReconstructionTask(WhitenedTask):
     """Train a :class:`VGGDecoder` to give back the photograph from relu{level}_1 alone."""
 
     Config = ReconstructionConfig
@@ -129,11 +129,6 @@ class ReconstructionTask(TrainingTask):
         state = {name: value for name, value in state.items() if name in wanted}
         require_tensors(state, wanted, file)
         return state
-
-    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
-        if not self.config.whiten:
-            return super().optimiser(config, batches)
-        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
 
     @torch.no_grad()
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zoo import device as devices
 from zoo.errors import InputError
+from zoo.training.task import Batch, TrainConfig, TrainingTask
 
 # Of the mean eigenvalue: weaker directions are noise of the sample.
 _DAMPING = 1e-3
@@ -172,3 +173,14 @@ def _product_type(device: torch.device) -> torch.dtype:
 
 
 __all__ = ["WhitenedAdam", "measure", "sample_patches", "whitened_adam"]
+
+
+class WhitenedTask(TrainingTask):
+    """A task with an option ``whiten``: Adam in whitened coordinates, or the optimiser that the run names."""
+
+    config: Any
+
+    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+        if not self.config.whiten:
+            return super().optimiser(config, batches)
+        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)

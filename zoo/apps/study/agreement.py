@@ -19,10 +19,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoo.apps.study.clusters import with_judges
-from zoo.report.statistics import Interval
+from zoo.report.statistics import Interval, numbered
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def agree(
     alike = np.array([(counts[comparisons[i]][values[i]] - 1) / (counts[comparisons[i]].total() - 1) for i in joined])
     observed, expected = float(alike.mean()), 1 / choices
     count = len({comparisons[i] for i in joined})
-    half = with_judges(alike, _numbers([items[i] for i in joined]), _numbers([judges[i] for i in joined]), count)
+    half = with_judges(alike, numbered([items[i] for i in joined]), numbered([judges[i] for i in joined]), count)
     interval = None
     if half is not None:
         low, high = max(0.0, observed - half), min(1.0, observed + half)
@@ -70,8 +69,3 @@ def agree(
 
 def _alpha(observed: float, expected: float) -> float:
     return 1 - (1 - observed) / (1 - expected)
-
-
-def _numbers(names: Sequence[Hashable]) -> NDArray[np.intp]:
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], dtype=np.intp)

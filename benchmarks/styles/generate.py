@@ -1,4 +1,4 @@
-"""Draw the built-in styles: ``python -m zoo.assets.generate [NAME ...] [--out FOLDER] [--seed N]``.
+"""Draw the built-in styles: ``python -m benchmarks.styles.generate [NAME ...] [--out FOLDER] [--seed N]``.
 
 Same versions of numpy, scipy and scikit-image, same seed: same pixels. Written as lossless WebP together with
 ``styles.json``, which names each picture's title, seed and hashes. Everything here is CC0.
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.assets.canvas import SUPERSAMPLING, finish, generator
+from benchmarks.styles.canvas import SUPERSAMPLING, finish, generator
 
-FOLDER = Path(__file__).resolve().parent / "styles"
+FOLDER = Path(__file__).resolve().parents[2] / "zoo" / "assets" / "styles"
 SIZE = 512
 SEED = 0
 #: Of WebP's encoder, 0 to 6: the file becomes smaller, its pixels stay.
@@ -42,7 +42,7 @@ STYLES = (
 def draw(name: str, size: int = SIZE, seed: int = SEED) -> NDArray[np.uint8]:
     """The picture ``name`` as sRGB bytes (size, size, 3). KeyError for an unknown name."""
     module = {known: module for known, module, _ in STYLES}[name]
-    drawing = importlib.import_module(f"zoo.assets.{module}")
+    drawing = importlib.import_module(f"benchmarks.styles.{module}")
     return finish(drawing.draw(generator(name, seed), SUPERSAMPLING * size))
 
 

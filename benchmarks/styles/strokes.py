@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.assets.canvas import Array, noise
+from benchmarks.styles.canvas import Array, noise
 
 
 class Paint:

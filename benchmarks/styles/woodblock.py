@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon
 
-from zoo.assets.canvas import Array, fractal, grid, lab, noise, ramp
+from benchmarks.styles.canvas import Array, fractal, grid, lab, noise, ramp
 
 # From a wave's own units (crest at height 1, y upwards) to pixels.
 Place = Callable[[Array], Array]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.assets.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample, weave
-from zoo.assets.strokes import Brush, Paint, scattered, trace
+from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample, weave
+from benchmarks.styles.strokes import Brush, Paint, scattered, trace
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:

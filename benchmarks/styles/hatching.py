@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from zoo.assets.canvas import Array, fractal, grid, lab, noise, sample, smoothstep
-from zoo.assets.strokes import scattered, trace
+from benchmarks.styles.canvas import Array, fractal, grid, lab, noise, sample, smoothstep
+from benchmarks.styles.strokes import scattered, trace
 
 _LIGHT = np.array([-0.56, -0.62, 0.55], np.float32)  # towards the lamp: upper left, in front of the paper
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from zoo.assets.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample, smoothstep, weave
-from zoo.assets.strokes import Brush, Paint, scattered
+from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample, smoothstep, weave
+from benchmarks.styles.strokes import Brush, Paint, scattered
 
 _OCHRE = ("2b2118", "5e4426", "94703a", "c29a58", "e3cb95", "f6ecd0")
 _GREY = ("1f2224", "464b4c", "757a77", "a3a69d", "cccabb", "efece0")

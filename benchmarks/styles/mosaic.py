@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 
-from zoo.assets.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample
+from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample
 
 _SCALES = (
     ("7c1f1a", "b8371f", "d9622b", "eb9447", "f6c98a"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from zoo.assets.canvas import Array, fractal, lab, noise
+from benchmarks.styles.canvas import Array, fractal, lab, noise
 
 _PALETTE = (
     "16233f",

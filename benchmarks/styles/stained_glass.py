@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from zoo.assets.canvas import Array, fractal, grid, lab, lit, noise, smoothstep
-from zoo.assets.strokes import scattered
+from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, smoothstep
+from benchmarks.styles.strokes import scattered
 
 # Families of glass; a pane takes one of its family's sheets.
 _FAMILIES = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.assets.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample, smoothstep, weave
-from zoo.assets.strokes import scattered
+from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample, smoothstep, weave
+from benchmarks.styles.strokes import scattered
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:
