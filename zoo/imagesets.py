@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from zoo import files
+from zoo import files, shipped
 from zoo.download import download, file_sha256, home, make_folder, offline
-from zoo.errors import DataError, RegistryError, UnknownNameError, reason
-from zoo.registry import PACKAGE, explain, read_yaml
+from zoo.errors import DataError, UnknownNameError, reason
 
 Role = Literal["contents", "styles"]
 State = Literal["whole", "missing", "damaged"]
@@ -100,32 +99,21 @@ class Manifest(BaseModel):
         return self.base + image.file
 
 
-def manifest_folder() -> Path:
-    """Where the manifests that ship are: inside the installed package, or in the checkout."""
-    bundled = PACKAGE / "sets"
-    return bundled if bundled.is_dir() else PACKAGE.parent / "benchmarks" / "sets"
-
-
 def list_sets() -> list[str]:
     """Names of the sets whose manifests ship."""
-    return sorted(path.stem for path in manifest_folder().glob("*.yaml"))
+    return shipped.names("sets")
 
 
 def load_manifest(name: str) -> Manifest:
     """The manifest of a set; UnknownNameError where none ships, DataError where it is malformed."""
     if name not in list_sets():
         raise UnknownNameError("image set", name, list_sets(), "Run 'zoo data list' for all.")
-    return _read(manifest_folder() / f"{name}.yaml")
+    return _read(shipped.folder("sets") / f"{name}.yaml")
 
 
 @functools.cache
 def _read(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate(read_yaml(path))
-    except RegistryError as error:
-        raise DataError(str(error)) from error
-    except ValidationError as error:
-        raise DataError(explain(error, path.name)) from error
+    return shipped.read(path, Manifest, DataError)
 
 
 def state(manifest: Manifest, image: SetImage) -> State:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 #: Drawings are this many times as large as the finished picture.
 SUPERSAMPLING = 2
@@ -125,7 +125,7 @@ def sample(field: Array, x: Array, y: Array) -> Array:
     return top * (1 - fy) + bottom * fy
 
 
-def ramp(stops: Sequence[float], colours: Array, at: Array) -> Array:
+def ramp(stops: Sequence[float] | Array, colours: Array, at: Array) -> Array:
     """Piecewise linear gradient through ``colours`` (k, 3) at ``stops``, evaluated at ``at``: (..., 3)."""
     return np.stack([np.interp(at, stops, colours[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 

@@ -188,8 +188,8 @@ def _motifs(easel: _Easel) -> None:
         elif kind == 1:  # the waist of a guitar
             for sign in (-1, 1):
                 centre = at + sign * along * 52 * size
-                easel.draw(_arc(*centre, 62 * size, (72 - 12 * sign) * size, turn, 0.35, 2.75), 7.0)
-                easel.draw(_arc(*centre, 52 * size, (61 - 12 * sign) * size, turn, 0.5, 2.3), 2.6, 0.7)
+                easel.draw(_arc(centre[0], centre[1], 62 * size, (72 - 12 * sign) * size, turn, 0.35, 2.75), 7.0)
+                easel.draw(_arc(centre[0], centre[1], 52 * size, (61 - 12 * sign) * size, turn, 0.5, 2.3), 2.6, 0.7)
         elif kind == 2:  # neck and shoulders of a bottle
             t = np.linspace(0, 1, 40)[:, None]
             for sign in (-1, 1):
@@ -198,7 +198,9 @@ def _motifs(easel: _Easel) -> None:
                 easel.draw(side, 4.6 if sign > 0 else 3.2, 0.9)
             for place, wide in ((-0.5, 18), (-0.44, 20), (-0.1, 15), (0.45, 45)):
                 middle = at + along * place * 230 * size
-                easel.draw(_arc(*middle, wide * size, 7 * size, turn + np.pi / 2, 0, 2 * np.pi), 2.8, 0.85, False)
+                easel.draw(
+                    _arc(middle[0], middle[1], wide * size, 7 * size, turn + np.pi / 2, 0, 2 * np.pi), 2.8, 0.85, False
+                )
         else:  # bowl of a glass and a scroll
             easel.draw(_arc(x, y, 46 * size, 15 * size, turn, 0, 2 * np.pi), 3.0, 0.85, False)
             easel.draw(_arc(x, y, 46 * size, 74 * size, turn, 0, np.pi), 5.6)

@@ -64,7 +64,7 @@ def save(name: str, folder: Path, seed: int = SEED) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the styles named on the command line, or all of them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="styles to draw; default: all")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
     parser.add_argument("--seed", type=int, default=SEED)

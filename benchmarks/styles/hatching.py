@@ -75,8 +75,9 @@ class _Scene:
             pole = np.array([np.sin(tilt) * np.cos(lean), np.sin(tilt) * np.sin(lean), np.cos(tilt)], np.float32)
             size = radius * rng.uniform(0.85, 1.15)
             ribs = int(rng.choice([9, 11, 14])) if rng.random() < 0.62 else 0
+            x, y = options[0]
             form = _Form(
-                *options[0], size, size * rng.uniform(0.74, 0.95), lean + np.pi / 2, pole, ribs,
+                x, y, size, size * rng.uniform(0.74, 0.95), lean + np.pi / 2, pole, ribs,
                 rng.uniform(0.35, 0.6) if ribs else 0.0, rng.uniform(-0.08, 0.16),
             )  # fmt: skip
             own.append(form)

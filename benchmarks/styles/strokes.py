@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,8 +32,8 @@ class Paint:
         """
         n_rows, n_columns = self.relief.shape
         reach = brush.width / 2 + 2
-        x0, y0 = np.floor(path.min(0) - reach).astype(int)
-        x1, y1 = np.ceil(path.max(0) + reach).astype(int) + 1
+        x0, y0 = map(math.floor, path.min(0) - reach)
+        x1, y1 = (math.ceil(end) + 1 for end in path.max(0) + reach)
         x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, n_columns), min(y1, n_rows)
         if x1 - x0 < 2 or y1 - y0 < 2:
             return

@@ -159,7 +159,7 @@ def _line(rng: np.random.Generator, image: Array, path: Array, tint: Array, widt
     if len(path) < 3:
         return
     along = np.gradient(path, axis=0)
-    normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / (np.hypot(*along.T)[:, None] + 1e-6)
+    normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / (np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-6)
     t = np.linspace(0, 1, len(path))
     uneven = 1 + 0.25 * np.interp(t, np.linspace(0, 1, 9), rng.standard_normal(9))
     half = (width * (0.35 + np.sin(np.pi * t) ** 0.7) * uneven / 1.2)[:, None] * normal

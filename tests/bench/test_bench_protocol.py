@@ -17,7 +17,6 @@ from zoo.bench.protocol import (
     find_protocol,
     list_protocols,
     load_protocol,
-    protocol_folder,
     resolve_protocol,
 )
 from zoo.errors import ProtocolError, UnknownNameError
@@ -244,7 +243,7 @@ def test_a_labels_brackets_stay_out_of_file_names(folder, registry):
 
 @pytest.mark.parametrize("name", list_protocols())
 def test_protocols_that_ship_are_valid_and_named_as_their_file(name):
-    assert load_protocol(protocol_folder() / f"{name}.yaml").name == name
+    assert load_protocol(find_protocol(name)).name == name
 
 
 def test_a_size_is_needed_as_a_whole_number(folder):

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo import imagesets
 from zoo.bench.plan import plan_methods
 from zoo.bench.protocol import ResolvedProtocol, find_protocol, list_protocols, load_protocol, resolve_protocol
 from zoo.bench.selection import PairSample, StylesPerContent, drawn, list_pairs
@@ -59,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "pets.yaml").write_text(yaml.safe_dump(manifest))
-    monkeypatch.setattr(imagesets, "manifest_folder", lambda: tmp_path / "sets")
+    monkeypatch.setattr("zoo.shipped.folder", lambda kind: tmp_path / kind)
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     return tmp_path
 
@@ -234,6 +233,7 @@ SHAPES = {
     "styleid-sample": (200, [512]),
     "adain": (220, [512]),
     "video": (6, [256]),
+    "convergence": (3, [256]),
 }
 
 

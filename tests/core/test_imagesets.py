@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from zoo import imagesets
+from zoo import shipped
 from zoo.cli import main
 from zoo.errors import DataError, UnknownNameError
-from zoo.imagesets import Manifest, SetImage, fetch_set, list_sets, load_manifest, manifest_folder, set_image, state
+from zoo.imagesets import Manifest, SetImage, fetch_set, list_sets, load_manifest, set_image, state
 from zoo.report.bibliography import image_sets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -64,7 +64,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     folder = tmp_path / "sets"
     folder.mkdir()
     (folder / "tiny.yaml").write_text(yaml.safe_dump(manifest_data()))
-    monkeypatch.setattr(imagesets, "manifest_folder", lambda: folder)
+    monkeypatch.setattr("zoo.shipped.folder", lambda kind: folder)
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     for name in ("ZOO_MIRROR", "ZOO_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -119,7 +119,7 @@ def test_the_sets_that_ship(name, shape):
     assert (len(manifest.contents), len(manifest.styles)) == shape
     assert all(manifest.commit in manifest.url(image) for image in manifest.images)
     assert list_sets() == list(SHAPES)
-    assert manifest_folder().is_dir()
+    assert shipped.folder("sets").is_dir()
 
 
 def test_sets_that_share_images_are_told_apart(tiny, tmp_path):

@@ -200,7 +200,8 @@ class Plan:
                     groups.setdefault((method.worked, cell.size), []).append(cell)
         place = {pair: number for number, pair in enumerate(self.protocol.pairs)}
         for group in groups.values():
-            group.sort(key=lambda cell: place[cell.content, cell.style])
+            # Cells of a pair that the protocol does not list keep their order.
+            group.sort(key=lambda cell: place.get((cell.content, cell.style), 0))
         return list(groups.values())
 
     def to_score(self, rows: Ledger, cell: Scored, metric: int) -> bool:

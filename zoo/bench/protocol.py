@@ -16,14 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from zoo import shipped
 from zoo.bench.selection import SET_PREFIX, Pairs, Seed, expand_sets, list_pairs, set_file
 from zoo.config import Config
-from zoo.errors import ConfigError, ImageError, ProtocolError, RegistryError, UnknownNameError, ZooError
+from zoo.errors import ConfigError, ImageError, ProtocolError, UnknownNameError, ZooError
 from zoo.images import MAX_SIDE
-from zoo.names import composed, on_disk
-from zoo.registry import PACKAGE, Registry, Resolved, explain, import_object, read_yaml
+from zoo.names import composed
+from zoo.registry import Registry, Resolved, import_object
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Baseline = Literal["content-copy", "style-copy", "color-transfer", "frozen-frame"]
@@ -301,37 +302,19 @@ def check_settings(protocol: str, name: str, implementation: str, settings: Mapp
         raise ProtocolError(f"Protocol {protocol}, {name}: {error}") from error
 
 
-def protocol_folder() -> Path:
-    """Where the protocols that ship are: inside the installed package, or in the checkout."""
-    bundled = PACKAGE / "protocols"
-    return bundled if bundled.is_dir() else PACKAGE.parent / "benchmarks" / "protocols"
-
-
 def list_protocols() -> list[str]:
     """Names of the protocols that ship."""
-    return sorted(path.stem for path in protocol_folder().glob("*.yaml"))
+    return shipped.names("protocols")
 
 
 def find_protocol(name: str) -> Path:
     """The file of a protocol that ships, or the path given; UnknownNameError or ProtocolError where there is none."""
-    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        path = on_disk(name)
-        if not path.is_file():
-            raise ProtocolError(f"There is no protocol file {name}: check the path.")
-        return path
-    if name not in list_protocols():
-        raise UnknownNameError("protocol", name, list_protocols(), "A file of your own is given as a path to .yaml.")
-    return protocol_folder() / f"{name}.yaml"
+    return shipped.find("protocols", "protocol", name, ProtocolError)
 
 
 def load_protocol(path: Path) -> Protocol:
     """A protocol's file checked against its schema; ProtocolError names the first fault and its place."""
-    try:
-        return Protocol.model_validate(read_yaml(path))
-    except RegistryError as error:
-        raise ProtocolError(str(error)) from error
-    except ValidationError as error:
-        raise ProtocolError(explain(error, path.name)) from error
+    return shipped.read(path, Protocol, ProtocolError)
 
 
 def resolve_protocol(spec: Protocol, folder: Path, registry: Registry) -> ResolvedProtocol:

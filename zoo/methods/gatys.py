@@ -170,7 +170,7 @@ shared | no option to choose per layer, and small regions keep their style |
         pixel_bytes=1400,
     )
     Config = GatysConfig
-    config: GatysConfig
+    config: GatysConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _build(self) -> None:
         super()._build()

@@ -24,11 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from zoo import files
+from zoo import files, shipped
 from zoo.errors import ConfigError, UnknownNameError, WeightsError, ZooError
-from zoo.registry import PACKAGE, explain, read_yaml
 from zoo.training.processes import processes
 
 if TYPE_CHECKING:
@@ -145,31 +144,14 @@ class Recipe(_Strict):
             yield (join.name, "joined", "", "", ", ".join(join.parts.values()), "", "")
 
 
-def recipe_folder() -> Path:
-    """Return the folder of the recipes that ship: inside the installed package, or in the checkout."""
-    bundled = PACKAGE / "recipes"
-    return bundled if bundled.is_dir() else PACKAGE.parent / "benchmarks" / "recipes"
-
-
 def find_recipe(name: str) -> Path:
     """The file of a recipe that ships, or the path given; UnknownNameError or ConfigError where there is none."""
-    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"There is no recipe file {name}: check the path.")
-        return path
-    known = sorted(path.stem for path in recipe_folder().glob("*.yaml"))
-    if name not in known:
-        raise UnknownNameError("recipe", name, known, "A file of your own is given as a path to .yaml.")
-    return recipe_folder() / f"{name}.yaml"
+    return shipped.find("recipes", "recipe", name, ConfigError)
 
 
 def load_recipe(path: Path) -> Recipe:
     """A recipe's file checked against its schema; ConfigError names the first fault and its place."""
-    try:
-        return Recipe.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise ConfigError(explain(error, path.name)) from error
+    return shipped.read(path, Recipe, ConfigError)
 
 
 def state_of(run: Run, folder: Path) -> State:
@@ -331,7 +313,6 @@ __all__ = [
     "RecipeDisplay",
     "find_recipe",
     "load_recipe",
-    "recipe_folder",
     "run_recipe",
     "state_of",
 ]

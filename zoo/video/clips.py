@@ -290,6 +290,7 @@ def require_av() -> Any:
     """Return the package PyAV; raises DataError where it is not installed."""
     try:
         import av
+        import av.logging
     except ImportError as error:
         raise DataError("Films need the package av: run \"pip install 'style-transfer-zoo[video]'\".") from error
     # What goes wrong is told once, by the exception. At any other level a decoder's thread waits for the interpreter to

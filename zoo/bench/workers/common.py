@@ -64,6 +64,25 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def prepare(job: Mapping[str, Any]) -> tuple[float, int]:
+    """Import what every method needs, on as many threads as the job says, and read a picture.
+
+    Returns the seconds that the imports took since the process was asked for, and the bytes resident before a method is
+    built: decoding a picture loads libraries of the harness's own, which are no part of the method's memory.
+    """
+    import torch
+
+    import zoo.registry  # noqa: F401  # its time is that of importing, not of loading
+    from zoo import images
+    from zoo.bench import memory
+
+    if job["threads"] is not None:
+        torch.set_num_threads(job["threads"])
+    seconds = started(job)
+    images.read(job["cells"][0]["content"])
+    return seconds, memory.resident()
+
+
 def build(channel: Channel) -> Stylizer | None:
     """The method of the job; None where it refused or failed, which is then said of all its cells."""
     from zoo.loading import load

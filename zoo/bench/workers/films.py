@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, run_cells, started
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
 from zoo.errors import DataError, DownloadRequiredError, ImageError
 
 if TYPE_CHECKING:
@@ -43,16 +43,12 @@ def main() -> None:
     """Run the job that stands on standard input."""
     channel = Channel()
     job = channel.job
+    import_seconds, idle = prepare(job)
     import torch
 
-    from zoo import images
     from zoo.bench import memory
 
-    if job["threads"] is not None:
-        torch.set_num_threads(job["threads"])
-    numbers = [measurement("seconds.import", started(job), "s")]
-    images.read(job["cells"][0]["content"])
-    idle = memory.resident()
+    numbers: list[dict[str, Any]] = []
     model: Stylizer | None = None
     device = torch.device("cpu")
     if job["name"] not in SANITY:
@@ -62,10 +58,11 @@ def main() -> None:
             channel.send("done")
             return
         device = model.device
-        numbers.append(measurement("seconds.load", time.perf_counter() - begun, "s"))
-        numbers.append(measurement("memory.idle", idle / memory.MIB, "MiB"))
-    else:
-        numbers = []
+        numbers = [
+            measurement("seconds.import", import_seconds, "s"),
+            measurement("seconds.load", time.perf_counter() - begun, "s"),
+            measurement("memory.idle", idle / memory.MIB, "MiB"),
+        ]
     channel.send("loaded", precision=model.precision if model else None, measured=numbers)
     run_cells(channel, device, _Session(job, model, device, idle).measure)
     channel.send("done")

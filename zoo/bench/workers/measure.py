@@ -36,7 +36,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, run_cells, started
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
 from zoo.errors import ImageError
 
 if TYPE_CHECKING:
@@ -46,19 +46,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the job that stands on standard input."""
     channel = Channel()
-    job = channel.job
-    import torch
-
-    import zoo.registry  # noqa: F401  # its time is that of importing, not of loading
-    from zoo import images
+    import_seconds, idle = prepare(channel.job)
     from zoo.bench import memory
 
-    if job["threads"] is not None:
-        torch.set_num_threads(job["threads"])
-    import_seconds = started(job)
-    # Decoding a picture loads libraries of the harness's own, which are no part of the method's memory.
-    images.read(job["cells"][0]["content"])
-    idle = memory.resident()
     begun = time.perf_counter()
     model = build(channel)
     if model is not None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, run_cells, started
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
 from zoo.errors import ImageError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -27,16 +27,9 @@ def main() -> None:
     """Run the job that stands on standard input."""
     channel = Channel()
     job = channel.job
-    import torch
-
-    from zoo import images
+    import_seconds, idle = prepare(job)
     from zoo.bench import memory
 
-    if job["threads"] is not None:
-        torch.set_num_threads(job["threads"])
-    import_seconds = started(job)
-    images.read(job["cells"][0]["content"])
-    idle = memory.resident()
     model = build(channel)
     if model is not None:
         numbers = [
