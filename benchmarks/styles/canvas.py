@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Array = NDArray[np.floating]
+# Mostly float32; numbers of things are whole.
+Array = NDArray[Any]
 
 #: Drawings are this many times as large as the finished picture.
 SUPERSAMPLING = 2
@@ -130,7 +132,7 @@ def ramp(stops: Sequence[float] | Array, colours: Array, at: Array) -> Array:
     return np.stack([np.interp(at, stops, colours[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 
 
-def smoothstep(low: float, high: float, value: Array) -> Array:
+def smoothstep(low: float | Array, high: float | Array, value: Array) -> Array:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)

@@ -103,7 +103,7 @@ def _acts(rng: np.random.Generator, n: int) -> list[_Drop | _Comb | _Swirl]:
                 gaps = np.hypot(*(options[:, None] - np.array(placed)[None]).transpose(2, 0, 1)).min(axis=1)
                 options = options[np.argsort(-gaps)]
             placed.append(options[0])
-            acts.append(_Drop(*options[0], rng.uniform(low, high) * k, int(inks[i % len(inks)])))
+            acts.append(_Drop(options[0][0], options[0][1], rng.uniform(low, high) * k, int(inks[i % len(inks)])))
 
     def rings(count: int, pairs: list[list[int]], most: int) -> None:
         """Suminagashi: two brushes touched to one spot in turn."""
@@ -116,7 +116,7 @@ def _acts(rng: np.random.Generator, n: int) -> list[_Drop | _Comb | _Swirl]:
             placed.append(options[0])
             pair = pairs[i % len(pairs)]
             for turn in range(int(rng.integers(most // 2, most + 1))):
-                acts.append(_Drop(*options[0], rng.uniform(14, 21) * k, pair[turn % 2]))
+                acts.append(_Drop(options[0][0], options[0][1], rng.uniform(14, 21) * k, pair[turn % 2]))
 
     shower(40, 60, 85, (0, 2, 4, 3, 9, 6))
     shower(60, 34, 52, (4, 0, 8, 3, 2, 1, 9))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from skimage.measure import find_contours
 
 from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, ramp, sample
@@ -88,10 +88,10 @@ def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[
         region[(fins > 0) & (region == 0)] = 3 * number + 2
         region[body > 0] = 3 * number + 1
     outline = ndimage.maximum_filter(region, 3) != ndimage.minimum_filter(region, 3)
-    distance = ndimage.distance_transform_edt(~outline).astype(np.float32)
+    distance = np.asarray(ndimage.distance_transform_edt(~outline), np.float32)
 
     # The sea: bands that run round the fish and break into waves of their own away from them.
-    away = ndimage.distance_transform_edt(region == 0).astype(np.float32)
+    away = np.asarray(ndimage.distance_transform_edt(region == 0), np.float32)
     drift = fractal(rng, (n, n), 230 * k, 2)
     phase = away / (12 * k) + 2.4 * drift
     tone = 0.38 + 0.34 * np.sin(phase) + 0.09 * drift
@@ -179,7 +179,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     # tiles are broken by hammer: no edge is straight
     px = x + 0.55 * k * noise(rng, (n, n), 4 * k) + 0.7 * k * noise(rng, (n, n), 9 * k)
     py = y + 0.55 * k * noise(rng, (n, n), 4 * k) + 0.7 * k * noise(rng, (n, n), 9 * k)
-    _, near = cKDTree(middles).query(np.column_stack([px.ravel(), py.ravel()]), k=6)
+    _, near = KDTree(middles).query(np.column_stack([px.ravel(), py.ravel()]), k=6)
     best = np.full(n * n, np.inf, np.float32)
     second = best.copy()
     tile = np.zeros(n * n, np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, smoothstep
 from benchmarks.styles.strokes import scattered
@@ -30,7 +30,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     v = y + bend * noise(rng, (n, n), n / 7)
     blossoms = _apart(scattered(rng, n, 150 * k), 236 * k)
     panes = _panes(rng, n, blossoms)
-    distance, nearest = cKDTree(panes).query(np.stack([u.ravel(), v.ravel()], axis=1), k=2)
+    distance, nearest = KDTree(panes).query(np.stack([u.ravel(), v.ravel()], axis=1), k=2)
     gap = ((distance[:, 1] - distance[:, 0]) / 2).reshape(n, n).astype(np.float32)
     pane = nearest[:, 0].reshape(n, n)
 
