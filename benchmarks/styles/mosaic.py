@@ -127,7 +127,7 @@ def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[
 def _seeds(rng: np.random.Generator, distance: Array, pitch: float) -> tuple[Array, Array]:
     """Middles of the tiles (m, 2) and the directions (radians) of their rows, nearest to the outlines first."""
     n = distance.shape[0]
-    gy, gx = np.gradient(ndimage.gaussian_filter(distance, 0.3 * pitch))
+    gy, gx = np.gradient(np.asarray(ndimage.gaussian_filter(distance, 0.3 * pitch)))
     cell = pitch / 3
     taken: dict[tuple[int, int], list[int]] = {}
     middles: list[tuple[float, float]] = []
@@ -179,7 +179,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     # tiles are broken by hammer: no edge is straight
     px = x + 0.55 * k * noise(rng, (n, n), 4 * k) + 0.7 * k * noise(rng, (n, n), 9 * k)
     py = y + 0.55 * k * noise(rng, (n, n), 4 * k) + 0.7 * k * noise(rng, (n, n), 9 * k)
-    _, near = KDTree(middles).query(np.column_stack([px.ravel(), py.ravel()]), k=6)
+    near = np.asarray(KDTree(middles).query(np.column_stack([px.ravel(), py.ravel()]), k=6)[1])
     best = np.full(n * n, np.inf, np.float32)
     second = best.copy()
     tile = np.zeros(n * n, np.int64)

@@ -30,7 +30,8 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     v = y + bend * noise(rng, (n, n), n / 7)
     blossoms = _apart(scattered(rng, n, 150 * k), 236 * k)
     panes = _panes(rng, n, blossoms)
-    distance, nearest = KDTree(panes).query(np.stack([u.ravel(), v.ravel()], axis=1), k=2)
+    found = KDTree(panes).query(np.stack([u.ravel(), v.ravel()], axis=1), k=2)
+    distance, nearest = map(np.asarray, found)
     gap = ((distance[:, 1] - distance[:, 0]) / 2).reshape(n, n).astype(np.float32)
     pane = nearest[:, 0].reshape(n, n)
 

@@ -16,7 +16,7 @@ class Paint:
 
     def __init__(self, colour: Array, rng: np.random.Generator) -> None:
         self.colour = colour.astype(np.float32).copy()
-        self.relief = np.zeros(colour.shape[:2], np.float32)
+        self.relief: Array = np.zeros(colour.shape[:2], np.float32)
         # Bristles are stripes across the stroke that wander slowly along it: rows along, columns across, tiled.
         self._bristles = noise(rng, (256, 1024), (48.0, 3.0))
         self._streaks = noise(rng, (256, 1024), (90.0, 7.0))

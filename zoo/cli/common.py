@@ -7,9 +7,11 @@ import math
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -19,15 +21,6 @@ from zoo.cli.streams import out as out
 from zoo.config import readable_type, shown
 from zoo.errors import ConfigError, ImageError, InputError
 from zoo.names import find, on_disk
-from zoo.options import COUNT as COUNT
-from zoo.options import MILLIMETRES as MILLIMETRES
-from zoo.options import PIXELS as PIXELS
-from zoo.options import PORT as PORT
-from zoo.options import SEED as SEED
-from zoo.options import SIDE as SIDE
-from zoo.options import THREADS as THREADS
-from zoo.options import real as real
-from zoo.options import whole as whole
 from zoo.words import counted, visible
 
 if TYPE_CHECKING:
@@ -35,7 +28,7 @@ if TYPE_CHECKING:
 
     from zoo.config import OptionSpec
     from zoo.images import Image
-    from zoo.stylizer import Stylizer
+    from zoo.stylizer import Stylized, Stylizer
 
 DEFAULT_STYLE = "builtin:swirls"
 
@@ -269,3 +262,21 @@ def progress_bar(quiet: bool) -> RichProgress | None:
         console=console,
         transient=True,
     )
+
+
+def make_picture(
+    output: str, quiet: bool, run: Callable[[Reporter], Stylized], said: Callable[[Stylized], str]
+) -> None:
+    """Write the picture of a run, and say of it what ``said`` returns; a signal ends it early, and is the exit code."""
+    from zoo import images
+
+    bar, stop = progress_bar(quiet), StopRequest()
+    with stop.listening(), bar or contextlib.nullcontext():
+        reporter = Reporter(bar, stop)
+        reporter.begin(Path(output).name)
+        result = run(reporter)
+    images.write(output, result.image)
+    if not quiet:
+        console.say(f"{output}  {said(result)}")
+    if stop.asked:
+        raise typer.Exit(stop.code)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo.cli.common import (
     Reporter,
-    StopRequest,
-    console,
     default_style,
     expand,
+    make_picture,
     method_options,
-    progress_bar,
     read_image,
     trained_styles,
 )
 from zoo.config import shown
 from zoo.errors import ConfigError
 from zoo.options import SEED, Machine, verb
+
+if TYPE_CHECKING:
+    from zoo.stylizer import Stylized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +56,11 @@ def texture(context: typer.Context, options: TextureOptions) -> None:
     stylizer = stylizer or load(options.method, **chosen)
     memory.require(stylizer, height, width)
     code = stylizer.encode_style(picture, (height, width))
-    bar, stop = progress_bar(options.quiet), StopRequest()
-    with stop.listening(), bar or contextlib.nullcontext():
-        reporter = Reporter(bar, stop)
-        reporter.begin(Path(options.output).name)
-        result = stylizer.synthesize(code, (height, width), seed=options.seed, progress=reporter)
-    images.write(options.output, result.image)
-    if not options.quiet:
-        console.say(f"{options.output}  {width}x{height}")
-    if stop.asked:
-        raise typer.Exit(stop.code)
+
+    def run(reporter: Reporter) -> Stylized:
+        return stylizer.synthesize(code, (height, width), seed=options.seed, progress=reporter)
+
+    make_picture(options.output, options.quiet, run, lambda _: f"{width}x{height}")
 
 
 def parse_size(text: str) -> tuple[int, int]:
