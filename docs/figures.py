@@ -1,16 +1,16 @@
 """Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [grid] [sheets] ...``.
 
 ``docs/images/styles.webp`` shows the built-in styles, ``front.webp`` one photograph by six methods;
-``docs/images/grid.webp`` shows every method on the same pairs of
-built-in photographs and styles, and (``beside``) ``beside-any-style.webp`` and ``beside-trained-styles.webp`` show the
-networks of a family larger, beside Gatys; ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for
-every method that takes any style, and (``trained``) of four photographs in all its styles for every method of trained
-styles; ``what-goes-where.webp`` shows methods of labels and places, ``docs/images/textures.webp`` textures from several
-seeds.
+``docs/images/grid.webp`` shows every method on the same pairs of built-in photographs and styles, and (``beside``)
+``beside-any-style.webp`` and ``beside-trained-styles.webp`` show the networks of a family larger, beside Gatys;
+``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every network that takes any style, of six
+pairs (``optimised``) for methods that fit pixels or need no training, and (``trained``) of four photographs in all its
+styles for every method of trained styles; ``what-goes-where.webp`` shows methods of labels and places,
+``docs/images/textures.webp`` textures from several seeds.
 
-Networks take a few minutes on two CPU cores, at 512 pixels as everything here. Gatys and CNNMRF take hours: each
-picture of theirs is kept in ``build/figures`` once it is there, so that a run broken off goes on, and networks trained
-anew cost nothing but themselves. Delete that folder after a change of those methods.
+Networks take a few minutes on two CPU cores, at 512 pixels as everything but ``optimised`` (256). Methods that fit
+pixels take hours: each picture of theirs is kept in ``build/figures`` once it is there, so that a run broken off goes
+on, and networks trained anew cost nothing but themselves. Delete that folder after a change of those methods.
 
 ``docs/images/results`` holds charts of the runs in ``results/``, as ``zoo report RUN --figures`` draws them.
 """
@@ -35,15 +35,16 @@ from zoo.stylizer import Context, Style
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic"), ("rocket", "marbling"))
-METHODS = {
-    "gatys": {"num_steps": 300},
-    "cnnmrf": {"num_steps": 240},
-    "johnson": {},
-    "texture-nets": {},
-    "cin": {},
-    "adain": {},
-    "wct": {},
-    "style-swap": {},
+# Steps of those that optimise the picture.
+METHODS: dict[str, int | None] = {
+    "gatys": 300,
+    "cnnmrf": 240,
+    "johnson": None,
+    "texture-nets": None,
+    "cin": None,
+    "adain": None,
+    "wct": None,
+    "style-swap": None,
 }
 FRONT_CONTENT = "chelsea"
 FRONT = {
@@ -58,6 +59,26 @@ SIZE = "512"
 KEPT = IMAGES.parent.parent / "build" / "figures"
 SHEETS = ("adain", "wct", "style-swap")
 SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
+# Methods that fit pixels, with steps that a CPU does in a minute or two at this size.
+OPTIMISED: dict[str, int | None] = {
+    "gatys": 150,
+    "nnst": 150,
+    "strotss": 150,
+    "lapstyle": 150,
+    "risser": 150,
+    "deep-photo": 100,
+    "deep-analogy": 96,
+    "efdm": None,
+}
+SMALL = "256"
+SIX_PAIRS = (
+    *(("astronaut", "swirls"), ("chelsea", "mosaic"), ("coffee", "woodblock")),
+    *(("rocket", "marbling"), ("astronaut", "stained-glass"), ("chelsea", "pointillism")),
+)
+PHOTO_PAIRS = (
+    *(("coffee", "rocket"), ("rocket", "coffee"), ("chelsea", "coffee")),
+    *(("astronaut", "rocket"), ("coffee", "hubble_deep_field"), ("astronaut", "coffee")),
+)
 TRAINED = ("johnson", "texture-nets", "cin")
 FAMILIES = {"any-style": SHEETS, "trained-styles": TRAINED}
 # Runs in results/ and which of their figures.
@@ -74,19 +95,18 @@ def styles() -> None:
 
 
 @functools.cache
-def model(method: str) -> zoo.Stylizer:
-    """A method with the options of the figures."""
-    return zoo.load(method, **METHODS[method])
+def model(method: str, steps: int | None) -> zoo.Stylizer:
+    """A method, with a number of steps where it takes any."""
+    return zoo.load(method, **({} if steps is None else {"num_steps": steps}))
 
 
-def result(method: str, content: str, style: str) -> torch.Tensor:
+def result(method: str, content: str, style: str, steps: int | None, size: str = SIZE) -> torch.Tensor:
     """What ``method`` makes of a pair; of one that optimises the picture it is read again where it is kept."""
-    photo, painting = (zoo.read(f"builtin:{name}", size=SIZE).pixels for name in (content, style))
-    steps = METHODS[method].get("num_steps")
-    path = KEPT / f"{method}-{steps}-{content}-{style}-{SIZE}.png"
+    photo, painting = (zoo.read(f"builtin:{name}", size=size).pixels for name in (content, style))
+    path = KEPT / f"{method}-{steps}-{content}-{style}-{size}.png"
     if steps is None or not path.exists():
         print(f"{method}: {content} in {style}", flush=True)
-        picture = model(method)(photo, painting)
+        picture = model(method, steps)(photo, painting)
         if steps is None:
             return picture
         KEPT.mkdir(parents=True, exist_ok=True)
@@ -97,10 +117,13 @@ def result(method: str, content: str, style: str) -> torch.Tensor:
 def compare(methods: Sequence[str], name: str, cell: int) -> None:
     """A sheet with a row per pair: content, style, and each method's result."""
     rows = [
-        [*(zoo.read(f"builtin:{x}", size=SIZE).pixels for x in pair), *(result(method, *pair) for method in methods)]
+        [
+            *(zoo.read(f"builtin:{x}", size=SIZE).pixels for x in pair),
+            *(result(method, *pair, METHODS[method]) for method in methods),
+        ]
         for pair in PAIRS
     ]
-    steps = {method: f", {options['num_steps']} steps" for method, options in METHODS.items() if options}
+    steps = {method: f", {steps} steps" for method, steps in METHODS.items() if steps}
     labels = ["content", "style", *(method + steps.get(method, "") for method in methods)]
     zoo.write(IMAGES / name, images.contact_sheet(rows, column_labels=labels, cell=cell), quality=85)
 
@@ -141,6 +164,20 @@ def sheets() -> None:
         sheet = images.contact_sheet(rows, column_labels=["", *SHEET_STYLES], cell=256)
         zoo.write(IMAGES / f"{method}.webp", sheet, quality=85)
         print(method, flush=True)
+
+
+def optimised() -> None:
+    """Six pairs, two a row, for methods that fit pixels, with fewer steps than by default, and for EFDM."""
+    for method, steps in OPTIMISED.items():
+        pairs = PHOTO_PAIRS if method == "deep-photo" else SIX_PAIRS
+        cells = [
+            [*(zoo.read(f"builtin:{x}", size=SMALL).pixels for x in pair), result(method, *pair, steps, SMALL)]
+            for pair in pairs
+        ]
+        rows = [[*cells[i], *cells[i + 1]] for i in range(0, len(cells), 2)]
+        said = f"{steps} steps, {SMALL} pixels" if steps else f"{SMALL} pixels"
+        sheet = images.contact_sheet(rows, column_labels=["content", "style", said] * 2, cell=int(SMALL))
+        zoo.write(IMAGES / f"{method}.webp", sheet, quality=80)
 
 
 def trained() -> None:
@@ -249,6 +286,7 @@ DRAWN = {
     "grid": grid,
     "beside": beside,
     "sheets": sheets,
+    "optimised": optimised,
     "trained": trained,
     "textures": textures,
     "places": places,

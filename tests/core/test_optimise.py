@@ -92,7 +92,7 @@ def test_adam_is_torch_adam(target: Tensor, start: Tensor) -> None:
     loss = bowl(target)
     seen: list[float] = []
     pixels = (start * 255).requires_grad_()
-    reference = torch.optim.Adam([pixels], lr=5.0)
+    reference = torch.optim.Adam([pixels], lr=5.0, eps=1e-8 / 255)
     for _ in range(12):
         reference.zero_grad()
         total = loss(pixels / 255)["total"]
@@ -113,7 +113,7 @@ def test_a_pyramid_is_its_image(size: tuple[int, int]) -> None:
 def test_coefficients_of_a_pyramid_are_fitted_by_torchs_rmsprop(target: Tensor, start: Tensor) -> None:
     loss, pyramid = bowl(target), LaplacianPyramid((9, 11), 3)
     vector = pyramid.pack(start * 255).requires_grad_()
-    reference = torch.optim.RMSprop([vector], lr=2.0)
+    reference = torch.optim.RMSprop([vector], lr=2.0, eps=1e-8 / 255)
     seen = []
     for _ in range(9):
         reference.zero_grad()

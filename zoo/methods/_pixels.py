@@ -275,6 +275,13 @@ def in_regions(style: Mix, masks: Tensor | None, size: Size) -> list[tuple[Style
     return [(code, 1.0, region) for (code, _), region in zip(style, weights, strict=True)]
 
 
+def mean_squares(features: Mapping[str, Tensor], wanted: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the weighted sum over the layers of ``weights`` of mean squared differences of features."""
+    return total(
+        weight * (features[layer].float() - wanted[layer].float()).square().mean() for layer, weight in weights.items()
+    )
+
+
 def size_of(image: Tensor) -> Size:
     """Return height and width of images (B, C, H, W)."""
     return image.shape[-2], image.shape[-1]

@@ -22,6 +22,7 @@ from zoo.methods._pixels import (
     Terms,
     check_layers,
     layer_weights,
+    mean_squares,
     size_of,
     total,
 )
@@ -147,18 +148,13 @@ hundreds of steps to undo what the affine term forbids |
     ) -> Terms:
         config = self.config
         content_weights, style_weights = layer_weights(config, "content"), layer_weights(config, "style")
-        encoder = self._encoder((*content_weights, *style_weights))
+        layers = (*content_weights, *style_weights)
         wanted = self._features(content, content_weights)
 
         def loss(image: Tensor) -> dict[str, Tensor]:
-            with self.autocast():
-                features = encoder(image)
+            features = self._features(image, layers)
             terms = {
-                "content": config.content_weight
-                * total(
-                    weight * (features[layer].float() - wanted[layer].float()).square().mean()
-                    for layer, weight in content_weights.items()
-                ),
+                "content": config.content_weight * mean_squares(features, wanted, content_weights),
                 "style": (strength * config.style_weight)
                 * total(
                     weight * _style_loss(features[layer], grams[label][layer], mask)

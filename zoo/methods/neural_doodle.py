@@ -24,8 +24,8 @@ from zoo.methods._pixels import (
     Terms,
     check_layers,
     layer_weights,
+    mean_squares,
     size_of,
-    total,
 )
 from zoo.nn.patches import PatchBank, match, rebuild
 from zoo.nn.regions import feature_masks, label_masks
@@ -157,26 +157,18 @@ search is one product (zoo.nn.patches) |
         config = self.config
         style_weights = layer_weights(config, "style")
         content_weights = layer_weights(config, "content") if config.content_weight else {}
-        encoder = self._encoder((*style_weights, *content_weights))
+        layers = (*style_weights, *content_weights)
         wanted = self._features(content, content_weights) if content_weights else {}
         fields: dict[str, LabelledPatches] = {}
 
         def loss(image: Tensor) -> dict[str, Tensor]:
-            with self.autocast():
-                features = encoder(image)
+            features = self._features(image, layers)
             for layer in style_weights.keys() - fields.keys():
                 fields[layer] = self._field(features[layer], style[layer], *labels)
-            terms = {
-                "patches": (strength * config.style_weight)
-                * total(
-                    weight * _mean_square(features[layer], fields[layer].matched(features[layer].detach()))
-                    for layer, weight in style_weights.items()
-                )
-            }
+            matched = {layer: fields[layer].matched(features[layer].detach()) for layer in style_weights}
+            terms = {"patches": (strength * config.style_weight) * mean_squares(features, matched, style_weights)}
             if content_weights:
-                terms["content"] = config.content_weight * total(
-                    weight * _mean_square(features[layer], wanted[layer]) for layer, weight in content_weights.items()
-                )
+                terms["content"] = config.content_weight * mean_squares(features, wanted, content_weights)
             if config.smoothness:
                 terms["smoothness"] = config.smoothness * _roughness(image)
             return terms
@@ -245,10 +237,6 @@ def _together(features: Tensor, labels: Tensor | None) -> Tensor:
     unit = features.float()
     unit = unit / unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return unit if labels is None else torch.cat([unit, labels], dim=1)
-
-
-def _mean_square(features: Tensor, wanted: Tensor) -> Tensor:
-    return (features.float() - wanted.float()).square().mean()
 
 
 def _roughness(image: Tensor) -> Tensor:

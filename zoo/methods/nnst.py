@@ -94,8 +94,6 @@ quarter of the memory |
     | starts with the three (for 1024: two) finest of eight bands empty | starts from the content at the first size | \
 the same at the authors' sizes |
     | bands halved and doubled bilinearly, images too | images by antialiased bicubic | one resampling everywhere |
-    | chroma: Oklab of sRGB values as if they were linear | of linear values; lightness clamped to the style's range | \
-what Oklab is made for |
     | gray style: moments of all of Oklab | the same map; for a gray content the result's own chroma is mapped | a \
 gray content has no chroma to map |
     | style scaled to the content's long side | the style as it is, scaled by the same factors | sizes are the \
@@ -289,18 +287,18 @@ want the content's own features |
 
     def _recolored(self, image: Tensor, content: Tensor, style: Mix, masks: Tensor | None) -> Tensor:
         """``image`` with the chroma of ``content`` under the affine map that gives it the style's mean and covariance,
-        smoothed along the edges of its own lightness, which is held in the style's range."""
+        smoothed along the edges of its own lightness, and all of it held in the style's range."""
         lab, chroma = to_oklab(image), to_oklab(content)[:, 1:]
         if float(chroma.std(dim=(2, 3)).max()) < FLAT:
             chroma = lab[:, 1:]
         moved = torch.zeros_like(chroma)
         left: Tensor | float = 1.0
-        low, high = 1.0, 0.0
+        ranges: list[Tensor] = []
         for code, weight, region in in_regions(style, masks, size_of(image)):
             theirs = to_oklab(code.data["image"]).flatten(2)
             if "mask" in code.data:
                 theirs = theirs[..., code.data["mask"].flatten() > 0.5 * code.data["mask"].max()]
-            low, high = min(low, float(theirs[:, 0].min())), max(high, float(theirs[:, 0].max()))
+            ranges += [theirs.amin(2), theirs.amax(2)]
             here = chroma.flatten(2) if region is None else chroma.flatten(2)[..., region.flatten() > 0]
             if not here.numel():
                 continue
@@ -309,8 +307,11 @@ want the content's own features |
             share = weight if region is None else region
             moved, left = moved + share * whole, left - share
         chroma = moved + left * chroma
-        lightness = lab[:, :1].clamp(low, high) if masks is None else lab[:, :1]
-        return from_oklab(torch.cat([lightness, smoothed(chroma, lightness)], dim=1))
+        if masks is not None:
+            return from_oklab(torch.cat([lab[:, :1], smoothed(chroma, lab[:, :1])], dim=1))
+        low, high = (bound(torch.cat(ranges), dim=0).view(1, 3, 1, 1) for bound in (torch.amin, torch.amax))
+        lightness = lab[:, :1].clamp(low[:, :1], high[:, :1])
+        return from_oklab(torch.cat([lightness, smoothed(chroma, lightness)], dim=1).clamp(low, high))
 
 
 def _put(values: Tensor, region: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from zoo.methods._pixels import (
     Terms,
     check_layers,
     layer_weights,
+    mean_squares,
     size_of,
     total,
 )
@@ -177,18 +178,13 @@ of flat places, such as a background, say little of their color |
     def _loss(self, content: Tensor, aligned: Tensor, grams: Mapping[str, Tensor], call: Call) -> Terms:
         config = self.config
         content_weights, style_weights = layer_weights(config, "content"), layer_weights(config, "style")
-        encoder = self._encoder((*content_weights, *style_weights))
+        layers = (*content_weights, *style_weights)
         wanted = self.targets(content, aligned, call)
 
         def loss(image: Tensor) -> dict[str, Tensor]:
-            with self.autocast():
-                features = encoder(image)
+            features = self._features(image, layers)
             return {
-                "content": config.content_weight
-                * total(
-                    weight * (features[layer].float() - wanted[layer]).square().mean()
-                    for layer, weight in content_weights.items()
-                ),
+                "content": config.content_weight * mean_squares(features, wanted, content_weights),
                 "style": (call.strength * config.style_weight)
                 * total(
                     weight * (gram(features[layer], "hw") - grams[layer]).square().mean()

@@ -28,7 +28,7 @@ from zoo.stylizer import Call, Mix, Style
 class RisserConfig(GatysConfig):
     """Options of :class:`Risser`. The defaults are the preset ``risser.zoo``."""
 
-    levels: int = option(3, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
+    levels: int = option(2, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
     histogram_layers: tuple[str, ...] = option(("relu1_1", "relu4_1"), "Layers whose histograms are matched.")
     histogram_layer_weights: tuple[float, ...] = option((1.0,), "One weight per such layer, or one for all.", ge=0)
     histogram_weight: float = option(1000.0, "Weight of the histogram loss.", ge=0)
@@ -50,10 +50,10 @@ class Risser(Gatys):
     | histograms of 256 bins | ranks (zoo.nn.ranks) | exact, and no bins to choose |
     | matched anew at every evaluation | at every twentieth (``refresh``) | sorting relu1_1 costs two \
 evaluations; between two matchings the loss is one that L-BFGS can use |
-    | weights found from gradients' magnitudes (section 4.4) | fixed | means of squares; the default balances a \
-picture of 512 pixels |
+    | weights found from gradients' magnitudes (section 4.4) | fixed | with the default the histograms' gradient is \
+a quarter to a half of the Gram matrices', at the start and after 80 steps |
     | total variation at the lowest levels | ``tv_weight``, default 0 | pixels are held in range instead |
-    | multi-scale pyramid of the optimisation | ``levels``, 3 | as described in section 5.1 |
+    | multi-scale pyramid of the optimisation | ``levels``, 2 | at a quarter of 256 pixels relu4_2 holds no face |
     | localized losses by masks (section 4.3) | guided Gram matrices and ranks within the region | as Gatys |
     """
 

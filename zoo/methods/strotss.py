@@ -37,11 +37,12 @@ from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, Style, Traits
 
 LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_3", "relu5_3")
-# Luma and two axes of chroma; the authors' matrix, whose rows for chroma are those of YUV scaled alike.
-_YUV = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.100))
+# The authors' "decorrelated colorspace with mean color as one channel" (section 2.2).
+_COLORS = ((0.577350, 0.577350, 0.577350), (-0.577350, 0.788675, -0.211325), (-0.577350, -0.211325, 0.788675))
 
-# Levels of 255 in a deviation of ImageNet's pixels, the unit of the network that the authors took.
-_DEVIATION = 255 * 0.226
+# The authors give their network pixels from -0.5 to 0.5, this one takes levels of 255. A network of ReLUs grows with
+# its input, and the moments' loss with the square of it: in levels it would drown all other terms.
+_LEVELS = 255.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class STROTSSConfig(PixelConfig):
     clamp: Literal[False] = option(False, "Coefficients of a pyramid have no range to be put back into.")
     pyramid: int = option(5, "Levels of the Laplacian pyramid that is fitted; 0 for the pixels.", ge=0, le=12)
     content_weight: float = option(16.0, "Weight of the content loss at the first size, halved at each next.", gt=0)
-    samples: int = option(1024, "Positions that a step looks at.", ge=16)
-    redraw: int = option(10, "Steps from one draw of positions to the next.", ge=1)
+    samples: int = option(1024, "Positions that a step looks at, drawn anew for each.", ge=16)
+    style_samples: int = option(5000, "Positions of the style that they are compared with, drawn once a size.", ge=16)
 
 
 class STROTSS(PixelMethod):
@@ -70,9 +71,9 @@ class STROTSS(PixelMethod):
 
     | paper / authors' code | here | why |
     |---|---|---|
-    | VGG-16 of PyTorch's examples | VGG-19, layers of the same names, features divided by 57.6 | installs with pip; \
-its input is in levels of 255, theirs in deviations, and moments and pixels are compared as they are |
-    | 1,024 positions | no more than one in sixteen pixels | a small image has no more to say |
+    | VGG-16 of torchvision | VGG-19, layers of the same names, features divided by 255 | installs with pip; its input \
+is in levels of 255, theirs goes from -0.5 to 0.5, and moments and pixels are compared as they are |
+    | 1,024 positions, 5,000 of the style | no more than one in four pixels | a small image has no more to say |
     | 250 steps a size, RMSprop 0.002 (preset ``code``) | 400 in all, 0.004 | less than half the time |
     | positions on jittered grids | uniform at random | no grid to choose |
     | colors by cosine and Euclidean distance (code) | Euclidean (paper) | the paper's |
@@ -145,32 +146,29 @@ its own style, weighed by its share | as the other methods |
         own = self._maps(content)
         theirs = [self._style_maps(code.data, scale) for code, _ in style]
         regions = in_regions(style, call.context.content_masks, size_of(content))
-        steps, drawn = 0, []
+        there = torch.rand(self.config.style_samples, 3, generator=generator)
+        pools = [self._pool(maps, there, mask) for maps, mask in theirs]
         norm = 2 + alpha + 1 / alpha
 
         def loss(image: Tensor) -> dict[str, Tensor]:
-            nonlocal steps, drawn
-            if steps % self.config.redraw == 0:
-                drawn = self._draws(own, regions, theirs, generator)
-            steps += 1
             maps = self._maps(image)
             terms: dict[str, list[Tensor]] = {"content": [], "transport": [], "moments": [], "palette": []}
-            for places, kept, pool, aims, share in drawn:
+            for places, pool, share in self._draws(size_of(image), regions, pools, generator):
                 ours = _sampled(maps, places)
-                terms["content"].append(share * alpha * _self_similarity(ours, kept))
+                terms["content"].append(share * alpha * _self_similarity(ours, _sampled(own, places)))
                 if pool is None:
                     continue
                 weight = share * call.strength
-                terms["transport"].append(weight * transport(_cosine(ours, pool)))
-                terms["moments"].append(weight * moment_loss(moments(ours), aims))
-                terms["palette"].append(weight / alpha * transport(_euclidean(_yuv(ours), _yuv(pool))))
+                terms["transport"].append(weight * transport(ours, pool.sample))
+                terms["moments"].append(weight * moment_loss(moments(ours), pool.moments))
+                terms["palette"].append(weight / alpha * transport(_colors(ours), pool.colors, cosine=False))
             return {name: total(values) / norm for name, values in terms.items() if values}
 
         return loss
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         """The image itself and its features, shallow to deep."""
-        return [image, *(x / _DEVIATION for x in self._features(image, LAYERS).values())]
+        return [image, *(x / _LEVELS for x in self._features(image, LAYERS).values())]
 
     def _style_maps(self, data: Mapping[str, Tensor], scale: float) -> tuple[list[Tensor], Tensor | None]:
         height, width = size_of(data["image"])
@@ -178,31 +176,44 @@ its own style, weighed by its share | as the other methods |
         mask = feature_masks(data["mask"][0], size)[0] if "mask" in data else None
         return self._maps(resize(data["image"], size)), mask
 
+    def _pool(self, maps: Sequence[Tensor], numbers: Tensor, mask: Tensor | None) -> Pool:
+        """What is kept of a style at a size, sampled where random ``numbers`` (n, 3) say."""
+        size = size_of(maps[0])
+        sample = _sampled(maps, _places(size, numbers[: _most(self.config.style_samples, size)], mask))
+        return Pool(sample, moments(sample), _colors(sample))
+
     def _draws(
-        self, own: Sequence[Tensor], regions: Sequence[Any], theirs: Sequence[Any], generator: torch.Generator
-    ) -> list[tuple[Tensor, Tensor, Tensor | None, Any, float | Tensor]]:
-        """For each style: positions in its region, the content's features there, a sample of the style's and its
-        moments, its share."""
-        size = size_of(own[0])
-        count = min(self.config.samples, max(16, size[0] * size[1] // 16))
+        self, size: Size, regions: Sequence[Any], pools: Sequence[Pool], generator: torch.Generator
+    ) -> list[tuple[Tensor, Pool | None, float | Tensor]]:
+        """For each style positions in its region, its pool and its share; last what no region covers, without one."""
         # The same numbers for every style: in a mix their order does not matter.
-        here, there = torch.rand(2, count, 3, generator=generator)
+        here = torch.rand(_most(self.config.samples, size), 3, generator=generator)
         drawn: list[Any] = []
         left: Tensor | None = None
-        for (_, weight, region), (maps, mask) in zip(regions, theirs, strict=True):
+        for (_, weight, region), pool in zip(regions, pools, strict=True):
             share = weight if region is None else region.mean()
             if region is not None:
                 left = 1 - region if left is None else left - region
                 if not share > 0:
                     continue
-            places = _places(size, here, region)
-            pool = _sampled(maps, _places(size_of(maps[0]), there, mask))
-            drawn.append((places, _sampled(own, places), pool, moments(pool), share))
+            drawn.append((_places(size, here, region), pool, share))
         if left is not None and left.mean() > 1e-3:
             # What no region covers keeps its relations, and takes after nothing.
-            places = _places(size, here, left)
-            drawn.append((places, _sampled(own, places), None, None, left.mean()))
+            drawn.append((_places(size, here, left), None, left.mean()))
         return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Hypercolumns of a style (n, d), their moments and their colors (n, 3)."""
+
+    sample: Tensor
+    moments: tuple[Tensor, Tensor]
+    colors: Tensor
+
+
+def _most(samples: int, size: Size) -> int:
+    return min(samples, max(16, size[0] * size[1] // 4))
 
 
 def _places(size: Size, numbers: Tensor, region: Tensor | None) -> Tensor:
@@ -235,23 +246,26 @@ def _sampled(maps: Sequence[Tensor], places: Tensor) -> Tensor:
     return torch.cat(columns, dim=1)
 
 
-def _cosine(one: Tensor, two: Tensor) -> Tensor:
-    """Cosine distances (n, m) of the rows of (n, d) and (m, d)."""
-    return 1 - F.normalize(one, dim=1) @ F.normalize(two, dim=1).T
+def _colors(columns: Tensor) -> Tensor:
+    return columns[:, :3] @ columns.new_tensor(_COLORS).T
 
 
-def _euclidean(one: Tensor, two: Tensor) -> Tensor:
-    squares = one.square().sum(1)[:, None] + two.square().sum(1) - 2 * one @ two.T
-    return squares.clamp_min(1e-8).sqrt()
+def transport(one: Tensor, two: Tensor, *, cosine: bool = True) -> Tensor:
+    """Return the relaxed earth mover's distance of two samples (n, d) and (m, d): equation 5.
 
-
-def _yuv(columns: Tensor) -> Tensor:
-    return columns[:, :3] @ columns.new_tensor(_YUV).T
-
-
-def transport(distances: Tensor) -> Tensor:
-    """Return the relaxed earth mover's distance of two samples from their distances (n, m): equation 5."""
-    return torch.maximum(distances.amin(1).mean(), distances.amin(0).mean())
+    Distances are cosine or Euclidean. Only the pairs that it is the mean of are differentiated: the same gradient in a
+    fraction of the time.
+    """
+    if cosine:
+        one, two = F.normalize(one, dim=1), F.normalize(two, dim=1)
+    with torch.no_grad():
+        apart = 1 - one @ two.T if cosine else torch.cdist(one, two)
+        forth, back = apart.min(1), apart.min(0)
+    if forth.values.mean() > back.values.mean():
+        two = two[forth.indices]
+    else:
+        one = one[back.indices]
+    return (1 - (one * two).sum(1)).mean() if cosine else F.pairwise_distance(one, two).mean()
 
 
 def moments(sample: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,7 +283,8 @@ def _self_similarity(ours: Tensor, kept: Tensor) -> Tensor:
     """Mean absolute difference of cosine distances, each column in proportion to its sum: equation 8, times n."""
     shares = []
     for x in (ours, kept):
-        distances = _cosine(x, x)
+        unit = F.normalize(x, dim=1)
+        distances = 1 - unit @ unit.T
         shares.append(distances / distances.sum(0, keepdim=True).clamp_min(1e-8))
     return (shares[0] - shares[1]).abs().sum(0).mean()
 

@@ -259,8 +259,13 @@ def _root_mean_square(values: Tensor) -> float:
     return float(values.norm()) / math.sqrt(values.numel())
 
 
+# What Adam and RMSprop add to the root mean square of a gradient: 1e-8 of pixels in [0, 1], as methods know them whose
+# losses are means over positions. Of levels of 255 it would outweigh the gradients of a large picture's finest details.
+_EPS = 1e-8 / PIXEL_SCALE
+
+
 def _adam(
-    learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = _EPS
 ) -> Callable[[Tensor], Tensor]:
     """Adam (Kingma and Ba 2015, algorithm 1) with its default constants."""
     mean: Tensor | None = None
@@ -280,7 +285,7 @@ def _adam(
     return update
 
 
-def _rmsprop(learning_rate: float, decay: float = 0.99, eps: float = 1e-8) -> Callable[[Tensor], Tensor]:
+def _rmsprop(learning_rate: float, decay: float = 0.99, eps: float = _EPS) -> Callable[[Tensor], Tensor]:
     """RMSprop (Hinton, lecture 6e) with the constants of torch.optim.RMSprop."""
     square: Tensor | None = None
 

@@ -1,7 +1,8 @@
 """Chroma apart from lightness, and its smoothing along the edges of the lightness.
 
 Oklab (Ottosson, *A perceptual color space for image processing*, 2020) has a lightness and two axes of chroma that a
-change of the others leaves as they look.
+change of the others leaves as they look. It is made for linear values. Here, as in the code of Kolkin et al. 2022, sRGB
+values are taken as they are encoded: saturated colors lie less far out, and an affine map of them stays in gamut.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Linear sRGB to the responses of the cones, and their cube roots to L, a, b (Ottosson 2020).
+# RGB to the responses of the cones, and their cube roots to L, a, b (Ottosson 2020).
 _CONES = (
     (0.4122214708, 0.5363325363, 0.0514459929),
     (0.2119034982, 0.6806995451, 0.1073969566),
@@ -24,17 +25,13 @@ _AXES = (
 
 
 def to_oklab(images: Tensor) -> Tensor:
-    """Return Oklab (B, 3, H, W) of sRGB images (B, 3, H, W) in [0, 1]: L in [0, 1], a and b within 0.4 of 0."""
-    values = images.clamp(0, 1)
-    linear = torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    return _mixed(_AXES, _mixed(_CONES, linear) ** (1 / 3))
+    """Return Oklab (B, 3, H, W) of encoded values (B, 3, H, W) in [0, 1]: L in [0, 1], a and b within 0.4 of 0."""
+    return _mixed(_AXES, _mixed(_CONES, images.clamp(0, 1)) ** (1 / 3))
 
 
 def from_oklab(lab: Tensor) -> Tensor:
-    """Return the sRGB images behind Oklab (B, 3, H, W), clamped to [0, 1]."""
-    cones = _solved(_AXES, lab) ** 3
-    linear = _solved(_CONES, cones).clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).clamp(0, 1)
+    """Return the images behind Oklab (B, 3, H, W), clamped to [0, 1]."""
+    return _solved(_CONES, _solved(_AXES, lab) ** 3).clamp(0, 1)
 
 
 def smoothed(chroma: Tensor, lightness: Tensor, passes: int = 5, steepness: float = 10.0) -> Tensor:
