@@ -174,9 +174,10 @@ def test_transport_is_no_more_than_the_earth_movers_distance_and_zero_for_the_sa
     relaxed = max(float(costs.amin(0).mean()), float(costs.amin(1).mean()))
     assert float(transport(one, two, cosine=False)) == pytest.approx(relaxed, abs=1e-4)
     assert 0 < relaxed <= float(costs[rows, columns].mean())
-    angles = 1 - F.normalize(one, dim=1) @ F.normalize(two, dim=1).T
-    assert float(transport(one, two)) == pytest.approx(float(max(angles.amin(0).mean(), angles.amin(1).mean())))
-    assert float(transport(one, one[torch.randperm(12)])) == pytest.approx(0, abs=1e-5)
+    units = [F.normalize(x, dim=1) for x in (one, two)]
+    angles = 1 - units[0] @ units[1].T
+    assert float(transport(*units)) == pytest.approx(float(max(angles.amin(0).mean(), angles.amin(1).mean())))
+    assert float(transport(units[0], units[0][torch.randperm(12)])) == pytest.approx(0, abs=1e-5)
     assert float(moment_loss(moments(one), moments(one[torch.randperm(12)]))) == pytest.approx(0, abs=1e-6)
     assert float(moment_loss(moments(one), moments(one + 2))) == pytest.approx(2, abs=1e-5)
 

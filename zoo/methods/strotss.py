@@ -60,7 +60,7 @@ class STROTSSConfig(PixelConfig):
     pyramid: int = option(5, "Levels of the Laplacian pyramid that is fitted; 0 for the pixels.", ge=0, le=12)
     content_weight: float = option(16.0, "Weight of the content loss at the first size, halved at each next.", gt=0)
     samples: int = option(1024, "Positions that a step looks at, drawn anew for each.", ge=16)
-    style_samples: int = option(5000, "Positions of the style that they are compared with, drawn once a size.", ge=16)
+    style_samples: int = option(2048, "Positions of the style that they are compared with, drawn once a size.", ge=16)
 
 
 class STROTSS(PixelMethod):
@@ -73,7 +73,8 @@ class STROTSS(PixelMethod):
     |---|---|---|
     | VGG-16 of torchvision | VGG-19, layers of the same names, features divided by 255 | installs with pip; its input \
 is in levels of 255, theirs goes from -0.5 to 0.5, and moments and pixels are compared as they are |
-    | 1,024 positions, 5,000 of the style | no more than one in four pixels | a small image has no more to say |
+    | 1,024 positions, 5,000 of the style | 1,024 and 2,048, no more than one in four pixels | the search costs less \
+than the network; a small image has no more to say |
     | 250 steps a size, RMSprop 0.002 (preset ``code``) | 400 in all, 0.004 | less than half the time |
     | positions on jittered grids | uniform at random | no grid to choose |
     | colors by cosine and Euclidean distance (code) | Euclidean (paper) | the paper's |
@@ -159,7 +160,7 @@ its own style, weighed by its share | as the other methods |
                 if pool is None:
                     continue
                 weight = share * call.strength
-                terms["transport"].append(weight * transport(ours, pool.sample))
+                terms["transport"].append(weight * transport(F.normalize(ours, dim=1), pool.units))
                 terms["moments"].append(weight * moment_loss(moments(ours), pool.moments))
                 terms["palette"].append(weight / alpha * transport(_colors(ours), pool.colors, cosine=False))
             return {name: total(values) / norm for name, values in terms.items() if values}
@@ -180,7 +181,7 @@ its own style, weighed by its share | as the other methods |
         """What is kept of a style at a size, sampled where random ``numbers`` (n, 3) say."""
         size = size_of(maps[0])
         sample = _sampled(maps, _places(size, numbers[: _most(self.config.style_samples, size)], mask))
-        return Pool(sample, moments(sample), _colors(sample))
+        return Pool(F.normalize(sample, dim=1), moments(sample), _colors(sample))
 
     def _draws(
         self, size: Size, regions: Sequence[Any], pools: Sequence[Pool], generator: torch.Generator
@@ -205,9 +206,9 @@ its own style, weighed by its share | as the other methods |
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Hypercolumns of a style (n, d), their moments and their colors (n, 3)."""
+    """Hypercolumns of a style of unit length (n, d), their moments and colors (n, 3) as they were before."""
 
-    sample: Tensor
+    units: Tensor
     moments: tuple[Tensor, Tensor]
     colors: Tensor
 
@@ -253,11 +254,9 @@ def _colors(columns: Tensor) -> Tensor:
 def transport(one: Tensor, two: Tensor, *, cosine: bool = True) -> Tensor:
     """Return the relaxed earth mover's distance of two samples (n, d) and (m, d): equation 5.
 
-    Distances are cosine or Euclidean. Only the pairs that it is the mean of are differentiated: the same gradient in a
-    fraction of the time.
+    Distances are cosine, of samples of unit length, or Euclidean. Only the pairs that it is the mean of are
+    differentiated: the same gradient in a fraction of the time.
     """
-    if cosine:
-        one, two = F.normalize(one, dim=1), F.normalize(two, dim=1)
     with torch.no_grad():
         apart = 1 - one @ two.T if cosine else torch.cdist(one, two)
         forth, back = apart.min(1), apart.min(0)
