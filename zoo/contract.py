@@ -44,6 +44,7 @@ class Traits:
     min_size:       smallest side of content and style, in pixels
     pixel_bytes:    bytes that one more pixel of the content takes at the peak of a call, in bfloat16 with the default
                     options, rounded down (results/speed); larger pictures than fit are refused before the work
+    tiled:          has :meth:`Stylizer._stylize_tiles`: a picture too large for memory, tile by tile
     multiple_of:    content is padded (reflection) to a multiple of this and cropped back; 1 means never padded
     cpu_precision:  what ``auto`` means on a CPU with bfloat16 arithmetic; set to bf16 only with a measured deviation
     cuda_precision: the same on CUDA
@@ -61,6 +62,7 @@ class Traits:
     context: frozenset[str] = frozenset()
     min_size: int = 16
     pixel_bytes: int = 0
+    tiled: bool = False
     multiple_of: int = 1
     cpu_precision: devices.Precision = "fp32"
     cuda_precision: devices.Precision = "fp32"
@@ -233,12 +235,16 @@ class Stylized:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """The arguments of one public call as a hook sees them: checked, on the device."""
+    """The arguments of one public call as a hook sees them: checked, on the device.
+
+    ``tile`` is the side of the tiles in pixels for :meth:`Stylizer._stylize_tiles`, None for a whole picture.
+    """
 
     strength: float = 1.0
     seed: int = 0
     context: Context = field(default_factory=Context)
     progress: Progress | None = None
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         low, high = SEEDS

@@ -12,6 +12,7 @@ ConfigError that says so.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -232,7 +233,7 @@ def with_onnxruntime(stylizer: Stylizer) -> Stylizer:
     require()
 
     class Through(_Through):
-        traits = stylizer.traits
+        traits = dataclasses.replace(stylizer.traits, tiled=False)
         Config = type(stylizer.config)
 
     through = Through(

@@ -12,6 +12,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from zoo.controls.tiles import side_of
 from zoo.errors import InputError, UnknownNameError
 from zoo.images import SizePolicy, read, resize
 from zoo.names import DEFAULT_METHOD
@@ -34,6 +35,7 @@ def stylize(
     preserve_color: str = "none",
     device: str = "auto",
     precision: str = "auto",
+    tile: int | str = "auto",
     **options: Any,
 ) -> PILImage.Image:
     """Return ``content`` in the style of ``style`` as a PIL image, which a notebook shows.
@@ -42,8 +44,10 @@ def stylize(
     of floats in [0, 1], or tensors (3, H, W) or (1, 3, H, W) in [0, 1]. ``style`` may also be the name of a style that
     ``method`` was trained on, or a list of styles that are mixed by ``weights`` (alike where none are given). ``size``
     is the longer side in pixels, or any size that :func:`zoo.read` takes; None keeps each picture's own.
-    ``preserve_color`` is ``none``, ``luminance`` or ``coral``. ``options`` are the method's own, as ``zoo info METHOD``
-    lists them: ``num_steps=300``. The two models used last stay loaded, so that a second call is quick.
+    ``preserve_color`` is ``none``, ``luminance`` or ``coral``. ``tile`` is the side in pixels of the tiles by which a
+    large picture is made, ``auto`` for tiles where it does not fit into memory, or ``off``. ``options`` are the
+    method's own, as ``zoo info METHOD`` lists them: ``num_steps=300``. The two models used last stay loaded, so that a
+    second call is quick.
 
     Raises ImageError (a file that is no picture), InputError (an array or tensor of another form, weights that do not
     fit), UnknownNameError and ConfigError (method, options), UnsupportedError (a mix, say, where the method takes one).
@@ -58,7 +62,8 @@ def stylize(
         raise InputError(f"Give one weight for each of the {len(styles)} styles, not {len(shares)}.")
     area = (photo.shape[-2], photo.shape[-1])
     codes = [model.encode_style(_style(one, model, style_size), area) for one in styles]
-    result = model.stylize(photo, Mix(list(zip(codes, shares, strict=True))), strength=strength, seed=seed)
+    mix = Mix(list(zip(codes, shares, strict=True)))
+    result = model.stylize(photo, mix, strength=strength, seed=seed, tile=side_of(model, tile, *area))
     return as_picture(result.image)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from zoo.errors import MemoryLimitError
+from zoo.config import shown
+from zoo.errors import ConfigError, MemoryLimitError
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +22,24 @@ _GROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 
 
-def require(model: Stylizer, height: int, width: int) -> None:
+# Sides of tiles, in pixels: under it a tile is mostly halo.
+SMALLEST_TILE = 64
+# Sides of tiles that are chosen from, and what the largest of them may take: more costs memory and saves no time.
+_TILES = (2048, 1024, 512, 256)
+_TILE_BYTES = 3 << 29
+# Bytes per pixel of a picture by tiles that no tile takes: the result of float32, before and after it is clamped.
+_KEPT = 24
+
+
+def require(model: Stylizer, height: int, width: int, tile: int | None = None) -> None:
     """Raise :class:`MemoryLimitError` where a picture of this size cannot fit into what is free, before any work.
 
     What a pixel takes at the peak is a trait of every method, measured in bfloat16. Other layers may take less, so half
-    of it is asked for, and all of it in float32: whatever is refused would have failed.
+    of it is asked for, and all of it in float32: whatever is refused would have failed. Of a picture by tiles, ``tile``
+    pixels a side, that is what a tile takes, and the picture itself comes to it.
     """
-    share = 1.0 if model.precision == "fp32" else 0.5
-    needed = int(share * model.traits.pixel_bytes * height * width)
+    at_once = min(height, tile or height) * min(width, tile or width)
+    needed = predicted(model, at_once) // 2 + (_KEPT * height * width if tile else 0)
     free = free_memory(model.device)
     if needed > free:
         side = max(height, width) * (max(0, free) / needed / 2) ** 0.5
@@ -36,6 +47,41 @@ def require(model: Stylizer, height: int, width: int) -> None:
             f"{model.name} takes at least {_shown(needed)} for {width} x {height} pixels and {_shown(free)} of memory "
             f"are free: choose a smaller size, such as {max(64, int(side) // 32 * 32)} pixels on the longer side."
         )
+
+
+def parse_tile(tile: str | int) -> str | int:
+    """Return ``auto``, ``off`` or a side in pixels; ConfigError for anything else."""
+    if tile in ("auto", "off"):
+        return tile
+    try:
+        side = int(tile)
+    except ValueError:
+        side = 0
+    if side < SMALLEST_TILE:
+        raise ConfigError(f"Tiles are auto, off or a side of at least {SMALLEST_TILE} pixels, not {shown(tile)}.")
+    return side
+
+
+def predicted(model: Stylizer, pixels: int) -> int:
+    """Return how many bytes so many pixels take at the peak, as a whole picture; 0 where a method does not say."""
+    return (2 if model.precision == "fp32" else 1) * model.traits.pixel_bytes * pixels
+
+
+def tile_side(model: Stylizer, height: int, width: int) -> int | None:
+    """Return the side of the tiles for a picture that as a whole is predicted not to fit into what is free; None where
+    it fits, or the method cannot be computed by tiles."""
+    free = free_memory(model.device)
+    if not model.traits.tiled or predicted(model, height * width) <= free:
+        return None
+    return next((side for side in _TILES if predicted(model, side**2) <= min(free // 4, _TILE_BYTES)), _TILES[-1])
+
+
+def told(model: Stylizer, height: int, width: int, tile: int) -> str:
+    """Return the sentence that says why a picture is made by tiles."""
+    return (
+        f"{model.name} takes about {_shown(predicted(model, height * width))} for {width} x {height} pixels and "
+        f"{_shown(free_memory(model.device))} of memory are free: made by tiles of {tile} pixels."
+    )
 
 
 def _shown(count: int) -> str:

@@ -12,6 +12,7 @@ method's file holds the paper and nothing else. A method implements::
         def _encode_style(self, style, content_size) -> dict: ...      # what it keeps of a style
         def _stylize(self, content, style, call) -> Stylized: ...      # one batch
         def _synthesize(self, style, size, call) -> Stylized: ...      # only with trait texture
+        def _stylize_tiles(self, content, style, call) -> Stylized: ... # only with trait tiled
 
 Images everywhere are float32 RGB in [0, 1], shape (B, 3, H, W), sRGB. Nothing here prints.
 """
@@ -46,6 +47,7 @@ from zoo.contract import (
     require_tensors,
 )
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError
+from zoo.memory import SMALLEST_TILE
 
 
 class Stylizer(ABC):
@@ -105,6 +107,12 @@ class Stylizer(ABC):
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         """Stylise ``content`` (on the device). ``style`` always arrives as a :class:`Mix`, of one part unless the
         trait ``mixes`` is set. Runs without gradients; an optimiser enables them itself."""
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        """What :meth:`_stylize` does, of one picture, with no more in memory than tiles of ``call.tile`` pixels a side
+        and a few maps of the picture's size; only with the trait ``tiled``. :mod:`zoo.nn.tiles` has the pieces. Unless
+        overridden it is ``_stylize``, which then looks at ``call.tile``."""
+        return self._stylize(content, style, call)
 
     def _synthesize(self, style: Mix, size: tuple[int, int], call: Call) -> Stylized:
         """A texture of ``size`` (height, width); only with the trait ``texture``."""
@@ -167,13 +175,15 @@ class Stylizer(ABC):
         seed: int = 0,
         context: Context | None = None,
         progress: Progress | None = None,
+        tile: int | None = None,
     ) -> Stylized:
         """Render ``content`` in ``style``.
 
         ``content`` is (B, 3, H, W) float32 in [0, 1] on any device; the result has the same shape and device.
         ``strength`` in [0, 1] is applied where ``traits.strength`` says. ``seed`` fixes all noise.
-        Raises InputError (shape, dtype, range, size), UnsupportedError (strength, mix or context field the traits
-        exclude), NumericalError (the method's output is not finite).
+        ``tile`` computes a picture larger than so many pixels a side by tiles, with the same result up to rounding.
+        Raises InputError (shape, dtype, range, size), UnsupportedError (strength, mix, context field or tiles that the
+        traits exclude), NumericalError (the method's output is not finite).
         """
         check_images(content, "content", self.traits.min_size)
         mix = self._as_mix(style)
@@ -181,6 +191,9 @@ class Stylizer(ABC):
             raise InputError(f"Strength must be between 0 and 1, got {strength:g}.")
         if strength != 1 and self.traits.strength == "none":
             raise UnsupportedError(f"{self.name} has no strength control: use strength 1.")
+        if tile is not None:
+            self._check_tile(tile)
+            tile = tile if tile < max(content.shape[-2:]) else None
         context = context or Context()
         self._check_context(context, content, mix)
         if context.content_masks is None:
@@ -201,9 +214,10 @@ class Stylizer(ABC):
             seed,
             _to(context, self.device),
             _through(progress, finish),
+            tile,
         )
         with torch.no_grad(), devices.ieee_float32(self.device):
-            if self.traits.batched or batch.shape[0] == 1:
+            if (self.traits.batched and tile is None) or batch.shape[0] == 1:
                 result = self._padded(batch, mix, call)
             else:
                 result = self._one_by_one(batch, mix, call)
@@ -309,6 +323,12 @@ class Stylizer(ABC):
             if lacking:
                 raise InputError(f"The content has labels that the style lacks: {', '.join(map(str, lacking[:5]))}.")
 
+    def _check_tile(self, tile: int) -> None:
+        if not self.traits.tiled:
+            raise UnsupportedError(f"{self.name} cannot be computed by tiles, only a whole picture at once.")
+        if tile < SMALLEST_TILE:
+            raise InputError(f"A tile needs at least {SMALLEST_TILE} pixels a side, got {tile}.")
+
     def _refuse(self, name: str, what: str) -> None:
         """UnsupportedError unless the traits list the context's field ``name``, to which ``what`` belongs."""
         if name not in self.traits.context:
@@ -316,10 +336,10 @@ class Stylizer(ABC):
 
     def _padded(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         height, width = content.shape[-2:]
-        m = self.traits.multiple_of
+        m, stylize = self.traits.multiple_of, self._stylize if call.tile is None else self._stylize_tiles
         right, bottom = -width % m, -height % m
         if right == bottom == 0:
-            return self._stylize(content, style, call)
+            return stylize(content, style, call)
 
         def crop(image: Tensor) -> Tensor:
             return image[..., :height, :width]
@@ -327,7 +347,7 @@ class Stylizer(ABC):
         padded = {name: _pad(value, right, bottom) for name, value in call.context.given().items()}
         context = dataclasses.replace(call.context, **padded)
         call = dataclasses.replace(call, context=context, progress=_through(call.progress, crop))
-        result = self._stylize(_pad(content, right, bottom), style, call)
+        result = stylize(_pad(content, right, bottom), style, call)
         return dataclasses.replace(result, image=crop(result.image))
 
     def _one_by_one(self, content: Tensor, style: Mix, call: Call) -> Stylized:

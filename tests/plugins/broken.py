@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.config import option
+from zoo.nn.tiles import Local, Whole, store
 from zoo.stylizer import Call, Context, Mix, Style, StyleCode, Stylized, Stylizer, Traits
 
 BROKEN: list[tuple[str, type[Stylizer]]] = []
@@ -59,12 +60,24 @@ class Smooth(Tint):
     traits = dataclasses.replace(Tint.traits, strength_zero="reconstruction")
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        return super()._stylize(self._blurred(content), style, call)
+
+    def _blurred(self, content: Tensor) -> Tensor:
         with self.autocast():
-            content = self.blur(content).float()
-        return super()._stylize(content, style, call)
+            return self.blur(content).float()
 
 
-GOOD: list[type[Stylizer]] = [Tint, Drift, Plain, Named, Smooth]
+class Tiled(Smooth):
+    """A good method whose blur can go by tiles."""
+
+    traits = dataclasses.replace(Smooth.traits, tiled=True)
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        blurred = store(Local(self._blurred, Whole(content), halo=1), call.tile or 0).tensor
+        return super(Smooth, self)._stylize(blurred, style, call)
+
+
+GOOD: list[type[Stylizer]] = [Tint, Drift, Plain, Named, Smooth, Tiled]
 
 
 # -- what comes out ----------------------------------------------------------------
@@ -352,6 +365,25 @@ class OneTextureForAll(Drift):
 class UnannouncedTexture(Tint):
     def synthesize(self, style: StyleCode | Mix, size: tuple[int, int], **arguments: Any) -> Stylized:
         return Stylized(torch.full((1, 3, *size), 0.5))
+
+
+@caught_by("tiles")
+class TakesEachTileForThePicture(Tint):
+    traits = dataclasses.replace(Tint.traits, tiled=True)
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        def tile(part: Tensor) -> Tensor:
+            return self._stylize(part, style, call).image
+
+        return Stylized(store(Local(tile, Whole(content)), call.tile or 0).tensor)
+
+
+@caught_by("tiles-refused")
+class IgnoresTiles(Tint):
+    def _check_tile(self, tile: int) -> None: ...
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        return self._stylize(content, style, call)
 
 
 # -- progress ----------------------------------------------------------------

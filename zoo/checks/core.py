@@ -78,6 +78,8 @@ SELECTORS: dict[str, Callable[[Traits], bool]] = {
     "no mixes": lambda traits: not traits.mixes,
     "texture": lambda traits: traits.texture,
     "no texture": lambda traits: not traits.texture,
+    "tiled": lambda traits: traits.tiled,
+    "not tiled": lambda traits: not traits.tiled,
     "context": lambda traits: bool(traits.context),
 }
 

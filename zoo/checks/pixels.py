@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from zoo.checks.core import LEVEL, ContractError, Subject, check, distance, refused, require
-from zoo.errors import NumericalError
+from zoo.errors import InputError, NumericalError, UnsupportedError
 from zoo.stylizer import Stylized, Stylizer
 
 
@@ -55,6 +55,28 @@ def _not_finite_refused(s: Subject) -> None:
             refused(f"{value} out of _stylize", NumericalError),
         ):
             s.stylize(s.content())
+
+
+# Pixels of a side of the tiles of a check, the smallest there are.
+_TILE = 64
+
+
+@check("tiles", "A picture by tiles is the whole picture, up to rounding.", "tiled")
+def _tiles(s: Subject) -> None:
+    content = s.content(size=(max(s.side, _TILE) + 9, 2 * _TILE + 5))
+    whole, tiled = (s.stylize(content, tile=tile).image for tile in (None, _TILE))
+    furthest = (whole - tiled).abs().max().item()
+    # Kernels are chosen by the size of a map; in 16 bits each rounds in an order of its own.
+    allowed = 1 if s.precision == "fp32" else 8
+    require(furthest <= allowed * LEVEL, f"pixels differ by up to {furthest / LEVEL:.3g} levels of 255")
+    with refused(f"tiles of {_TILE - 1} pixels", InputError):
+        s.stylize(content, tile=_TILE - 1)
+
+
+@check("tiles-refused", "A method that cannot be computed by tiles refuses them.", "not tiled")
+def _tiles_refused(s: Subject) -> None:
+    with refused("tiles", UnsupportedError):
+        s.stylize(s.content(), tile=_TILE)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ def exported_networks(options: StylizeOptions, own: Sequence[str], styles: Seque
     placed = options.mask or options.object or options.subject or options.content_labels or options.style_labels
     plain = not (own or options.weights or placed or options.sheet or options.losses or options.save_every)
     usual = options.strength == 1 and options.preserve_color == "none" and options.checkpoint is None
+    usual = usual and options.tile in ("auto", "off")
     here = options.device in ("auto", "cpu") and options.precision in ("auto", "fp32") and options.backend != "torch"
     if not (plain and usual and here):
         return None
@@ -107,6 +108,7 @@ def _summary(
         "seed": options.seed,
         "device": "cpu",
         "precision": "fp32",
+        "tile": None,
         "backend": "onnxruntime",
         "options": {},
     }

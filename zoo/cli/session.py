@@ -14,6 +14,7 @@ from zoo.cli.batch import Batch
 from zoo.cli.common import Reporter, StopRequest, progress_bar, read_image
 from zoo.cli.jobs import Film, Job, write_picture
 from zoo.cli.labels import Labels
+from zoo.cli.streams import console
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,12 +95,10 @@ def _make(
     writer: Writer,
 ) -> None:
     """Make the pictures of one content; what is wrong with it, or with it and one of the styles, is named."""
-    from zoo import memory
-
     read: tuple[Image, Tensor | None] | None = None
     with batch.sparing(jobs[0].content, len(jobs)):
         read = content()
-        memory.require(session.stylizer, *read[0].size)
+        session.cut(*read[0].size)
     if read is None:
         return
     photo, masks = read
@@ -181,6 +180,20 @@ class Session:
         self.labels = labels
         # By the content's size, the one thing of it that a code depends on; the last one used comes last.
         self.codes: dict[tuple[int, int], dict[str, StyleCode]] = {}
+        self.tile: int | None = None
+
+    def cut(self, height: int, width: int) -> None:
+        """Choose the tiles of the next content, and say so where nobody asked for them.
+
+        Raises MemoryLimitError for a picture that fits into memory neither whole nor by tiles.
+        """
+        from zoo import memory
+        from zoo.controls.tiles import side_of
+
+        before, self.tile = self.tile, side_of(self.stylizer, self.options.tile, height, width)
+        memory.require(self.stylizer, height, width, self.tile)
+        if self.tile and self.options.tile == "auto" and before is None and not self.options.quiet:
+            console.say(f"zoo: {memory.told(self.stylizer, height, width, self.tile)}")
 
     def pictures(self, job: Job) -> list[Tensor | None]:
         """The style images of a job, as far as there are any."""
@@ -220,6 +233,7 @@ class Session:
             seed=self.options.seed,
             context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
             progress=reporter,
+            tile=self.tile,
         )
 
 
@@ -240,6 +254,7 @@ def _summary(job: Job, session: Session, result: Stylized, seconds: float) -> di
         "seed": session.options.seed,
         "device": str(session.stylizer.device),
         "precision": session.stylizer.precision,
+        "tile": session.tile,
         "backend": "onnxruntime" if session.options.backend == "onnxruntime" else "torch",
         "options": session.stylizer.config.to_dict(),
     }

@@ -83,6 +83,14 @@ class StylizeOptions(Look):
         str | None, typer.Option(help="Stylise one object alone: a mask, white on it.", metavar="MASK")
     ] = None
     subject: Annotated[bool, typer.Option("--subject", help="Stylise the person in the content alone.")] = False
+    tile: Annotated[
+        str,
+        typer.Option(
+            help="Make large pictures by tiles, without seams: auto where one does not fit into memory, a side in "
+            "pixels, or off.",
+            metavar="auto|N|off",
+        ),
+    ] = "auto"
     backend: Annotated[
         str,
         typer.Option(
@@ -115,6 +123,7 @@ class StylizeOptions(Look):
 @verb
 def stylize(context: typer.Context, options: StylizeOptions) -> None:
     """Stylise photographs. Method options (--num-steps, --style-weight, ...) are listed by 'zoo info METHOD'."""
+    from zoo import memory
     from zoo.cli.quick import exported_networks, run_exported
 
     chosen, keep = method_options(context.args, options.method), "none"
@@ -123,6 +132,7 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
 
         chosen, keep = own_option(options.method, options.preserve_color, chosen)
     chosen |= _machine(options)
+    memory.parse_tile(options.tile)
     names, stylizer = trained_styles(options.method, **chosen)
     told = None if options.quiet else console.say
     styles = expand(options.styles(names), "style", names, told)

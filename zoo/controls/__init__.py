@@ -10,5 +10,6 @@ from zoo.controls.base import Control
 from zoo.controls.color import Color
 from zoo.controls.instance import Instance
 from zoo.controls.photorealism import Photorealism
+from zoo.controls.tiles import Tiles
 
-__all__ = ["Color", "Control", "Instance", "Photorealism"]
+__all__ = ["Color", "Control", "Instance", "Photorealism", "Tiles"]

@@ -70,6 +70,8 @@ class Control(Stylizer):
             strength=call.strength,
             seed=call.seed,
             context=call.context,
+            # What a control does is done to whole pictures; the method inside is what takes the memory.
+            tile=call.tile,
             progress=None
             if progress is None
             else lambda step, total, losses, image: progress(step, total, losses, lambda: show(image())),

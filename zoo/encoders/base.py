@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from zoo.errors import InputError
+from zoo.errors import InputError, UnsupportedError
 
 
 class Encoder(nn.Module, ABC):
@@ -31,6 +31,13 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def stride(self, tap: str) -> int:
         """Pixels of the image per position at ``tap``, along each side."""
+
+    def reach(self, tap: str) -> int:
+        """Pixels beyond those under a position at ``tap`` that its features depend on, along each side.
+
+        UnsupportedError where a network does not say it, or depends on the whole picture.
+        """
+        raise UnsupportedError(f"Encoder {self.name} cannot be run by tiles: it does not say how far its layers see.")
 
     @property
     @abstractmethod

@@ -62,6 +62,10 @@ class VGG(Encoder):
     def stride(self, tap: str) -> int:
         return self.info.stride(tap)
 
+    def reach(self, tap: str) -> int:
+        last = self._layers.index(self.info.layer(tap))
+        return sum(layer.stride for layer in self._layers[: last + 1] if layer.kind == "conv")
+
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from zoo.encoders import Encoder, load_encoder
 from zoo.errors import WeightsError
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.regions import feature_masks
+from zoo.nn.tiles import Local, Whole, store
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, require_tensors
 from zoo.weights import read_state
 
@@ -75,6 +77,10 @@ def by_region(
     return target.to(features.dtype)
 
 
+# Channels that are moved at a time: of 16 bits, what a line of the processor's cache holds of a position.
+_GROUP = 32
+
+
 class FeatureMethod(Stylizer):
     """One level of the normalised VGG-19, one transform, one decoder; ``strength`` blends features with the result."""
 
@@ -108,11 +114,42 @@ class FeatureMethod(Stylizer):
             return self._transform(features, style, None)
         return by_region(features, style, masks, lambda x, code, region: self._transform(x, Mix([(code, 1.0)]), region))
 
+    def _moved(self, features: Tensor, style: Mix, masks: Tensor | None, strength: float) -> Tensor:
+        """``strength`` of the way from ``features`` to their target."""
+        target = self._target(features, style, masks)
+        return target if strength == 1 else features + strength * (target - features)
+
+    def _decoded(self, features: Tensor) -> Tensor:
+        return self.decoder(features.contiguous(memory_format=torch.channels_last)).float()
+
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         features = self._features(content)
-        target = self._target(features, style, call.context.content_masks)
-        if call.strength < 1:
-            target = features + call.strength * (target - features)
-        image = self.decoder(target.contiguous(memory_format=torch.channels_last)).float()
+        image = self._decoded(self._moved(features, style, call.context.content_masks, call.strength))
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+    # -- by tiles, for a transform that treats every channel by itself ------------------------------------------------
+
+    def _of_channels(self, code: Mapping[str, Any], part: slice) -> Mapping[str, Any]:
+        """What a style's ``code`` says of the channels ``part``; for a method with the trait ``tiled``."""
+        raise NotImplementedError
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        """Encode and decode by tiles. The features between, a few bytes per pixel, are whole, and moved by groups of
+        channels, so that their statistics are those of the whole picture."""
+        assert call.tile is not None  # what this hook is for
+        tap, masks = f"relu{self.LEVEL}_1", call.context.content_masks
+        stride = self.encoder.stride(tap)
+        features = store(
+            Local(self._features, Whole(content), halo=self.encoder.reach(tap), down=stride), call.tile
+        ).tensor
+        if masks is not None:
+            masks = feature_masks(masks, (features.shape[-2], features.shape[-1]))
+        for at in range(0, features.shape[1], _GROUP):
+            part = slice(at, at + _GROUP)
+            codes = [(replace(code, data=self._of_channels(code.data, part)), weight) for code, weight in style]
+            features[:, part] = self._moved(features[:, part], Mix(codes), masks, call.strength)
+        picture = Local(self._decoded, Whole(features, stride), halo=self.decoder.reach, up=stride)
+        image = store(picture, call.tile).tensor
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)

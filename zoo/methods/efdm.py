@@ -53,11 +53,15 @@ ranks do not change |
         multiple_of=8,
         cpu_precision="bf16",
         pixel_bytes=280,
+        tiled=True,
     )
     Config = EFDMConfig
 
     def _code(self, features: Tensor, region: Tensor | None) -> Mapping[str, Any]:
         return {"quantiles": quantiles(features, region)}
+
+    def _of_channels(self, code: Mapping[str, Any], part: slice) -> Mapping[str, Any]:
+        return {"quantiles": code["quantiles"][part]}
 
     def _transform(self, features: Tensor, style: Mix, region: Tensor | None) -> Tensor:
         inside = slice(None) if region is None else selected(region)

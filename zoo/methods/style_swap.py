@@ -42,7 +42,8 @@ from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.losses import total_variation
 from zoo.nn.optimise import Fitting, optimise_pixels
 from zoo.nn.patches import PatchBank, swap
-from zoo.nn.regions import bounding_box
+from zoo.nn.regions import bounding_box, feature_masks
+from zoo.nn.tiles import Local, Map, Whole, store
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
 from zoo.training.task import Batch, HeldOut, TrainConfig, teacher
@@ -125,6 +126,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         multiple_of=CELL,
         cpu_precision="bf16",
         pixel_bytes=430,
+        tiled=True,
     )
     Config = StyleSwapConfig
     config: StyleSwapConfig
@@ -135,7 +137,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         self.encoder = load_swap_encoder(self.device, dtype)
         self.decoder: VGGDecoder | None = None
         if self.config.inversion == "optimisation":
-            self.traits = dataclasses.replace(self.traits, iterative=True, source="image")  # type: ignore[misc]
+            self.traits = dataclasses.replace(self.traits, iterative=True, source="image", tiled=False)  # type: ignore[misc]
         if self.config.inversion == "network":
             if self.checkpoint is None:
                 raise WeightsError(
@@ -185,17 +187,38 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
             result[..., rows, columns] = self._swapped(part.to(dtype), code).float()
         return result
 
+    def _moved(self, features: Tensor, style: Mix, masks: Tensor | None, strength: float) -> Tensor:
+        """``strength`` of the way from ``features`` to their swap."""
+        if strength == 0:
+            return features
+        target = self._target(features, style, masks)
+        return target if strength == 1 else torch.lerp(features.float(), target.float(), strength)
+
+    def _decoded(self, features: Tensor) -> Tensor:
+        assert self.decoder is not None  # without one pixels are fitted
+        exact = features.to(devices.dtype_of(self.precision))
+        return self.decoder(exact.contiguous(memory_format=torch.channels_last)).float()
+
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        features = self._features(content)
-        target = features
-        if call.strength > 0:
-            target = self._target(features, style, call.context.content_masks)
-        if 0 < call.strength < 1:
-            target = torch.lerp(features.float(), target.float(), call.strength)
+        target = self._moved(self._features(content), style, call.context.content_masks, call.strength)
         if self.decoder is None:
             return self._optimise(content, target, call)
-        target = target.to(features.dtype).contiguous(memory_format=torch.channels_last)
-        image = self.decoder(target).float()
+        image = self._decoded(target)
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        """All is local given the style's patches: a tile's patches lie on the picture's grid, beyond its border too."""
+        assert call.tile is not None  # what tiles are for
+        sources: list[Map] = [Local(self._features, Whole(content), halo=self.encoder.reach(TAP), down=CELL)]
+        if call.context.content_masks is not None:
+            sources.append(Whole(feature_masks(call.context.content_masks, sources[0].size)[None], CELL))
+
+        def move(features: Tensor, *weights: Tensor) -> Tensor:
+            return self._moved(features, style, weights[0][0] if weights else None, call.strength)
+
+        swapped = Local(move, *sources, halo=self.config.patch_size, cell=self.config.stride)
+        image = store(Local(self._decoded, swapped, halo=self.decoder.reach, up=CELL), call.tile).tensor
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
 

@@ -13,8 +13,8 @@ The decoders are trained by :class:`zoo.training.reconstruction.ReconstructionTa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ from zoo.errors import ConfigError, NumericalError, WeightsError
 from zoo.methods._features import load_pairs, style_region
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
-from zoo.nn.whitening import add_affine, apply_affine_, colouring, moments, whitening
+from zoo.nn.tiles import Local, Whole, boxes_of, store
+from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, colouring, moments, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
 # Pixels below which relu5_1 has fewer positions than channels (512, each of 16 x 16 pixels). Its covariance is singular
@@ -87,6 +88,7 @@ SMALL |
         multiple_of=16,
         cpu_precision="bf16",
         pixel_bytes=450,
+        tiled=True,
     )
     Config = WCTConfig
     config: WCTConfig
@@ -141,12 +143,8 @@ SMALL |
         for step in range(total):
             index = step % len(self.config.levels)
             level = self.config.levels[index]
-            features = self._features(image, level)
-            moved = self._transform_(
-                features, style, level, call.strength * strengths[index], call.context.content_masks
-            )
-            _, decoder = self._networks(image, level)
-            image = decoder(moved.contiguous(memory_format=torch.channels_last)).float()
+            run = self._through if call.tile is None else self._through_tiles
+            image = run(image, style, level, replace(call, strength=call.strength * strengths[index]))
             # Looked at between levels: the next one's ReLUs may turn what is not a number into zero. This level's last
             # convolution has none after it.
             if not torch.isfinite(image).all():
@@ -154,29 +152,69 @@ SMALL |
             call.report(step + 1, total, {}, lambda image=image: image.clamp(0, 1))
         return image
 
+    def _through(self, image: Tensor, style: Mix, level: int, call: Call) -> Tensor:
+        """``image`` encoded, moved and decoded at one level."""
+        _, decoder = self._networks(image, level)
+        moved = self._transform_(self._features(image, level), style, level, call.strength, call.context.content_masks)
+        return decoder(moved.contiguous(memory_format=torch.channels_last)).float()
+
+    def _through_tiles(self, image: Tensor, style: Mix, level: int, call: Call) -> Tensor:
+        """The same by tiles. Features are computed twice, for their moments and to be moved: kept at relu1_1 they would
+        take ten times the memory of the picture."""
+        assert call.tile is not None  # what tiles are for
+        side, tap = call.tile, f"relu{level}_1"
+        encoder, decoder = self._networks(image, level)
+        stride = encoder.stride(tap)
+
+        def encode(part: Tensor) -> Tensor:
+            return encoder(part.contiguous(memory_format=torch.channels_last))[tap]
+
+        def decode(features: Tensor) -> Tensor:
+            return decoder(features.contiguous(memory_format=torch.channels_last)).float()
+
+        features = Local(encode, Whole(image), halo=encoder.reach(tap), down=stride)
+        if call.strength > 0:
+            weights = self._weights(call.context.content_masks, features.size)
+            parts = (
+                (features.read(box), None if weights is None else weights[:, box[0], box[1]])
+                for box in boxes_of(features, side)
+            )
+            maps = self._maps(parts, style, level, call.strength)
+            sources = [features] if weights is None else [features, Whole(weights[None], stride)]
+            features = Local(lambda part, *own: _moved_(part, maps, own[0][0] if own else None), *sources)
+        return store(Local(decode, features, halo=decoder.reach, up=stride), side).tensor
+
+    def _weights(self, masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+        return None if masks is None else feature_masks(masks, size)
+
     def _transform_(self, features: Tensor, style: Mix, level: int, strength: float, masks: Tensor | None) -> Tensor:
         """``strength`` of the way to the whitened and coloured features, of the whole map (in place) or of regions."""
         if strength == 0:
             return features
-        if masks is None:
-            for one in features.split(1):
-                apply_affine_(one, *self._affine(one, style, level, strength))
-            return features
-        weights = feature_masks(masks, (features.shape[-2], features.shape[-1]))
-        result = []
-        for one in features.split(1):
-            # Positions in no region keep their features.
-            out = one.float() * (1 - weights.sum(dim=0))
-            for (code, _), weight in zip(style, weights, strict=True):
-                add_affine(out, one, *self._affine(one, Mix([(code, 1.0)]), level, strength, weight), weight)
-            result.append(out.to(one.dtype))
-        return torch.cat(result)
+        weights = self._weights(masks, (features.shape[-2], features.shape[-1]))
+        moved = [
+            _moved_(one, self._maps([(one, weights)], style, level, strength), weights) for one in features.split(1)
+        ]
+        return features if weights is None else torch.cat(moved)
 
-    def _affine(
-        self, features: Tensor, style: Mix, level: int, strength: float, region: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """That map as one matrix (C, C) and one offset (C,), float64, from the statistics of ``region`` (h, w)."""
-        statistics = moments(features, region)
+    def _maps(
+        self, parts: Iterable[tuple[Tensor, Tensor | None]], style: Mix, level: int, strength: float
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The map of the whole picture, or of each style's region, from the picture's features (1, C, h, w) in parts
+        and the regions' weights (K, h, w) there."""
+        sums: list[MomentSums] = []
+        for features, weights in parts:
+            regions = [None] if weights is None else list(weights)
+            sums = sums or [MomentSums() for _ in regions]
+            for one, region in zip(sums, regions, strict=True):
+                one.add(features, region)
+        if len(sums) == 1:
+            return [self._affine(sums[0].moments(), style, level, strength)]
+        own = [Mix([(code, 1.0)]) for code, _ in style]
+        return [self._affine(one.moments(), mix, level, strength) for one, mix in zip(sums, own, strict=True)]
+
+    def _affine(self, statistics: Moments, style: Mix, level: int, strength: float) -> tuple[Tensor, Tensor]:
+        """That map as one matrix (C, C) and one offset (C,), float64, from the content's ``statistics``."""
         tap, zero = f"relu{level}_1", torch.zeros_like(statistics.mean[0])
         matrix = sum((weight * code.data[tap]["colouring"] for code, weight in style), zero)
         matrix = matrix @ whitening(statistics.covariance, statistics.rounding)
@@ -184,3 +222,14 @@ SMALL |
         offset = strength * (mean - matrix @ statistics.mean)
         identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
         return strength * matrix + (1 - strength) * identity, offset
+
+
+def _moved_(features: Tensor, maps: Sequence[tuple[Tensor, Tensor]], weights: Tensor | None) -> Tensor:
+    """``features`` (1, C, h, w) after one map (in place), or after each region's own where its weight (K, h, w) is."""
+    if weights is None:
+        return apply_affine_(features, *maps[0])
+    # Positions in no region keep their features.
+    out = features.float() * (1 - weights.sum(dim=0))
+    for (matrix, offset), weight in zip(maps, weights, strict=True):
+        add_affine(out, features, matrix, offset, weight)
+    return out.to(features.dtype)

@@ -117,6 +117,15 @@ class VGGDecoder(nn.Module):
             reached[stage - 1] = features
         return reached
 
+    @property
+    def reach(self) -> int:
+        """Positions of the features around the one under a pixel that the pixel depends on, along each side."""
+        scale, pixels = 2 ** (self.level - 1), 0
+        for _, _, upsample in self.convolutions():
+            pixels += scale
+            scale //= 2 if upsample else 1
+        return -(-pixels // 2 ** (self.level - 1))
+
     def stage_parameters(self, stage: int) -> list[nn.Parameter]:
         """The parameters between relu{stage}_1 and the level below it."""
         return [p for name, *_ in _stage(stage) for p in self.get_submodule(name).parameters()]

@@ -48,41 +48,73 @@ class Moments:
 
 
 def moments(features: Tensor, mask: Tensor | None = None) -> Moments:
-    """Moments over the positions of ``features`` (1, C, h, w), weighted by ``mask`` (h, w) in [0, 1] where given.
+    """Moments over the positions of ``features`` (1, C, h, w), weighted by ``mask`` (h, w) in [0, 1] where given; see
+    :class:`MomentSums`."""
+    sums = MomentSums()
+    sums.add(features, mask)
+    return sums.moments()
+
+
+class MomentSums:
+    """Gathers the moments of features that come in parts, each with the weights of its positions.
 
     The covariance is divided by count - 1, as in the authors' code; where fewer than two positions count it is zero,
     and so is the mean where none does. Sums within a strip are float32 (float64 where few positions count, and of
     float32 features at relu1_1), of centred values; across strips float64.
     """
-    features, mask = devices.exact(features), None if mask is None else devices.exact(mask)
-    channels, height, width = features.shape[1:]
-    weights = None if mask is None else mask.to(torch.float32)[None, None]
-    count = float(height * width) if weights is None else float(weights.double().sum())
-    # With few positions some directions have no variance at all; rounding of float32 sums would give them some.
-    # At relu1_1 the flattest direction of a photograph has a hundred-thousandth of the steepest one's variance, and
-    # products in float32 whiten it to 0.3 %. There are no digits to save in features of 16 bits.
-    flat = channels <= 64 and features.dtype == torch.float32
-    exact = torch.float64 if flat or count <= 4 * channels else torch.float32
-    # Sums are taken about a rough mean, of every eighth line, and corrected in the end: one pass instead of two.
-    shift = features[:, :, ::8].float().mean(dim=(0, 2, 3)).to(exact)
-    total = torch.zeros(channels, dtype=torch.float64, device=features.device)
-    square = torch.zeros(channels, channels, dtype=torch.float64, device=features.device)
-    for strip in _strips(features):
-        part = features[:, :, strip].to(exact) - shift[None, :, None, None]
-        if weights is not None:
-            root = weights[:, :, strip].to(exact).sqrt()
-            total += (part * root.square()).sum(dim=(0, 2, 3)).double()
-            part *= root
-        else:
-            total += part.sum(dim=(0, 2, 3)).double()
-        square += gram(part, "none")[0].double()
-    offset = total / max(count, 1e-12)
-    mean = shift.double() + offset if count > 0 else torch.zeros_like(offset)
-    if count < _PAIR:
-        return Moments(mean, torch.zeros_like(square), count)
-    covariance = (square - count * torch.outer(offset, offset)) / (count - 1)
-    entry = _ROUNDING * covariance.trace() / channels if exact == torch.float32 else 0.0
-    return Moments(mean, covariance, count, 2 * math.sqrt(channels) * entry)
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._mean, self._square = torch.zeros(()), torch.zeros(())
+        self._rounds = False
+
+    def add(self, features: Tensor, mask: Tensor | None = None) -> None:
+        """Count in ``features`` (1, C, h, w), weighted by ``mask`` (h, w) in [0, 1] where given."""
+        features, mask = devices.exact(features), None if mask is None else devices.exact(mask)
+        channels, height, width = features.shape[1:]
+        weights = None if mask is None else mask.to(torch.float32)[None, None]
+        count = float(height * width) if weights is None else float(weights.double().sum())
+        # With few positions some directions have no variance at all; rounding of float32 sums would give them some.
+        # At relu1_1 the flattest direction of a photograph has a hundred-thousandth of the steepest one's variance, and
+        # products in float32 whiten it to 0.3 %. There are no digits to save in features of 16 bits.
+        flat = channels <= 64 and features.dtype == torch.float32
+        exact = torch.float64 if flat or count <= 4 * channels else torch.float32
+        # Sums are taken about a rough mean, of every eighth line, and corrected in the end: one pass instead of two.
+        shift = features[:, :, ::8].float().mean(dim=(0, 2, 3)).to(exact)
+        total = torch.zeros(channels, dtype=torch.float64, device=features.device)
+        square = torch.zeros(channels, channels, dtype=torch.float64, device=features.device)
+        for strip in _strips(features):
+            part = features[:, :, strip].to(exact) - shift[None, :, None, None]
+            if weights is not None:
+                root = weights[:, :, strip].to(exact).sqrt()
+                total += (part * root.square()).sum(dim=(0, 2, 3)).double()
+                part *= root
+            else:
+                total += part.sum(dim=(0, 2, 3)).double()
+            square += gram(part, "none")[0].double()
+        offset = total / max(count, 1e-12)
+        mean = shift.double() + offset if count > 0 else torch.zeros_like(offset)
+        self._join(count, mean, square - count * torch.outer(offset, offset))
+        self._rounds |= exact == torch.float32
+
+    def _join(self, count: float, mean: Tensor, square: Tensor) -> None:
+        """Chan, Golub, LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979."""
+        if self._count == 0:
+            self._count, self._mean, self._square = count, mean, square
+        elif count > 0:
+            total = self._count + count
+            apart = mean - self._mean
+            self._square = self._square + square + torch.outer(apart, apart) * (self._count * count / total)
+            self._mean = self._mean + apart * (count / total)
+            self._count = total
+
+    def moments(self) -> Moments:
+        """Return the moments of all that was added."""
+        if self._count < _PAIR:
+            return Moments(self._mean, torch.zeros_like(self._square), self._count)
+        covariance, channels = self._square / (self._count - 1), len(self._mean)
+        entry = _ROUNDING * covariance.trace() / channels if self._rounds else 0.0
+        return Moments(self._mean, covariance, self._count, 2 * math.sqrt(channels) * entry)
 
 
 def _strips(features: Tensor) -> list[slice]:
