@@ -20,7 +20,8 @@ from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsErr
 from zoo.export import TOLERANCE, OnnxNetwork, export, with_onnxruntime
 from zoo.methods.cin import CIN, CINNet
 from zoo.methods.johnson import Johnson, JohnsonNet
-from zoo.methods.texture_nets import Pyramid, TextureNets
+from zoo.methods.texture_nets import TextureNets
+from zoo.nn.noise_pyramid import Pyramid
 from zoo.registry import MethodEntry, Taxonomy
 from zoo.stylizer import Mix
 

@@ -15,15 +15,8 @@ from tiny_runs import HELD_OUT, run
 from zoo import images
 from zoo.checks import run_checks
 from zoo.errors import ConfigError, InputError, UnsupportedError, WeightsError
-from zoo.methods.texture_nets import (
-    Pyramid,
-    TextureNets,
-    TextureNetsTask,
-    TextureNetsTaskConfig,
-    draw,
-    log_spacing,
-    with_image,
-)
+from zoo.methods.texture_nets import TextureNets, TextureNetsTask, TextureNetsTaskConfig, log_spacing
+from zoo.nn.noise_pyramid import Pyramid, draw, with_image
 from zoo.training import ImageSet
 
 

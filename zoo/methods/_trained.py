@@ -6,12 +6,15 @@ A method says how a network is made of its tensors; names, records, precision an
         FIRST = "body.conv1.weight"                           # a tensor that every network has
         def _like(self, state): return MyNet.like(state)
         def _task(self): return MyTask                        # what trains one more style
+
+With the trait ``tiled`` its networks have ``by_tiles(images, side)`` beside ``forward``.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -60,9 +63,10 @@ class TrainedMethod(Stylizer):
         return {"name": trained_name(style, self._styles, self.name, self._task())}
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
-        return self._run(self._as_network(style), content, call)
+        network: Any = self._as_network(style)
+        return self._run(network if call.tile is None else partial(network.by_tiles, side=call.tile), content, call)
 
-    def _run(self, network: nn.Module, given: Any, call: Call) -> Stylized:
+    def _run(self, network: Callable[[Any], Tensor], given: Any, call: Call) -> Stylized:
         """One pass of ``network`` over an image, or over whatever it takes, in the working precision."""
         with self.autocast():
             image = network(given).float()

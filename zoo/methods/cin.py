@@ -21,6 +21,7 @@ from zoo.config import Config, option
 from zoo.errors import ConfigError, WeightsError
 from zoo.images import builtin_styles
 from zoo.nn.fast import instance_norm
+from zoo.nn.tiles import Local, Map, Normalised, store
 from zoo.nn.transformer import TransformBody, initialise
 from zoo.registry import load_registry
 from zoo.styles import TrainedStyle, find_styles, load_style, read_metadata, trained_name
@@ -89,8 +90,21 @@ class FixedStyle(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return torch.sigmoid(self.body(images, self._normalise))
 
+    def by_tiles(self, images: Tensor, side: int) -> Tensor:
+        """The same in float32, with no more than tiles of ``side`` pixels at the image's size in memory."""
+
+        def normalise(name: str, x: Map) -> Map:
+            # The last layer's three channels are kept: of all layers they take the longest way to compute again.
+            return Normalised(store(x, side) if name == "out" else x, *self._row(name), side)
+
+        image = Local(lambda x: torch.sigmoid(x).float(), self.body.by_tiles(images, normalise, side))
+        return store(image, side).tensor[..., : images.shape[-2], : images.shape[-1]]
+
+    def _row(self, name: str) -> tuple[Tensor, Tensor]:
+        return self.get_buffer(f"scale_{name}"), self.get_buffer(f"shift_{name}")
+
     def _normalise(self, name: str, x: Tensor) -> Tensor:
-        return instance_norm(x, self.get_buffer(f"scale_{name}"), self.get_buffer(f"shift_{name}"))
+        return instance_norm(x, *self._row(name))
 
 
 def _records(checkpoint: Path, count: int) -> list[TrainedStyle]:
@@ -126,6 +140,7 @@ class CIN(Stylizer):
         min_size=16,
         cpu_precision="bf16",
         pixel_bytes=260,
+        tiled=True,
     )
     Config = CINConfig
     config: CINConfig
@@ -151,6 +166,13 @@ class CIN(Stylizer):
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         with self.autocast():
             image = self._network(content, *_mixed(style)).float()
+        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        return Stylized(image)
+
+    def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
+        assert call.tile is not None  # what tiles are for
+        with self.autocast():
+            image = FixedStyle(self._network, *_mixed(style)).by_tiles(content, call.tile)
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
 

@@ -18,6 +18,7 @@ from zoo.config import Config, option
 from zoo.errors import WeightsError
 from zoo.methods._trained import TrainedMethod
 from zoo.nn.fast import instance_norm
+from zoo.nn.tiles import Local, Map, Normalised, store
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise
 from zoo.styles import load_style, one_of
 from zoo.stylizer import Traits, require_tensors
@@ -59,7 +60,21 @@ class JohnsonNet(nn.Module):
         self.norm = nn.ModuleDict({name: kind(c) for name, c in self.body.channels().items() if name != "out"})
 
     def forward(self, images: Tensor) -> Tensor:
-        image = self.body(images, lambda name, x: x if name == "out" else self.norm[name](x))
+        return self._bounded(self.body(images, lambda name, x: x if name == "out" else self.norm[name](x)))
+
+    def by_tiles(self, images: Tensor, side: int) -> Tensor:
+        """The same in float32, with no more than tiles of ``side`` pixels at the image's size in memory."""
+
+        def normalise(name: str, x: Map) -> Map:
+            layer = None if name == "out" else self.norm[name]
+            if isinstance(layer, Affine):
+                return Normalised(x, layer.weight, layer.bias, side)
+            return x if layer is None else Local(layer, x)
+
+        image = Local(lambda x: self._bounded(x).float(), self.body.by_tiles(images, normalise, side))
+        return store(image, side).tensor[..., : images.shape[-2], : images.shape[-1]]
+
+    def _bounded(self, image: Tensor) -> Tensor:
         return (1 + torch.tanh(image)) / 2 if hasattr(self, "tanh") else image
 
     @classmethod
@@ -126,6 +141,7 @@ code, paper) | the same objective, whatever the batch |
         cpu_precision="bf16",
         cuda_precision="fp32",
         pixel_bytes=150,
+        tiled=True,
     )
     Config = JohnsonConfig
     FIRST = "body.conv1.weight"

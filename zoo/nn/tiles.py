@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.nn.fast.normalise import EPS
+
 # Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures.
 _KEPT_BYTES = 24
 
@@ -87,18 +89,18 @@ class Local(Map):
 class Normalised(Map):
     """Instance normalisation of the map ``source``: each channel to mean ``shift`` and deviation ``scale``, (C,) each.
 
-    The moments are gathered here, over regions of ``side`` pixels of the picture; ``eps`` is added to the population's
-    variance.
+    The moments are gathered here, over regions of ``side`` pixels of the picture; EPS is added to the population's
+    variance, as :func:`zoo.nn.fast.instance_norm` does.
     """
 
-    def __init__(self, source: Map, scale: Tensor, shift: Tensor, side: int, eps: float = 1e-5) -> None:
-        self.source, self.scale, self.shift, self.eps = source, scale, shift, eps
+    def __init__(self, source: Map, scale: Tensor, shift: Tensor, side: int) -> None:
+        self.source, self.scale, self.shift = source, scale, shift
         self.size, self.stride = source.size, source.stride
         mean, variance = mean_and_variance(source, side)
         self.mean, self.variance = mean.to(scale), variance.to(scale)
 
     def read(self, box: Box) -> Tensor:
-        return F.batch_norm(self.source.read(box), self.mean, self.variance, self.scale, self.shift, eps=self.eps)
+        return F.batch_norm(self.source.read(box), self.mean, self.variance, self.scale, self.shift, eps=EPS)
 
 
 def boxes(size: tuple[int, int], side: int, cell: int = 2) -> Iterator[Box]:

@@ -12,6 +12,7 @@ The paper's width w is 32. What follows each convolution (batch, instance or con
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.fast import in_phases, reflect, reflected, upsampled
+from zoo.nn.tiles import Local, Map, Whole, kept, store
 
 Normalise = Callable[[str, Tensor], Tensor]
 Upsampling = Literal["nearest", "transposed"]
@@ -63,9 +65,9 @@ class TransformBody(nn.Module):
 
     def forward(self, images: Tensor, normalise: Normalise) -> Tensor:
         height, width = images.shape[-2:]
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images
         for name, border in (("conv1", 4), ("conv2", 1), ("conv3", 1)):
-            x = F.relu_(normalise(name, self.get_submodule(name)(reflect(x, border))))
+            x = F.relu_(normalise(name, self._down(name, border, x)))
         for block in range(1, RESIDUAL_BLOCKS + 1):
             y = F.relu_(normalise(f"res{block}a", self._reflected(f"res{block}a", x)))
             # No ReLU after the sum (Gross and Wilber's variant, as Johnson et al. say).
@@ -73,6 +75,34 @@ class TransformBody(nn.Module):
         for name in ("up1", "up2"):
             x = F.relu_(normalise(name, self._up(name, x)))
         return normalise("out", self._last(reflect(x, 4)))[..., :height, :width]
+
+    def by_tiles(self, images: Tensor, normalise: Callable[[str, Map], Map], side: int) -> Map:
+        """The same as a map, by tiles of ``side`` pixels, with sides rounded up to a multiple of four.
+
+        ``normalise`` takes a layer's name and what it gives as a map. Maps at a quarter of the side are kept, two or
+        three at a time; larger ones are computed again for each statistic behind them.
+        """
+        x: Map = Whole(images)
+        for name, border, stride in (("conv1", 4, 1), ("conv2", 1, 2), ("conv3", 1, 2)):
+            x = Local(functools.partial(self._down, name, border), x, halo=border, down=stride)
+            x = store(x, side) if name == "conv3" else kept(x, side)
+            x = Local(F.relu, normalise(name, x))
+        whole = store(x, side)
+        for block in range(1, RESIDUAL_BLOCKS + 1):
+            first, second = (functools.partial(self._reflected, f"res{block}{part}") for part in "ab")
+            y = Local(F.relu, normalise(f"res{block}a", kept(Local(first, whole, halo=1), side)))
+            z = normalise(f"res{block}b", store(Local(second, y, halo=1), side))
+            del y
+            whole = store(Local(torch.add, whole, z), side, out=whole.tensor)
+            del z
+        x = whole
+        for name in ("up1", "up2"):
+            x = kept(Local(functools.partial(self._up, name), x, halo=1, up=2), side)
+            x = Local(F.relu, normalise(name, x))
+        return normalise("out", Local(lambda part: self._last(reflect(part, 4)), x, halo=4))
+
+    def _down(self, name: str, border: int, x: Tensor) -> Tensor:
+        return self.get_submodule(name)(reflect(x.contiguous(memory_format=torch.channels_last), border))
 
     def _up(self, name: str, x: Tensor) -> Tensor:
         layer = self.get_submodule(name)
@@ -87,7 +117,9 @@ class TransformBody(nn.Module):
     def _last(self, x: Tensor) -> Tensor:
         # An eighth off the time of a forward pass on a CPU; a hook on the layer wants the call itself.
         hooked = bool(self.out._forward_pre_hooks or self.out._forward_hooks)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or hooked:
+        # Of tiles alone; a traced graph (export) is not to be tied to the sides.
+        odd = not torch.compiler.is_compiling() and any(side % 2 for side in x.shape[-2:])
+        if torch.is_grad_enabled() or x.device.type != "cpu" or hooked or odd:
             return self.out(x)
         return in_phases(self.out, x)
 
