@@ -45,6 +45,9 @@ MEAN = (123.68, 116.779, 103.939)
 # are an eighth: four positions hold two 3 x 3 patches side by side.
 MIN_SIDE = 32
 
+# What L-BFGS may keep of an image by tiles: 5 pairs at 4096 x 4096, all 25 of them up to 1890 x 1890.
+HISTORY_BYTES = 2 << 30
+
 
 @dataclass(frozen=True)
 class PixelConfig(Config):
@@ -210,7 +213,7 @@ class PixelMethod(Stylizer):
             fitted = optimise_pixels(
                 image,
                 self._summed(problem.loss(at, image), call.context.anchors, problem.finish),
-                self._fitting(at, problem),
+                self._within(self._fitting(at, problem), small, call),
                 num_steps=steps,
                 call=call,
                 deadline=deadline,
@@ -224,6 +227,12 @@ class PixelMethod(Stylizer):
                 break
         assert image is not None  # there is always the full size
         return Stylized(full(image), len(rows), rows, stopped)
+
+    def _within(self, how: Fitting, size: Size, call: Call) -> Fitting:
+        """``how`` with no more curvature pairs than memory is granted, for an image by tiles."""
+        if call.tile is None:
+            return how
+        return replace(how, history=max(1, min(how.history, HISTORY_BYTES // (2 * 4 * 3 * size[0] * size[1]))))
 
     def _summed(self, terms_of: Terms, anchors: Tensor | None, finish: Callable[[Tensor], Tensor] | None) -> Terms:
         """The loss with its total variation, its distance to ``anchors`` and its total."""

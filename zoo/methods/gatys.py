@@ -22,6 +22,7 @@ from zoo.color import luminance, match_color, match_luminance, with_luminance
 from zoo.config import option
 from zoo.errors import InputError
 from zoo.images import resize
+from zoo.methods._gram_tiles import TiledLoss
 from zoo.methods._pixels import (
     MIN_SIDE,
     PixelConfig,
@@ -168,6 +169,7 @@ shared | no option to choose per layer, and small regions keep their style |
         min_size=MIN_SIDE,
         cpu_precision="bf16",
         pixel_bytes=1400,
+        tiled=True,
     )
     Config = GatysConfig
     config: GatysConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -230,6 +232,8 @@ shared | no option to choose per layer, and small regions keep their style |
             if masks is not None:
                 regions = [Region(_targets([one], [1.0]), masks, index) for index, one in enumerate(level)]
             guide = None if photo is None else resize(photo, size_of(image))
+            if call.tile is not None and max(size_of(image)) > call.tile:
+                return self._loss_by_tiles(guide, regions, call.strength, call.tile)
             return self._loss(guide, regions, call.strength, self._also(at - len(sizes), style, call))
 
         finish = None
@@ -304,6 +308,22 @@ shared | no option to choose per layer, and small regions keep their style |
             return terms
 
         return loss
+
+    def _loss_by_tiles(self, content: Tensor | None, regions: Sequence[Region], strength: float, side: int) -> Terms:
+        """The same terms, tile by tile of ``side`` pixels."""
+        config = self.config
+        content_weights = layer_weights(config, "content") if content is not None else {}
+        layers = (*content_weights, *layer_weights(config, "style"))
+        return TiledLoss(
+            run=lambda image: self._features(image, layers),
+            encoder=self._encoder(layers),
+            side=side,
+            content={layer: config.content_weight * weight for layer, weight in content_weights.items()},
+            halves=config.content_loss == "half-sum",
+            style={k: strength * config.style_weight * v for k, v in layer_weights(config, "style").items()},
+            regions=regions,
+            divisor=config.gram_divisor,
+        ).of(content)
 
 
 def _targets(grams: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, GramTarget]:

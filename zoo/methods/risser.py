@@ -9,7 +9,7 @@ the channel has over the style, and the features are drawn to what comes out, he
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -57,6 +57,8 @@ a quarter to a half of the Gram matrices', at the start and after 80 steps |
     | localized losses by masks (section 4.3) | guided Gram matrices and ranks within the region | as Gatys |
     """
 
+    # Ranks need all values at once.
+    traits = replace(Gatys.traits, tiled=False)
     Config = RisserConfig
     config: RisserConfig
 

@@ -31,12 +31,16 @@ def gram(features: Tensor, divide_by: Divisor = "hw", region: Tensor | None = No
     as large as if its positions, of squares summing to 1, stood for all. Zero where the region is empty.
     """
     channels, height, width = features.shape[1:]
-    divisor = {"none": 1, "hw": height * width, "chw": channels * height * width}[divide_by]
     if region is not None:
         features = features * region.to(features.dtype)
-        divisor = divisor * region.square().mean().clamp_min(1e-12)
     product: Tensor = _Product.apply(features)  # type: ignore[assignment]
-    return product / divisor
+    return product / divisor_of(channels, (height, width), divide_by, region)
+
+
+def divisor_of(channels: int, size: tuple[int, int], divide_by: Divisor, region: Tensor | None) -> Tensor | float:
+    """Return what the products of a map of ``size`` are divided by, in :func:`gram`, which has the other arguments."""
+    divisor = {"none": 1, "hw": size[0] * size[1], "chw": channels * size[0] * size[1]}[divide_by]
+    return divisor if region is None else divisor * region.square().mean().clamp_min(1e-12)
 
 
 class _Product(torch.autograd.Function):

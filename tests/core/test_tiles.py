@@ -1,0 +1,308 @@
+"""Pictures by tiles: the pieces, each method against its whole picture, and when tiles are chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command import run
+from PIL import Image
+from plugins.good.zoo_tint.tint import Tint
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import zoo
+from zoo import memory
+from zoo.checks.core import picture
+from zoo.controls import Color, Tiles
+from zoo.errors import ConfigError, InputError, MemoryLimitError, UnsupportedError
+from zoo.methods.johnson import JohnsonNet
+from zoo.nn.noise_pyramid import NOISE, Pyramid, draw, with_image
+from zoo.nn.optimise import Fitting
+from zoo.nn.tiles import Local, Map, Normalised, Whole, boxes, boxes_of, mean_and_variance, store
+from zoo.nn.whitening import MomentSums, moments
+from zoo.stylizer import Call, Context, Mix
+
+LEVEL = 1 / 255
+TILE = 64
+PHOTO = picture(90, 150, seed=1)
+PAINTINGS = [picture(72, 80, seed=seed, stripes=True) for seed in (2, 3)]
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 64), (65, 130), (200, 63)])
+@pytest.mark.parametrize("side", [1, 16, 64, 1000])
+def test_boxes_cover_every_position_once(size: tuple[int, int], side: int) -> None:
+    count = torch.zeros(size)
+    for rows, columns in boxes(size, side):
+        count[rows, columns] += 1
+        assert max(rows.stop - rows.start, columns.stop - columns.start) <= max(2, side) + 1
+    assert (count == 1).all()
+
+
+def reflected(conv: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.ReflectionPad2d(1), conv)
+
+
+@pytest.mark.parametrize("size", [(41, 52), (40, 53)])
+@torch.no_grad()
+def test_a_chain_of_local_maps_is_the_whole_network(size: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    first, second, last = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3, stride=2), nn.Conv2d(12, 3, 3)
+    pool, image = nn.MaxPool2d(2, ceil_mode=True), noise(1, 3, *size)
+    one, two, three = reflected(first), reflected(second), reflected(last)
+
+    def enlarge(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=4, mode="nearest")
+
+    def join(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, y], 1)
+
+    small = pool(two(F.instance_norm(one(image)).relu()))
+    wanted = three(enlarge(join(small, small.sin())))
+
+    whole = Whole(image)
+    features = Normalised(Local(one, whole, halo=1), torch.ones(5), torch.zeros(5), 16)
+    deep = Local(pool, Local(two, Local(F.relu, features), halo=1, down=2), down=2)
+    joined = Local(join, deep, Local(torch.sin, deep))
+    found = Local(three, Local(enlarge, joined, up=4), halo=1)
+    assert (found.stride, deep.stride) == (1, 4)
+    assert found.size == wanted.shape[-2:]
+    torch.testing.assert_close(store(found, 16).tensor, wanted, atol=1e-5, rtol=0)
+
+
+def test_patches_keep_their_grid_in_every_tile() -> None:
+    image = noise(1, 1, 44, 61)
+
+    def every_third(x: Tensor) -> Tensor:
+        kept = torch.zeros_like(x)
+        kept[..., ::3, ::3] = x[..., ::3, ::3]
+        return kept
+
+    assert torch.equal(store(Local(every_third, Whole(image), halo=2, cell=3), 16).tensor, every_third(image))
+
+
+def test_moments_are_those_of_the_whole_map() -> None:
+    features = noise(1, 6, 37, 50) * torch.arange(1.0, 7).view(1, -1, 1, 1) + 100
+    mean, variance = mean_and_variance(Whole(features), 16)
+    torch.testing.assert_close(mean, features.double().mean((0, 2, 3)))
+    torch.testing.assert_close(variance, features.double().var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_covariances_are_those_of_the_whole_map(weighted: bool) -> None:
+    features = noise(1, 6, 37, 50).cumsum(1) + 10
+    mask = noise(37, 50) if weighted else None
+    sums, wanted = MomentSums(), moments(features, mask)
+    for box in boxes_of(Whole(features), 16):
+        sums.add(features[..., box[0], box[1]], None if mask is None else mask[box])
+    found = sums.moments()
+    assert found.count == pytest.approx(wanted.count)
+    torch.testing.assert_close(found.mean, wanted.mean)
+    torch.testing.assert_close(found.covariance, wanted.covariance)
+
+
+def test_a_map_can_be_stored_over_its_source() -> None:
+    kept = noise(1, 8, 40, 40)
+    wanted = kept + 1
+    target: Map = Local(lambda x: x + 1, Whole(kept))
+    assert store(target, 16, out=kept).tensor is kept
+    assert torch.equal(kept, wanted)
+
+
+@pytest.mark.parametrize("method", ["adain", "efdm", "wct", "style-swap"])
+@pytest.mark.parametrize("case", ["plain", "half", "regions"])
+def test_tiles_give_the_whole_picture(method: str, case: str) -> None:
+    model = zoo.load(method, device="cpu", precision="fp32")
+    codes = [model.encode_style(image) for image in PAINTINGS]
+    options = {}
+    mix = Mix([(codes[0], 0.25), (codes[1], 0.75)])
+    if case == "half":
+        options = {"strength": 0.5}
+    elif case == "regions":
+        left = (torch.arange(PHOTO.shape[-1]) < 70).float().expand(PHOTO.shape[-2], -1)
+        options = {"context": Context(content_masks=torch.stack([left, (1 - left) * 0.5]))}
+    whole = model.stylize(PHOTO, mix, **options).image
+    tiled = model.stylize(PHOTO, mix, tile=TILE, **options).image
+    assert (whole - tiled).abs().max() < LEVEL / 50
+
+
+@pytest.mark.parametrize(("method", "style"), [("johnson", "swirls"), ("cin", "swirls"), ("texture-nets", "marbling")])
+def test_normalised_networks_are_exact(method: str, style: str) -> None:
+    model = zoo.load(method, device="cpu", precision="fp32")
+    content = PHOTO[..., :89, :147]  # no multiple of anything
+    code = model.encode_style(style)
+    whole, tiled = (model.stylize(content, code, tile=tile).image for tile in (None, TILE))
+    assert (whole - tiled).abs().max() < LEVEL / 5
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("upsampling", ["nearest", "transposed"])
+@pytest.mark.parametrize("output", ["linear", "tanh"])
+@torch.no_grad()
+def test_every_kind_of_johnson_network_goes_by_tiles(norm: Any, upsampling: Any, output: Any) -> None:
+    torch.manual_seed(5)
+    network = JohnsonNet(norm, 4, upsampling, output).eval()
+    network.body.out.weight.mul_(10)
+    for layer in network.norm.values():
+        for value in (*layer.parameters(), *(b for b in layer.buffers() if b.is_floating_point())):
+            value.uniform_(0.5, 1.5)
+    for image in (PHOTO, PHOTO[..., :87, :101]):
+        torch.testing.assert_close(network.by_tiles(image, 32), network(image), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_noise_goes_by_tiles_and_circular_padding_does_not() -> None:
+    torch.manual_seed(6)
+    networks = [Pyramid(4, 2 * NOISE, "batch", circular) for circular in (False, True)]
+    image = PHOTO[..., :88, :144]
+    levels = with_image(networks[0], image, draw(networks[0], 1, (88, 144), None))
+    whole = networks[0].eval()(levels)
+    torch.testing.assert_close(networks[0].by_tiles(levels, 32), whole, atol=1e-4, rtol=0)
+    with pytest.raises(UnsupportedError, match="pads circularly and cannot be computed by tiles"):
+        networks[1].by_tiles(levels, 32)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_the_swaps_patches_keep_their_grid(stride: int) -> None:
+    model = zoo.load("style-swap", device="cpu", precision="fp32", stride=stride)
+    code = model.encode_style(PAINTINGS[0])
+    whole, tiled = (model.stylize(PHOTO, code, tile=tile).image for tile in (None, TILE))
+    assert (whole - tiled).abs().max() < LEVEL / 50
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pool": "avg", "content_loss": "half-sum", "gram_divisor": "chw", "content_layers": ("relu2_2", "relu3_1")}],
+    ids=["zoo", "others"],
+)
+def test_the_loss_and_its_gradient_are_those_of_the_whole_image(options: dict[str, Any], regions: bool) -> None:
+    layers = ("relu1_1", "relu2_1", "relu3_2")
+    options = {"content_layers": ("relu3_1",), "content_layer_weights": (2.0,), **options}
+    model = zoo.load(
+        "gatys", device="cpu", precision="fp32", style_layers=layers, style_layer_weights=(1.0, 0.5, 0.25), **options
+    )
+    codes = [model.encode_style(image) for image in PAINTINGS]
+    size = (PHOTO.shape[-2], PHOTO.shape[-1])
+    masks = torch.stack([noise(*size), noise(*size).flip(0) * 0.5]) if regions else None
+    found = []
+    for tile in (None, TILE):
+        call = Call(strength=0.5, context=Context(content_masks=masks), tile=tile)
+        image = picture(*size, seed=4).requires_grad_()
+        terms = model._problem(PHOTO, Mix([(codes[0], 0.25), (codes[1], 0.75)]), size, call).loss(0, image)(image)
+        # Of unequal shares, so that each term's own gradient counts.
+        (gradient,) = torch.autograd.grad(0.7 * terms["content"] + 0.3 * terms["style"], image)
+        found.append((terms, gradient))
+    (wanted, slope), (terms, gradient) = found
+    assert list(terms) == list(wanted)
+    for name, value in wanted.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=0)
+    assert (gradient - slope).norm() < 1e-5 * slope.norm()
+
+
+def test_lbfgs_keeps_by_tiles_what_memory_is_granted() -> None:
+    model = zoo.load("gatys", device="cpu")
+    how = Fitting(history=25)
+    assert model._within(how, (8192, 8192), Call()).history == 25
+    assert model._within(how, (4096, 4096), Call(tile=1024)).history == 5
+    assert model._within(how, (512, 512), Call(tile=64)).history == 25
+    assert model._within(how, (60_000, 60_000), Call(tile=64)).history == 1
+
+
+def test_a_batch_by_tiles_is_its_pictures_one_by_one() -> None:
+    model = zoo.load("adain", device="cpu", precision="fp32")
+    code = model.encode_style(PAINTINGS[0])
+    both = model.stylize(torch.cat([PHOTO, PHOTO.flip(-1)]), code, tile=TILE).image
+    torch.testing.assert_close(both[:1], model.stylize(PHOTO, code, tile=TILE).image)
+
+
+def test_controls_hand_tiles_on_and_nest() -> None:
+    model = zoo.load("adain", device="cpu", precision="fp32")
+    wanted = Color(model, "luminance")(PHOTO, PAINTINGS[0])
+    for nested in (Tiles(Color(model, "luminance"), TILE), Color(Tiles(model, TILE), "luminance")):
+        assert (nested(PHOTO, PAINTINGS[0]) - wanted).abs().max() < LEVEL / 50
+    assert (zoo.load("adain")(PHOTO, PAINTINGS[0]) - wanted).abs().max() > LEVEL
+
+
+def test_what_cannot_be_cut_is_one_sentence() -> None:
+    code = Tint().encode_style(PAINTINGS[0])
+    with pytest.raises(UnsupportedError, match="cannot be computed by tiles, only a whole picture at once"):
+        Tint().stylize(PHOTO, code, tile=TILE)
+    with pytest.raises(UnsupportedError, match="by tiles"):
+        Tiles(Tint(), TILE)(PHOTO, PAINTINGS[0])
+    fitted = zoo.load("style-swap", device="cpu", inversion="optimisation")
+    with pytest.raises(UnsupportedError, match="by tiles"):
+        fitted.stylize(PHOTO, fitted.encode_style(PAINTINGS[0]), tile=TILE)
+    model = zoo.load("adain", device="cpu")
+    with pytest.raises(InputError, match="at least 64 pixels"):
+        model.stylize(PHOTO, model.encode_style(PAINTINGS[0]), tile=32)
+    for tile in ("large", 63, "-1"):
+        with pytest.raises(ConfigError, match=r"auto, off or a side of at least 64 pixels"):
+            Tiles(model, tile)
+
+
+def test_auto_cuts_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.load("adain", device="cpu", precision="fp32")
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10**10)
+    assert memory.tile_side(model, 4000, 4000) is None
+    assert memory.tile_side(model, 8000, 8000) == 1024
+    assert memory.tile_side(Tint(), 8000, 8000) is None
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10**9)
+    assert memory.tile_side(model, 8000, 8000) == 512
+    memory.require(model, 4000, 4000, 512)
+    with pytest.raises(MemoryLimitError):
+        memory.require(model, 4000, 4000)
+    with pytest.raises(MemoryLimitError):
+        memory.require(model, 8000, 8000, 512)
+
+
+def save(path: Path, image: Tensor) -> str:
+    zoo.write(path, image)
+    return str(path)
+
+
+def test_the_command_line_and_the_notebook_make_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = save(tmp_path / "photo.png", PHOTO)
+    painting = save(tmp_path / "painting.png", PAINTINGS[0])
+    made = {}
+    call = ("stylize", "-m", "adain", "--precision", "fp32", "--content", photo, "--style", painting)
+    for tile in ("off", "64", "auto"):
+        out = tmp_path / f"{tile}.png"
+        if tile == "auto":
+            monkeypatch.setattr(memory, "_TILES", (TILE,))
+            monkeypatch.setattr(memory, "free_memory", lambda device: 5 * 10**6)
+        assert run(*call, "--tile", tile, "--content-size", "0", "--style-size", "0", "-o", str(out)) == 0
+        made[tile] = np.asarray(Image.open(out)).astype(int)
+    told = capsys.readouterr().err
+    assert told.count("made by tiles") == 1
+    assert "adain.zoo takes about 0.0 GB for 150 x 90 pixels and 0.0 GB of memory are free" in told, told
+    options = {"size": None, "style_size": None, "precision": "fp32", "device": "cpu"}
+    made["notebook"] = np.asarray(zoo.stylize(photo, painting, "adain", tile=TILE, **options)).astype(int)
+    for name in ("64", "auto", "notebook"):
+        assert abs(made["off"] - made[name]).max() <= 1, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("-m", "adain", "--tile", "63"), "a side of at least 64 pixels, not '63'"),
+        (("-m", "adain", "--tile", "small"), "Tiles are auto, off"),
+        (("-m", "cnnmrf", "--tile", "64", "--content-size", "96"), "cnnmrf.code cannot be computed by tiles"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("stylize", *arguments, "-o", str(tmp_path / "out.png"), "-q") == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
