@@ -28,7 +28,7 @@ from zoo.stylizer import Call, Context, Mix
 
 LEVEL = 1 / 255
 TILE = 64
-PHOTO = picture(90, 150, seed=1)
+PHOTO = picture(72, 104, seed=1)
 PAINTINGS = [picture(72, 80, seed=seed, stripes=True) for seed in (2, 3)]
 
 
@@ -117,26 +117,25 @@ def test_a_map_can_be_stored_over_its_source() -> None:
 
 
 @pytest.mark.parametrize("method", ["adain", "efdm", "wct", "style-swap"])
-@pytest.mark.parametrize("case", ["plain", "half", "regions"])
-def test_tiles_give_the_whole_picture(method: str, case: str) -> None:
+@pytest.mark.parametrize("regions", [False, True])
+def test_tiles_give_the_whole_picture(method: str, regions: bool) -> None:
     model = zoo.load(method, device="cpu", precision="fp32")
     codes = [model.encode_style(image) for image in PAINTINGS]
-    options = {}
-    mix = Mix([(codes[0], 0.25), (codes[1], 0.75)])
-    if case == "half":
-        options = {"strength": 0.5}
-    elif case == "regions":
+    mix, context = Mix([(codes[0], 0.25), (codes[1], 0.75)]), None
+    if regions:
         left = (torch.arange(PHOTO.shape[-1]) < 70).float().expand(PHOTO.shape[-2], -1)
-        options = {"context": Context(content_masks=torch.stack([left, (1 - left) * 0.5]))}
-    whole = model.stylize(PHOTO, mix, **options).image
-    tiled = model.stylize(PHOTO, mix, tile=TILE, **options).image
+        context = Context(content_masks=torch.stack([left, (1 - left) * 0.5]))
+    whole, tiled = (
+        model.stylize(PHOTO, mix, strength=0.5 if regions else 1.0, context=context, tile=tile).image
+        for tile in (None, TILE)
+    )
     assert (whole - tiled).abs().max() < LEVEL / 50
 
 
 @pytest.mark.parametrize(("method", "style"), [("johnson", "swirls"), ("cin", "swirls"), ("texture-nets", "marbling")])
 def test_normalised_networks_are_exact(method: str, style: str) -> None:
     model = zoo.load(method, device="cpu", precision="fp32")
-    content = PHOTO[..., :89, :147]  # no multiple of anything
+    content = PHOTO[..., :71, :101]  # no multiple of anything
     code = model.encode_style(style)
     whole, tiled = (model.stylize(content, code, tile=tile).image for tile in (None, TILE))
     assert (whole - tiled).abs().max() < LEVEL / 5
@@ -153,7 +152,7 @@ def test_every_kind_of_johnson_network_goes_by_tiles(norm: Any, upsampling: Any,
     for layer in network.norm.values():
         for value in (*layer.parameters(), *(b for b in layer.buffers() if b.is_floating_point())):
             value.uniform_(0.5, 1.5)
-    for image in (PHOTO, PHOTO[..., :87, :101]):
+    for image in (PHOTO, PHOTO[..., :67, :101]):
         torch.testing.assert_close(network.by_tiles(image, 32), network(image), atol=1e-4, rtol=0)
 
 
@@ -161,8 +160,8 @@ def test_every_kind_of_johnson_network_goes_by_tiles(norm: Any, upsampling: Any,
 def test_noise_goes_by_tiles_and_circular_padding_does_not() -> None:
     torch.manual_seed(6)
     networks = [Pyramid(4, 2 * NOISE, "batch", circular) for circular in (False, True)]
-    image = PHOTO[..., :88, :144]
-    levels = with_image(networks[0], image, draw(networks[0], 1, (88, 144), None))
+    image = PHOTO
+    levels = with_image(networks[0], image, draw(networks[0], 1, (72, 104), None))
     whole = networks[0].eval()(levels)
     torch.testing.assert_close(networks[0].by_tiles(levels, 32), whole, atol=1e-4, rtol=0)
     with pytest.raises(UnsupportedError, match="pads circularly and cannot be computed by tiles"):
@@ -279,12 +278,12 @@ def test_the_command_line_and_the_notebook_make_tiles(
         out = tmp_path / f"{tile}.png"
         if tile == "auto":
             monkeypatch.setattr(memory, "_TILES", (TILE,))
-            monkeypatch.setattr(memory, "free_memory", lambda device: 5 * 10**6)
+            monkeypatch.setattr(memory, "free_memory", lambda device: 3 * 10**6)
         assert run(*call, "--tile", tile, "--content-size", "0", "--style-size", "0", "-o", str(out)) == 0
         made[tile] = np.asarray(Image.open(out)).astype(int)
     told = capsys.readouterr().err
     assert told.count("made by tiles") == 1
-    assert "adain.zoo takes about 0.0 GB for 150 x 90 pixels and 0.0 GB of memory are free" in told, told
+    assert "adain.zoo takes about 0.0 GB for 104 x 72 pixels and 0.0 GB of memory are free" in told, told
     options = {"size": None, "style_size": None, "precision": "fp32", "device": "cpu"}
     made["notebook"] = np.asarray(zoo.stylize(photo, painting, "adain", tile=TILE, **options)).astype(int)
     for name in ("64", "auto", "notebook"):
