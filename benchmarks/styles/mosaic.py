@@ -127,7 +127,7 @@ def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[
 def _seeds(rng: np.random.Generator, distance: Array, pitch: float) -> tuple[Array, Array]:
     """Middles of the tiles (m, 2) and the directions (radians) of their rows, nearest to the outlines first."""
     n = distance.shape[0]
-    gy, gx = np.gradient(np.asarray(ndimage.gaussian_filter(distance, 0.3 * pitch)))
+    gy, gx = map(np.asarray, np.gradient(np.asarray(ndimage.gaussian_filter(distance, 0.3 * pitch))))
     cell = pitch / 3
     taken: dict[tuple[int, int], list[int]] = {}
     middles: list[tuple[float, float]] = []
