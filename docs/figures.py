@@ -177,7 +177,7 @@ def optimised() -> None:
         rows = [[*cells[i], *cells[i + 1]] for i in range(0, len(cells), 2)]
         said = f"{steps} steps, {SMALL} pixels" if steps else f"{SMALL} pixels"
         sheet = images.contact_sheet(rows, column_labels=["content", "style", said] * 2, cell=int(SMALL))
-        zoo.write(IMAGES / f"{method}.webp", sheet, quality=80)
+        zoo.write(IMAGES / f"{method}.webp", sheet, quality=60)
 
 
 def trained() -> None:
