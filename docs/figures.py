@@ -100,7 +100,7 @@ def model(method: str, steps: int | None) -> zoo.Stylizer:
     return zoo.load(method, **({} if steps is None else {"num_steps": steps}))
 
 
-def result(method: str, content: str, style: str, steps: int | None, size: str = SIZE) -> torch.Tensor:
+def result(method: str, content: str, style: str, steps: int | None, size: str) -> torch.Tensor:
     """What ``method`` makes of a pair; of one that optimises the picture it is read again where it is kept."""
     photo, painting = (zoo.read(f"builtin:{name}", size=size).pixels for name in (content, style))
     path = KEPT / f"{method}-{steps}-{content}-{style}-{size}.png"
@@ -119,7 +119,7 @@ def compare(methods: Sequence[str], name: str, cell: int) -> None:
     rows = [
         [
             *(zoo.read(f"builtin:{x}", size=SIZE).pixels for x in pair),
-            *(result(method, *pair, METHODS[method]) for method in methods),
+            *(result(method, *pair, METHODS[method], SIZE) for method in methods),
         ]
         for pair in PAIRS
     ]

@@ -154,7 +154,7 @@ PLACES = [
     "pairs: {{styles_per_content: {}}}", "contents: {{set: styleid, sample: {}}}",
     "contents: {{set: styleid, sample: 1, seed: {}}}",
     "optimisation: {{timing: {{repeats: {}}}}}", "methods: {{gatys: {{timing: {{budget: {}}}}}}}",
-    "film: {{frames: {}}}\nbaselines: []", "film: {{start: {}}}\nbaselines: []", "film: {{long: {}}}\nbaselines: []",
+    "steps: [{}]", "film: {{frames: {}}}\nbaselines: []", "film: {{start: {}}}\nbaselines: []", "film: {{long: {}}}\nbaselines: []",
 ]  # fmt: skip
 YAML = [".nan", ".inf", "-.inf", "1e400", "-1.0e+400", "2024-99-99", "0b2", "[" * 2000, *TEXTS]
 

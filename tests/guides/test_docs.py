@@ -70,7 +70,7 @@ def test_the_sheet_of_a_family_is_made_anew_and_what_takes_hours_is_kept(
     assert {name for family in figures.FAMILIES.values() for name in family} | {"gatys", "cnnmrf"} == set(
         figures.METHODS
     )
-    monkeypatch.setattr(figures, "METHODS", {"gatys": {"num_steps": 1}, "johnson": {}})
+    monkeypatch.setattr(figures, "METHODS", {"gatys": 1, "johnson": None})
     monkeypatch.setattr(figures, "FAMILIES", {"some": ("johnson",)})
     for name, value in {"PAIRS": (("astronaut", "swirls"),), "SIZE": "32", "IMAGES": tmp_path}.items():
         monkeypatch.setattr(figures, name, value)

@@ -74,19 +74,28 @@ def make_design(
     if items < 1 or per_judge < 1 or judges < 1 or checks < 0 or repeats < 0:
         raise ConfigError("A study needs a pair of images, a judge and a judgement, and no negative number of checks.")
     draw = random.Random(seed)
+    # One cycle for all rounds, in other methods each time: how long a cycle is depends on its order.
+    cycle = _cycle(methods, choices, draw)
     forms: list[tuple[Trial, ...]] = []
     length = 0
     while len(forms) < judges:
-        found = _round(methods, items, choices, per_judge, checks, repeats, draw)
+        names = draw.sample(range(methods), methods)
+        renamed = [tuple(sorted(names[method] for method in chosen)) for chosen in cycle]
+        found = _round(renamed, items, choices, per_judge, checks, repeats, draw)
         length = len(found)
         forms += found
     return Design(tuple(forms), length)
 
 
 def _round(
-    methods: int, items: int, choices: int, per_judge: int, checks: int, repeats: int, draw: random.Random
+    cycle: Sequence[tuple[int, ...]],
+    items: int,
+    choices: int,
+    per_judge: int,
+    checks: int,
+    repeats: int,
+    draw: random.Random,
 ) -> list[tuple[Trial, ...]]:
-    cycle = _cycle(methods, choices, draw)
     order = draw.sample(range(items), items)
     deals = [(order[(q + t) % items], chosen) for t in range(items) for q, chosen in enumerate(cycle)]
     count = -(-len(deals) // per_judge)
