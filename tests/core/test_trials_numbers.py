@@ -154,7 +154,8 @@ PLACES = [
     "pairs: {{styles_per_content: {}}}", "contents: {{set: styleid, sample: {}}}",
     "contents: {{set: styleid, sample: 1, seed: {}}}",
     "optimisation: {{timing: {{repeats: {}}}}}", "methods: {{gatys: {{timing: {{budget: {}}}}}}}",
-    "steps: [{}]", "film: {{frames: {}}}\nbaselines: []", "film: {{start: {}}}\nbaselines: []", "film: {{long: {}}}\nbaselines: []",
+    "film: {{frames: {}}}\nbaselines: []", "film: {{start: {}}}\nbaselines: []", "film: {{long: {}}}\nbaselines: []",
+    "steps: [{}]",
 ]  # fmt: skip
 YAML = [".nan", ".inf", "-.inf", "1e400", "-1.0e+400", "2024-99-99", "0b2", "[" * 2000, *TEXTS]
 
