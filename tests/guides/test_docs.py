@@ -83,3 +83,7 @@ def test_the_sheet_of_a_family_is_made_anew_and_what_takes_hours_is_kept(
     figures.beside()
     assert capsys.readouterr().out == "johnson: astronaut in swirls\n"
     assert (tmp_path / "beside-some.webp").read_bytes() == first
+
+
+def test_the_readme_is_read_in_one_go() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
