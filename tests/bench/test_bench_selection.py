@@ -226,7 +226,7 @@ def test_a_protocol_may_fix_what_a_bare_name_means(fetched):
 
 SHAPES = {
     "quick": (4, [256]),
-    "standard": (12, [256, 512]),
+    "standard": (12, [512]),
     "speed": (1, [256, 512, 1024, 2048, 4096]),
     "tradeoff": (4, [256]),
     "styleid": (800, [512]),
