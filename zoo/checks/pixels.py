@@ -63,7 +63,7 @@ _TILE = 64
 
 @check("tiles", "A picture by tiles is the whole picture, up to rounding.", "tiled")
 def _tiles(s: Subject) -> None:
-    content = s.content(size=(max(s.side, _TILE) + 9, 2 * _TILE + 5))
+    content = s.content(size=(max(s.side, _TILE) + 9, max(s.side, _TILE) + 13))  # two tiles each way
     whole, tiled = (s.stylize(content, tile=tile).image for tile in (None, _TILE))
     furthest = (whole - tiled).abs().max().item()
     # Kernels are chosen by the size of a map; in 16 bits each rounds in an order of its own.

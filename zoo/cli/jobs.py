@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.streams import binary_output
 from zoo.errors import ImageError, InputError, reason
@@ -158,6 +158,31 @@ def write_picture(job: Job, image: Tensor | np.ndarray, alpha: Tensor | np.ndarr
         raise
     except OSError as error:
         raise ImageError(f"Standard output cannot be written ({reason(error)}): give -o a file.") from error
+
+
+def summary(job: Job, method: str, size: tuple[int, int], seconds: float, seed: int, **made: Any) -> dict[str, Any]:
+    """Return what ``--json`` says of a picture of ``size`` (H, W). ``made`` is what differs from one call of an exported
+    network: steps and losses, strength, device and precision, tiles, options."""
+    return {
+        "output": job.output,
+        "content": job.content,
+        "styles": list(job.styles),
+        "method": method,
+        "width": size[1],
+        "height": size[0],
+        "seconds": round(seconds, 3),
+        "steps": 1,
+        "stopped": False,
+        "losses": {},
+        "strength": 1.0,
+        "seed": seed,
+        "device": "cpu",
+        "precision": "fp32",
+        "tile": None,
+        "backend": "onnxruntime",
+        "options": {},
+        **made,
+    }
 
 
 def check_targets(jobs: list[Job], losses: str | None, save_every: int) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from zoo.cli.batch import Batch
 from zoo.cli.common import StopRequest
-from zoo.cli.jobs import Job, write_picture
+from zoo.cli.jobs import Job, summary, write_picture
 from zoo.cli.streams import binary_input
 from zoo.errors import InputError
 from zoo.registry import load_registry
@@ -79,36 +79,11 @@ def run_exported(jobs: Sequence[Job], networks: dict[str, Path], options: Styliz
                         )
                     image = network(photo[None])
                     write_picture(job, image, alpha)
-                    batch.summaries.append(
-                        _summary(job, label, (height, width), time.perf_counter() - started, options)
-                    )
+                    seconds = time.perf_counter() - started
+                    batch.summaries.append(summary(job, label, (height, width), seconds, options.seed))
                 if stop.asked:
                     break
     finally:
         batch.close(as_json=options.as_json, quiet=options.quiet)
     if stop.asked or batch.left_out:
         raise typer.Exit(stop.code if stop.asked else 1)
-
-
-def _summary(
-    job: Job, method: str, size: tuple[int, int], seconds: float, options: StylizeOptions
-) -> dict[str, object]:
-    return {
-        "output": job.output,
-        "content": job.content,
-        "styles": list(job.styles),
-        "method": method,
-        "width": size[1],
-        "height": size[0],
-        "seconds": round(seconds, 3),
-        "steps": 1,
-        "stopped": False,
-        "losses": {},
-        "strength": 1.0,
-        "seed": options.seed,
-        "device": "cpu",
-        "precision": "fp32",
-        "tile": None,
-        "backend": "onnxruntime",
-        "options": {},
-    }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zoo.cli.batch import Batch
 from zoo.cli.common import Reporter, StopRequest, progress_bar, read_image
-from zoo.cli.jobs import Film, Job, write_picture
+from zoo.cli.jobs import Film, Job, summary, write_picture
 from zoo.cli.labels import Labels
 from zoo.cli.streams import console
 
@@ -109,13 +109,13 @@ def _make(
             with batch.sparing(job.label):
                 result = session.run(photo, job, masks, reporter)
             if result is not None:
-                summary = _summary(job, session, result, time.perf_counter() - started)
+                said = _summary(job, session, result, time.perf_counter() - started)
                 if reporter.save_every and not film.begun and film.folder.is_dir():
                     film.clear()  # fewer steps than one frame takes
                 shown = [photo.pixels, *session.pictures(job)]
                 writer.put(
                     functools.partial(write_picture, job, result.image, photo.alpha),
-                    functools.partial(batch.add, summary, result, shown),
+                    functools.partial(batch.add, said, result, shown),
                 )
         if reporter.stop.asked:
             return
@@ -239,22 +239,19 @@ class Session:
 
 def _summary(job: Job, session: Session, result: Stylized, seconds: float) -> dict[str, Any]:
     height, width = result.image.shape[-2:]
-    return {
-        "output": job.output,
-        "content": job.content,
-        "styles": list(job.styles),
-        "method": session.stylizer.name,
-        "width": width,
-        "height": height,
-        "seconds": round(seconds, 3),
-        "steps": result.steps,
-        "stopped": result.stopped,
-        "losses": dict(result.losses[-1]) if result.losses else {},
-        "strength": session.options.strength,
-        "seed": session.options.seed,
-        "device": str(session.stylizer.device),
-        "precision": session.stylizer.precision,
-        "tile": session.tile,
-        "backend": "onnxruntime" if session.options.backend == "onnxruntime" else "torch",
-        "options": session.stylizer.config.to_dict(),
-    }
+    return summary(
+        job,
+        session.stylizer.name,
+        (height, width),
+        seconds,
+        session.options.seed,
+        steps=result.steps,
+        stopped=result.stopped,
+        losses=dict(result.losses[-1]) if result.losses else {},
+        strength=session.options.strength,
+        device=str(session.stylizer.device),
+        precision=session.stylizer.precision,
+        tile=session.tile,
+        backend="onnxruntime" if session.options.backend == "onnxruntime" else "torch",
+        options=session.stylizer.config.to_dict(),
+    )
