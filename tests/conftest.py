@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,19 @@ def pytest_collection_finish() -> None:
     """What is imported by now lives to the end; the collector need not look through its million objects again."""
     gc.collect()
     gc.freeze()
+
+
+# In a process that is split from one which did the imports (below), what tests start begins from nothing all the same.
+if "forked" in sys.modules and subprocess.Popen is sys.modules["forked"].Popen:
+    subprocess.Popen = sys.modules["forked"].Popen.__base__  # type: ignore[misc]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Pytest's own processes too are split from one that has done the imports; it serves them all."""
+    import forked
+
+    subprocess.Popen = forked.Popen  # type: ignore[misc]
 
 
 @pytest.fixture(scope="session")

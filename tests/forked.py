@@ -31,11 +31,12 @@ from typing import Any
 
 __all__ = ["PIPE", "CompletedProcess", "Popen", "SubprocessError", "TimeoutExpired", "run"]
 
-# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, torch-fidelity, and what
-# runs and trainings begin with.
+# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, torch-fidelity, what runs
+# and trainings begin with, and what pytest's own processes import to collect the tests.
 _PRELOADED = (
     *("torch", "zoo.cli", "zoo.images", "zoo.stylizer", "zoo.metrics.ssim", "torch_fidelity"),
     *("zoo.bench.run", "zoo.report.files", "zoo.training.trainer"),
+    *("gradio", "timm", "scipy.stats", "pandas", "lightning_fabric", "hypothesis", "skimage.color", "httpx"),
 )
 _LARGEST = 200_000
 _home: int | None = None  # in a process that was ordered: the group of the process that splits itself
@@ -204,7 +205,7 @@ def _become(order: dict[str, Any], base: list[str]) -> None:
     sys.stdout = sys.__stdout__ = open(1, "w", errors=errors or None, **how)  # noqa: SIM115
     sys.stderr = sys.__stderr__ = open(2, "w", errors="backslashreplace", buffering=1, **how)  # noqa: SIM115
     words = order["command"]
-    while words[0] in ("-u", "-W"):
+    while words[0] in ("-u", "-B", "-W"):
         if words[0] == "-W":
             assert words.pop(1) == "error"
             warnings.simplefilter("error")
