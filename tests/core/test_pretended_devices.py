@@ -67,6 +67,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "texture-nets": {},
     "wct": {"levels": (3, 1), "texture_passes": 1},
     "style-swap": {"stride": 2},
+    "style-swap shortlist": {"search": "shortlist"},
     "style-swap inverted": {"inversion": "optimisation", "num_steps": 2},
     "gatys": {"num_steps": 2, "levels": 2},
     "gatys luminance": {"num_steps": 2, "preserve_color": "luminance", "init": "style", "optimizer": "adam"},

@@ -161,7 +161,7 @@ def write_picture(job: Job, image: Tensor | np.ndarray, alpha: Tensor | np.ndarr
 
 
 def summary(job: Job, method: str, size: tuple[int, int], seconds: float, seed: int, **made: Any) -> dict[str, Any]:
-    """Return what ``--json`` says of a picture of ``size`` (H, W). ``made`` is what differs from one call of an exported
+    """Return what ``--json`` says of a picture of ``size`` (H, W). ``made`` is what differs from a call of an exported
     network: steps and losses, strength, device and precision, tiles, options."""
     return {
         "output": job.output,

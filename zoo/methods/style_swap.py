@@ -43,6 +43,7 @@ from zoo.nn.losses import total_variation
 from zoo.nn.optimise import Fitting, optimise_pixels
 from zoo.nn.patches import PatchBank, swap
 from zoo.nn.regions import bounding_box, feature_masks
+from zoo.nn.shortlist import CANDIDATES, Shortlist
 from zoo.nn.tiles import Local, Map, Whole, store
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
@@ -52,6 +53,8 @@ from zoo.weights import read_state
 
 TAP = "relu3_1"
 CELL = 4  # pixels of the image per position at relu3_1
+LARGEST = 2 * CANDIDATES  # patches of a style that are all compared; a painting of 736 x 736 pixels has as many
+SHORTLIST = tuple(field.name for field in dataclasses.fields(Shortlist))
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class StyleSwapConfig(Config):
 
     patch_size: int = option(3, "Side of the patches, in positions of relu3_1 (4 pixels each).", ge=1, le=31)
     stride: int = option(1, "Positions from one patch to the next, in content and style.", ge=1, le=31)
+    search: Literal["auto", "exact", "shortlist"] = option(
+        "auto",
+        "How the most similar patch is found: among all, or in a shortlist of the style; auto takes all of a style of "
+        "up to 32768 patches, and of patches wider than 5.",
+    )
     inversion: Literal["network", "optimisation"] = option(
         "network", "How features become an image: by the trained network, or by fitting pixels to them."
     )
@@ -96,6 +104,8 @@ class StyleSwap(Stylizer):
     |---|---|---|
     | correlation by convolving with all style patches | products of pixels, summed over patches, in blocks | the \
 same numbers by a ninth of the work, in bounded memory |
+    | every patch of the style is compared | of a style of more than 32,768 patches a shortlist \
+(zoo.nn.shortlist); ``search`` chooses | the cost of all pairs grows with the square of the pixels |
     | overlaps averaged by a second deconvolution | sums of slices, divided by the known count | the same numbers; \
 the count depends on the size alone |
     | zero padding in VGG-19 | reflection | zeros mark a frame in content and style: on 4 pairs at 192 pixels 76 to \
@@ -158,16 +168,22 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         code = {name: getattr(bank, name) for name in ("pixels", "first", "pitch", "scale")}
         region = style_region(style, features)
         if region is not None:
-            code["allowed"] = bank.within(region.flatten()).allowed
+            bank = bank.within(region.flatten())
+            code["allowed"] = bank.allowed
+        many = len(bank) > LARGEST and self.config.patch_size <= 5
+        if self.config.search == "shortlist" or (self.config.search == "auto" and many):
+            shortlist = Shortlist.of(bank)
+            code |= {name: getattr(shortlist, name) for name in SHORTLIST}
         return {**code, "shape": bank.shapes[0]}
 
     def _bank(self, code: StyleCode) -> PatchBank:
-        fields = {name: value for name, value in code.data.items() if name != "shape"}
+        fields = {name: value for name, value in code.data.items() if name not in ("shape", *SHORTLIST)}
         shapes = (tuple(code.data["shape"]),)
         return PatchBank(**fields, shapes=shapes, size=self.config.patch_size, stride=self.config.stride)
 
     def _swapped(self, features: Tensor, code: StyleCode) -> Tensor:
-        return swap(features, self._bank(code), stride=self.config.stride)
+        shortlist = Shortlist(*(code.data[name] for name in SHORTLIST)) if SHORTLIST[0] in code.data else None
+        return swap(features, self._bank(code), stride=self.config.stride, shortlist=shortlist)
 
     def _target(self, features: Tensor, style: Mix, masks: Tensor | None) -> Tensor:
         """Return the weighted sum of the swaps of a mix, or each style's own in its region."""

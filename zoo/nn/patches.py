@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo.nn.bank import CHUNK_BYTES, PatchBank, accurate_format, corners, pixel_rows, squares
 from zoo.nn.fast import Matches, best_patches
+from zoo.nn.shortlist import Shortlist, likely_match
 
 
 @torch.no_grad()
@@ -174,11 +175,22 @@ def rebuild(query: PatchBank, style: PatchBank, index: Tensor, *, chunk_bytes: i
 
 
 @torch.no_grad()
-def swap(features: Tensor, style: PatchBank, *, stride: int = 1, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+def swap(
+    features: Tensor,
+    style: PatchBank,
+    *,
+    stride: int = 1,
+    shortlist: Shortlist | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Tensor:
     """``features`` (1, C, H, W) with every patch replaced by the style's most similar one, averaged where they overlap
-    (Chen and Schmidt 2016, section 3.1); same shape and dtype. The content's patches are ``stride`` apart."""
+    (Chen and Schmidt 2016, section 3.1); same shape and dtype. The content's patches are ``stride`` apart. With a
+    ``shortlist`` of the style the most similar one is looked for in that."""
     query = PatchBank.of([features], style.size, stride)
-    index = match(query, style, chunk_bytes=chunk_bytes).index
+    if shortlist is None:
+        index = match(query, style, chunk_bytes=chunk_bytes).index
+    else:
+        index = likely_match(query, style, shortlist, chunk_bytes=chunk_bytes).index
     _, channels, height, width = features.shape
     table = rebuild(query, style, index, chunk_bytes=chunk_bytes).to(features.dtype)
     return table.view(1, height, width, channels).permute(0, 3, 1, 2)

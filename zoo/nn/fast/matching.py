@@ -196,13 +196,13 @@ def plain_best_patches(
                 best, kept = best.topk(shortlist, dim=1)
                 index = index.gather(1, kept)
         if shortlist > 1:
-            best = torch.stack([_correlation(query, chunk, style, column) for column in index.unbind(1)], dim=1)
+            best = torch.stack([correlation(query, chunk, style, column) for column in index.unbind(1)], dim=1)
         score, kept = best.max(dim=1, keepdim=True)
         found.append(Matches(index.gather(1, kept)[:, 0], score[:, 0]))
     return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
 
 
-def _correlation(query: PatchBank, chunk: slice, style: PatchBank, index: Tensor) -> Tensor:
+def correlation(query: PatchBank, chunk: slice, style: PatchBank, index: Tensor) -> Tensor:
     """Products of the query's patches with one patch each, divided by the norm of the latter; float32 or better."""
     total = torch.zeros(len(index), dtype=style.scale.dtype, device=index.device)
     for dy, dx in query.offsets:
