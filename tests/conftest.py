@@ -45,6 +45,7 @@ def pytest_xdist_setupnodes() -> None:
     """Pytest's own processes too are split from one that has done the imports; it serves them all."""
     import forked
 
+    forked.whole_suite = True
     subprocess.Popen = forked.Popen  # type: ignore[misc]
 
 

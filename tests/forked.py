@@ -31,13 +31,15 @@ from typing import Any
 
 __all__ = ["PIPE", "CompletedProcess", "Popen", "SubprocessError", "TimeoutExpired", "run"]
 
-# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, torch-fidelity, what runs
-# and trainings begin with, and what pytest's own processes import to collect the tests.
+# What workers and commands need most, and what takes longest: torch, scikit-image for SSIM, torch-fidelity, and what
+# runs and trainings begin with.
 _PRELOADED = (
     *("torch", "zoo.cli", "zoo.images", "zoo.stylizer", "zoo.metrics.ssim", "torch_fidelity"),
     *("zoo.bench.run", "zoo.report.files", "zoo.training.trainer"),
-    *("gradio", "timm", "scipy.stats", "pandas", "lightning_fabric", "hypothesis", "skimage.color", "httpx"),
 )
+# What pytest's own processes import besides, to collect the tests; imported where they are split off too.
+whole_suite = False
+_COLLECTED = ("gradio", "timm", "scipy.stats", "pandas", "lightning_fabric", "hypothesis", "skimage.color", "httpx")
 _LARGEST = 200_000
 _home: int | None = None  # in a process that was ordered: the group of the process that splits itself
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -127,7 +129,8 @@ def _server() -> socket.socket:
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _LARGEST)
     process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno()), str(ours.fileno()), json.dumps(sys.path)],
+        [sys.executable, __file__, str(theirs.fileno()), str(ours.fileno()), json.dumps(sys.path)]
+        + ["whole suite"] * whole_suite,
         stdin=PIPE,  # its end is that of this process
         stdout=subprocess.DEVNULL,
         pass_fds=[theirs.fileno(), ours.fileno()],
@@ -226,22 +229,28 @@ def _become(order: dict[str, Any], base: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 def _main() -> None:
     theirs, ours = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     base = sys.path[1:]
     sys.path[:] = json.loads(sys.argv[3])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch-fidelity's, of packages that it uses
-        for name in _PRELOADED:
+        for name in (*_PRELOADED, *(_COLLECTED if sys.argv[4:] else ())):
             with contextlib.suppress(ImportError):  # some are of extras
                 importlib.import_module(name)
+    if _threads() > 1 and sys.argv[4:]:  # some version of one of them starts a thread
+        os.execv(sys.executable, [sys.executable, *sys.argv[:4]])
     import forked
 
     # What is split from here orders its own processes here too.
     forked._server = lambda: ours
     forked._home = os.getpgid(0)
     subprocess.Popen = forked.Popen  # type: ignore[misc]
-    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process of several threads must not split itself"
+    assert _threads() == 1, "a process of several threads must not split itself"
     gc.freeze()
     order = _serve(theirs)
     if order is not None:
