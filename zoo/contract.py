@@ -260,18 +260,21 @@ class Call:
         return bool(self.progress(step, total, losses, image)) if self.progress is not None else False
 
 
-def check_images(images: Tensor, role: str, min_size: int = 1) -> None:
-    """InputError unless ``images`` is (B, 3, H, W) float32, finite, in [0, 1] and at least ``min_size`` a side."""
+def check_images(images: Tensor, role: str, min_size: int = 1, *, levels: bool = False) -> None:
+    """InputError unless ``images`` is (B, 3, H, W) float32, finite, in [0, 1] and at least ``min_size`` a side; with
+    ``levels`` it may also be uint8."""
     if not isinstance(images, Tensor):
         raise InputError(f"The {role} must be a torch tensor (B, 3, H, W), not {type(images).__name__}.")
     if images.dim() != 4 or images.shape[1] != 3 or images.shape[0] < 1:
         raise InputError(f"The {role} must have shape (B, 3, H, W), got {tuple(images.shape)}.")
-    if images.dtype != torch.float32:
+    exact = images.dtype == torch.float32
+    if not (exact or (levels and images.dtype == torch.uint8)):
         raise InputError(f"The {role} must be float32 in [0, 1], got {images.dtype}.")
     height, width = images.shape[-2:]
     if min(height, width) < min_size:
         raise InputError(f"The {role} is {width} x {height} pixels; this method needs at least {min_size} a side.")
-    check_values(images, role)
+    if exact:
+        check_values(images, role)
 
 
 def check_values(values: Tensor, role: str) -> None:

@@ -48,6 +48,7 @@ from zoo.contract import (
 )
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError
 from zoo.memory import SMALLEST_TILE
+from zoo.nn.tiles import Local, Whole, from_levels, store, to_levels
 
 
 class Stylizer(ABC):
@@ -55,6 +56,8 @@ class Stylizer(ABC):
 
     traits: ClassVar[Traits]
     Config: ClassVar[type[Config]] = Config
+    # Whether ``_stylize_tiles`` takes a content of uint8, which zoo.nn.tiles.Whole reads as float32 tile by tile.
+    reads_levels: ClassVar[bool] = False
     name: str
 
     def __init__(
@@ -176,16 +179,19 @@ class Stylizer(ABC):
         context: Context | None = None,
         progress: Progress | None = None,
         tile: int | None = None,
+        levels: bool = False,
     ) -> Stylized:
         """Render ``content`` in ``style``.
 
         ``content`` is (B, 3, H, W) float32 in [0, 1] on any device; the result has the same shape and device.
         ``strength`` in [0, 1] is applied where ``traits.strength`` says. ``seed`` fixes all noise.
         ``tile`` computes a picture larger than so many pixels a side by tiles, with the same result up to rounding.
+        ``levels`` is for files: ``content`` may be uint8, and the result is uint8, rounded as :func:`zoo.write` does.
+        By tiles, methods with ``reads_levels`` then hold no float32 of the whole picture.
         Raises InputError (shape, dtype, range, size), UnsupportedError (strength, mix, context field or tiles that the
         traits exclude), NumericalError (the method's output is not finite).
         """
-        check_images(content, "content", self.traits.min_size)
+        check_images(content, "content", self.traits.min_size, levels=levels)
         mix = self._as_mix(style)
         if not 0 <= strength <= 1:
             raise InputError(f"Strength must be between 0 and 1, got {strength:g}.")
@@ -199,10 +205,14 @@ class Stylizer(ABC):
         if context.content_masks is None:
             mix = _without_zeros(mix)
         blend = strength if self.traits.strength == "blend" else 1.0
+        if tile is None or blend != 1 or not self.reads_levels:
+            content = from_levels(content)
         batch = content.to(self.device)
 
         def finish(image: Tensor) -> Tensor:
             self._check_shape(image, content)
+            if image.dtype == content.dtype == torch.uint8:
+                return image.to(content.device).contiguous()
             image = self._finish(image, content.device)
             if blend == 1:
                 return image
@@ -213,7 +223,7 @@ class Stylizer(ABC):
             1.0 if self.traits.strength == "blend" else float(strength),
             seed,
             _to(context, self.device),
-            _through(progress, finish),
+            _through(progress, lambda image: from_levels(finish(image))),
             tile,
         )
         with torch.no_grad(), devices.ieee_float32(self.device):
@@ -221,7 +231,10 @@ class Stylizer(ABC):
                 result = self._padded(batch, mix, call)
             else:
                 result = self._one_by_one(batch, mix, call)
-            return dataclasses.replace(result, image=finish(result.image))
+            image = finish(result.image)
+            if levels and image.dtype != torch.uint8:
+                image = store(Local(to_levels, Whole(image)), tile or max(image.shape)).tensor
+            return dataclasses.replace(result, image=image)
 
     def synthesize(
         self,
@@ -379,7 +392,7 @@ class Stylizer(ABC):
 
     def _finish(self, image: Tensor, device: torch.device) -> Tensor:
         image = image.detach().to(device, torch.float32)
-        if not torch.isfinite(image).all():
+        if not torch.stack(image.aminmax()).isfinite().all():  # of the whole picture isfinite makes a copy
             raise NumericalError(f"{self.name} produced values that are not finite; try --precision fp32.")
         return image.clamp(0, 1).contiguous()
 
@@ -407,8 +420,12 @@ def _through(progress: Progress | None, show: Callable[[Tensor], Tensor]) -> Pro
 
 
 def _pad(image: Tensor, right: int, bottom: int) -> Tensor:
-    padded = F.pad(image.double() if image.dtype == torch.int64 else image, (0, right, 0, bottom), mode="reflect")
-    return padded.to(image.dtype)
+    if not image.is_floating_point():  # of whole numbers torch pads none
+        for axis, more in ((-1, right), (-2, bottom)):
+            mirrored = image.narrow(axis, image.shape[axis] - 1 - more, more).flip(axis)
+            image = torch.cat([image, mirrored], axis)
+        return image
+    return F.pad(image, (0, right, 0, bottom), mode="reflect")
 
 
 __all__ = [

@@ -803,6 +803,21 @@ def test_jpeg_keeps_full_chroma_and_quality_counts() -> None:
     assert len(images.encode(noise, "webp", quality=30)) < len(images.encode(noise, "webp", quality=95))
 
 
+def test_levels_stay_where_nothing_changes_them(tmp_path: Path) -> None:
+    data = file_of(PILImage.fromarray(photo(300, 20)), "PNG")
+    kept, plain = read(data, levels=True).pixels, read(data).pixels
+    assert (kept.dtype, plain.dtype) == (torch.uint8, torch.float32)
+    assert torch.equal(kept.float() / 255, plain)
+    assert images.encode(kept) == images.encode(plain)
+    clear = file_of(PILImage.fromarray(np.dstack([photo(), photo()[..., :1]])), "PNG")
+    grey = tiff_of(photo(seed=2)[..., 0].astype(np.uint16) * 257)
+    for source, size in ((data, "long:16"), (clear, None), (grey, None)):
+        assert torch.equal(read(source, size=size, levels=True).pixels, read(source, size=size).pixels)
+    plain[0, 2, 299, 3] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        write(tmp_path / "out.png", plain)
+
+
 def test_tensors_that_are_no_single_image_are_refused(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 8, 8)
     bad = image.clone()
@@ -812,7 +827,7 @@ def test_tensors_that_are_no_single_image_are_refused(tmp_path: Path) -> None:
         (torch.rand(1, 1, 8, 8), "float tensor"),
         (torch.rand(8, 8), "float tensor"),
         (torch.rand(1, 3, 0, 8), "float tensor"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "float tensor"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "float tensor"),
         (bad, "not finite"),
         (torch.full((1, 3, 8, 8), float("inf")), "not finite"),
     ):

@@ -18,11 +18,23 @@ import zoo
 from zoo import memory
 from zoo.checks.core import picture
 from zoo.controls import Color, Tiles
-from zoo.errors import ConfigError, InputError, MemoryLimitError, UnsupportedError
+from zoo.errors import ConfigError, InputError, MemoryLimitError, NumericalError, UnsupportedError
 from zoo.methods.johnson import JohnsonNet
 from zoo.nn.noise_pyramid import NOISE, Pyramid, draw, with_image
 from zoo.nn.optimise import Fitting
-from zoo.nn.tiles import Local, Map, Normalised, Whole, boxes, boxes_of, mean_and_variance, store
+from zoo.nn.tiles import (
+    Local,
+    Map,
+    Normalised,
+    Whole,
+    boxes,
+    boxes_of,
+    collect,
+    from_levels,
+    mean_and_variance,
+    store,
+    to_levels,
+)
 from zoo.nn.whitening import MomentSums, moments
 from zoo.stylizer import Call, Context, Mix
 
@@ -139,6 +151,47 @@ def test_normalised_networks_are_exact(method: str, style: str) -> None:
     code = model.encode_style(style)
     whole, tiled = (model.stylize(content, code, tile=tile).image for tile in (None, TILE))
     assert (whole - tiled).abs().max() < LEVEL / 5
+
+
+@pytest.mark.parametrize(
+    ("method", "style", "strength", "options"),
+    [
+        ("johnson", "swirls", 1.0, {}),
+        ("johnson", "swirls", 0.5, {}),  # blended with the whole content
+        ("cin", "swirls", 1.0, {}),
+        ("texture-nets", "marbling", 1.0, {}),
+        ("adain", None, 0.5, {}),
+        ("wct", None, 1.0, {"levels": (2, 1)}),
+        ("style-swap", None, 1.0, {}),
+    ],
+)
+def test_levels_are_the_floats_rounded(
+    method: str, style: str | None, strength: float, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = zoo.load(method, device="cpu", precision="fp32", **options)
+    levels = to_levels(PHOTO[..., :71, :101])  # no multiple of anything
+    code, shown = model.encode_style(style or PAINTINGS[0]), list[Tensor]()
+    wanted = model.stylize(from_levels(levels), code, strength=strength, tile=TILE).image
+
+    def watch(step: int, total: int, losses: Any, image: Any) -> bool:
+        shown.append(image())
+        return False
+
+    found = model.stylize(levels, code, strength=strength, tile=TILE, levels=True, progress=watch).image
+    assert torch.equal(found, to_levels(wanted))
+    assert all(image.dtype == torch.float32 and image.max() <= 1 for image in shown)
+    if model.reads_levels and strength == 1:  # then nobody makes floats of the whole content
+        monkeypatch.setattr(zoo.stylizer, "from_levels", None)
+        assert torch.equal(model.stylize(levels, code, tile=TILE, levels=True).image, found)
+    with pytest.raises(InputError, match="must be float32"):
+        model.stylize(levels, code, tile=TILE)
+
+
+def test_a_result_that_is_not_finite_is_no_picture() -> None:
+    broken = PHOTO.clone()
+    broken[0, 1, 70, 100] = float("nan")
+    with pytest.raises(NumericalError, match="not finite"):
+        collect(Whole(broken), TILE, to_levels(PHOTO))
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -288,6 +341,7 @@ def test_the_command_line_and_the_notebook_make_tiles(
     made["notebook"] = np.asarray(zoo.stylize(photo, painting, "adain", tile=TILE, **options)).astype(int)
     for name in ("64", "auto", "notebook"):
         assert abs(made["off"] - made[name]).max() <= 1, name
+    assert np.array_equal(made["64"], made["notebook"])  # which holds floats
 
 
 @pytest.mark.parametrize(

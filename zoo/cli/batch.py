@@ -62,13 +62,15 @@ class Batch:
     def add(self, summary: dict[str, Any], result: Stylized, shown: Sequence[Tensor | None]) -> None:
         """Keep what is told of a picture at the end; ``shown`` are its content and styles for the sheet."""
         from zoo import images
+        from zoo.nn.tiles import from_levels
 
         self.summaries.append(summary)
         if self.losses:
             self._loss_rows += [{"output": summary["output"], **row} for row in result.losses]
         if self.sheet:  # shrunk at once: whole pictures would not fit into memory
             row = [*shown, result.image]
-            self._rows.append([None if image is None else images.resize(image, f"long:{self.cell}") for image in row])
+            size = f"long:{self.cell}"
+            self._rows.append([None if image is None else images.resize(from_levels(image), size) for image in row])
 
     def close(self, *, as_json: bool, quiet: bool) -> None:
         """Print the summary, write the losses and the sheet: each, whatever becomes of the others."""

@@ -155,13 +155,14 @@ def options_table(title: str, specs: Sequence[OptionSpec]) -> Table:
     return table
 
 
-def read_image(source: str, size: str, max_pixels: int | None = None) -> Image:
-    """An image from a path, ``builtin:NAME`` or ``-`` (standard input), resized by policy text."""
+def read_image(source: str, size: str, max_pixels: int | None = None, *, levels: bool = False) -> Image:
+    """An image from a path, ``builtin:NAME`` or ``-`` (standard input), resized by policy text; ``levels`` as
+    :func:`zoo.images.read` takes it."""
     from zoo import images
 
     policy = images.SizePolicy.parse(size)
     opened = binary_input() if source == "-" else source
-    return images.read(opened, size=policy, max_pixels=max_pixels or images.MAX_PIXELS)
+    return images.read(opened, size=policy, max_pixels=max_pixels or images.MAX_PIXELS, levels=levels)
 
 
 def expand(

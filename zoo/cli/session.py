@@ -134,13 +134,14 @@ class Inputs:
         self._last: tuple[str, Image] | None = None
 
     def content(self, job: Job) -> tuple[Image, Tensor | None]:
-        """The content of a job, and the masks at its size; ImageError where the job's file could not hold it."""
+        """The content of a job, uint8 where it stays as in its file, and the masks at its size; ImageError where the
+        job's file could not hold it."""
         import torch
 
         from zoo import images
 
         if self._last is None or self._last[0] != job.content:
-            self._last = job.content, read_image(job.content, str(self.policy), self.max_pixels)
+            self._last = job.content, read_image(job.content, str(self.policy), self.max_pixels, levels=True)
         photo = self._last[1]
         if job.output != "-":
             images.check_writable(job.output, photo.size)
@@ -219,6 +220,7 @@ class Session:
 
     def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
+        from zoo.nn.tiles import from_levels
         from zoo.stylizer import Context, Mix
 
         codes = [self._code(source, photo) for source in job.styles]
@@ -227,13 +229,14 @@ class Session:
             shares = self.blend or [1 / len(codes)] * len(codes)
             style = Mix(list(zip(codes, shares, strict=True)))
         return self.stylizer.stylize(
-            photo.pixels,
+            from_levels(photo.pixels) if self.tile is None else photo.pixels,
             style,
             strength=self.options.strength,
             seed=self.options.seed,
             context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
             progress=reporter,
             tile=self.tile,
+            levels=self.tile is not None,
         )
 
 

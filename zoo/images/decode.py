@@ -93,7 +93,8 @@ class _DamagedError(ImageError):
 
 
 def decode(data: bytes, label: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Bytes of a file -> upright (3, H, W) float32 in [0, 1], sRGB, not composited, and alpha (1, H, W) or None."""
+    """Bytes of a file -> upright (3, H, W), sRGB, not composited, and alpha (1, H, W) or None; each uint8, or
+    float32 in [0, 1] where the file has more bits."""
     try:
         return _decode_whole(without_tiff_metadata(data), label, max_pixels)
     except _DamagedError:
@@ -242,10 +243,13 @@ def _decode_tiff_page(page: Any, label: str, max_pixels: int) -> tuple[np.ndarra
 
 
 def _planes(samples: np.ndarray) -> np.ndarray:
-    """(H, W, 3) or (H, W), uint8 or float32 in [0, 1] -> (C, H, W) float32 in [0, 1]."""
-    planes = samples.transpose(2, 0, 1) if samples.ndim == 3 else samples[None]
-    planes = np.ascontiguousarray(planes, dtype=np.float32)
-    return np.divide(planes, np.float32(255), out=planes) if samples.dtype == np.uint8 else planes
+    """(H, W, 3) or (H, W), uint8 or float32 in [0, 1] -> (C, H, W) of the same."""
+    return np.ascontiguousarray(samples.transpose(2, 0, 1) if samples.ndim == 3 else samples[None])
+
+
+def as_float(planes: np.ndarray) -> np.ndarray:
+    """uint8, or float32 in [0, 1] -> float32 in [0, 1]."""
+    return np.divide(planes, np.float32(255), dtype=np.float32) if planes.dtype == np.uint8 else planes
 
 
 def _orientation(image: PILImage.Image) -> int:
@@ -299,4 +303,4 @@ def _pillow_at_ease() -> Iterator[None]:
                 _ease_stack.close()
 
 
-__all__ = ["READABLE", "decode", "fetch"]
+__all__ = ["READABLE", "as_float", "decode", "fetch"]

@@ -29,6 +29,7 @@ WRITE_FORMATS = {
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
 _LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # limits of the formats' encoders
 _COUNTED = ("BMP", "TIFF")  # whose lengths have 32 bits
+_ROWS = 256  # that are rounded at a time, so that of a large picture there is no copy in float32
 
 
 def encode(
@@ -36,10 +37,10 @@ def encode(
 ) -> bytes:
     """(1, 3, H, W) or (3, H, W), a tensor or an array -> the bytes of a file, for standard output.
 
-    Values are clamped to [0, 1] and rounded to 8 bits. ``format`` is an extension with or without its dot (png, jpg,
-    webp, tiff, bmp). ``alpha``, (1, 1, H, W) with the image's size, is put back in PNG, WebP and TIFF; elsewhere it is
-    dropped, and the picture is the one composited over white. ``quality`` 1 to 100 is for JPEG (never with reduced
-    chroma, which smears strokes of saturated colour) and WebP (lossless at 100).
+    Values are clamped to [0, 1] and rounded to 8 bits; uint8 is taken as it is. ``format`` is an extension with or
+    without its dot (png, jpg, webp, tiff, bmp). ``alpha``, (1, 1, H, W) with the image's size, is put back in PNG, WebP
+    and TIFF; elsewhere it is dropped, and the picture is the one composited over white. ``quality`` 1 to 100 is for
+    JPEG (never with reduced chroma, which smears strokes of saturated colour) and WebP (lossless at 100).
 
     Raises :class:`InputError` on a batch, another shape, dtype or size, or values that are not finite;
     :class:`ImageError` on an unknown format or an image too large for it.
@@ -152,7 +153,7 @@ def _check_size(kind: str, height: int, width: int) -> None:
 
 
 def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndarray:
-    """(1, C, H, W), (C, H, W), or (H, W) for one channel, in [0, 1] -> (H, W, C) uint8, rounded half up."""
+    """(1, C, H, W), (C, H, W), or (H, W) for one channel, in [0, 1] or uint8 -> (H, W, C) uint8, rounded half up."""
     shape, kind = tuple(image.shape), image.dtype
     if not isinstance(image, np.ndarray) and image.is_floating_point():
         image = image.detach().cpu().float()  # of bfloat16 there is no array
@@ -163,9 +164,15 @@ def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndar
         raise InputError(f"A batch of {shape[0]} images does not fit one file: write them one by one.")
     if array.ndim == 4 and array.shape[0]:
         array = array[0]
-    if array.ndim != 3 or array.shape[0] != channels or 0 in shape or array.dtype.kind != "f":
+    known = array.dtype.kind == "f" or array.dtype == np.uint8
+    if array.ndim != 3 or array.shape[0] != channels or 0 in shape or not known:
         raise InputError(f"The {what} is {kind} of shape {shape}: give a float tensor (1, {channels}, H, W) in [0, 1].")
-    if not np.isfinite(array).all():
-        raise InputError(f"The {what} holds values that are not finite (NaN or infinity) and was not written.")
-    levels = array.astype(np.float32).clip(0, 1) * np.float32(255) + np.float32(0.5)
-    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+    pixels = np.empty((*array.shape[1:], channels), np.uint8)
+    for at in range(0, len(pixels), _ROWS):
+        part = array[:, at : at + _ROWS]
+        if part.dtype != np.uint8:
+            if not np.isfinite(part).all():
+                raise InputError(f"The {what} holds values that are not finite (NaN or infinity) and was not written.")
+            part = (part.astype(np.float32).clip(0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        pixels[at : at + _ROWS] = part.transpose(1, 2, 0)
+    return pixels

@@ -24,7 +24,7 @@ from zoo.encoders import Encoder, load_encoder
 from zoo.errors import WeightsError
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.regions import feature_masks
-from zoo.nn.tiles import Local, Whole, store
+from zoo.nn.tiles import Local, Whole, collect, store
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, require_tensors
 from zoo.weights import read_state
 
@@ -85,6 +85,7 @@ class FeatureMethod(Stylizer):
     """One level of the normalised VGG-19, one transform, one decoder; ``strength`` blends features with the result."""
 
     LEVEL: ClassVar[int] = 4
+    reads_levels = True
 
     def _build(self) -> None:
         if self.checkpoint is None:
@@ -149,7 +150,7 @@ class FeatureMethod(Stylizer):
             part = slice(at, at + _GROUP)
             codes = [(replace(code, data=self._of_channels(code.data, part)), weight) for code, weight in style]
             features[:, part] = self._moved(features[:, part], Mix(codes), masks, call.strength)
-        picture = Local(self._decoded, Whole(features, stride), halo=self.decoder.reach, up=stride)
-        image = store(picture, call.tile).tensor
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        decoded = Local(self._decoded, Whole(features, stride), halo=self.decoder.reach, up=stride)
+        image = collect(decoded, call.tile, content)
+        call.report(1, 1, {}, lambda: image)
         return Stylized(image)

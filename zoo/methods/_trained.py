@@ -69,8 +69,9 @@ class TrainedMethod(Stylizer):
     def _run(self, network: Callable[[Any], Tensor], given: Any, call: Call) -> Stylized:
         """One pass of ``network`` over an image, or over whatever it takes, in the working precision."""
         with self.autocast():
-            image = network(given).float()
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+            image = network(given)
+        image = image if image.dtype == torch.uint8 else image.float()
+        call.report(1, 1, {}, lambda: image)
         return Stylized(image)
 
     def _as_network(self, style: Mix) -> nn.Module:

@@ -21,7 +21,7 @@ from zoo.config import Config, option
 from zoo.errors import ConfigError, WeightsError
 from zoo.images import builtin_styles
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised, store
+from zoo.nn.tiles import Local, Map, Normalised, collect, store
 from zoo.nn.transformer import TransformBody, initialise
 from zoo.registry import load_registry
 from zoo.styles import TrainedStyle, find_styles, load_style, read_metadata, trained_name
@@ -91,14 +91,15 @@ class FixedStyle(nn.Module):
         return torch.sigmoid(self.body(images, self._normalise))
 
     def by_tiles(self, images: Tensor, side: int) -> Tensor:
-        """The same in float32, with no more than tiles of ``side`` pixels at the image's size in memory."""
+        """The same in float32, or uint8 where ``images`` is, with no more than tiles of ``side`` pixels at the image's
+        size in memory."""
 
         def normalise(name: str, x: Map) -> Map:
             # The last layer's three channels are kept: of all layers they take the longest way to compute again.
             return Normalised(store(x, side) if name == "out" else x, *self._row(name), side)
 
         image = Local(lambda x: torch.sigmoid(x).float(), self.body.by_tiles(images, normalise, side))
-        return store(image, side).tensor[..., : images.shape[-2], : images.shape[-1]]
+        return collect(image, side, images)
 
     def _row(self, name: str) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"scale_{name}"), self.get_buffer(f"shift_{name}")
@@ -143,6 +144,7 @@ class CIN(Stylizer):
         tiled=True,
     )
     Config = CINConfig
+    reads_levels = True
     config: CINConfig
 
     def _build(self) -> None:
@@ -173,7 +175,7 @@ class CIN(Stylizer):
         assert call.tile is not None  # what tiles are for
         with self.autocast():
             image = FixedStyle(self._network, *_mixed(style)).by_tiles(content, call.tile)
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        call.report(1, 1, {}, lambda: image)
         return Stylized(image)
 
     def _as_network(self, style: Mix) -> nn.Module:

@@ -18,7 +18,7 @@ from zoo.config import Config, option
 from zoo.errors import WeightsError
 from zoo.methods._trained import TrainedMethod
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised, store
+from zoo.nn.tiles import Local, Map, Normalised, collect
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise
 from zoo.styles import load_style, one_of
 from zoo.stylizer import Traits, require_tensors
@@ -63,7 +63,8 @@ class JohnsonNet(nn.Module):
         return self._bounded(self.body(images, lambda name, x: x if name == "out" else self.norm[name](x)))
 
     def by_tiles(self, images: Tensor, side: int) -> Tensor:
-        """The same in float32, with no more than tiles of ``side`` pixels at the image's size in memory."""
+        """The same in float32, or uint8 where ``images`` is, with no more than tiles of ``side`` pixels at the image's
+        size in memory."""
 
         def normalise(name: str, x: Map) -> Map:
             layer = None if name == "out" else self.norm[name]
@@ -72,7 +73,7 @@ class JohnsonNet(nn.Module):
             return x if layer is None else Local(layer, x)
 
         image = Local(lambda x: self._bounded(x).float(), self.body.by_tiles(images, normalise, side))
-        return store(image, side).tensor[..., : images.shape[-2], : images.shape[-1]]
+        return collect(image, side, images)
 
     def _bounded(self, image: Tensor) -> Tensor:
         return (1 + torch.tanh(image)) / 2 if hasattr(self, "tanh") else image
@@ -144,6 +145,7 @@ code, paper) | the same objective, whatever the batch |
         tiled=True,
     )
     Config = JohnsonConfig
+    reads_levels = True
     FIRST = "body.conv1.weight"
 
     def _like(self, state: Mapping[str, Tensor]) -> nn.Module:

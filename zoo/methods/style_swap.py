@@ -44,7 +44,7 @@ from zoo.nn.optimise import Fitting, optimise_pixels
 from zoo.nn.patches import PatchBank, swap
 from zoo.nn.regions import bounding_box, feature_masks
 from zoo.nn.shortlist import CANDIDATES, Shortlist
-from zoo.nn.tiles import Local, Map, Whole, store
+from zoo.nn.tiles import Local, Map, Whole, collect
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
 from zoo.training.task import Batch, HeldOut, TrainConfig, teacher
@@ -139,6 +139,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         tiled=True,
     )
     Config = StyleSwapConfig
+    reads_levels = True
     config: StyleSwapConfig
 
     def _build(self) -> None:
@@ -234,8 +235,8 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
             return self._moved(features, style, weights[0][0] if weights else None, call.strength)
 
         swapped = Local(move, *sources, halo=self.config.patch_size, cell=self.config.stride)
-        image = store(Local(self._decoded, swapped, halo=self.decoder.reach, up=CELL), call.tile).tensor
-        call.report(1, 1, {}, lambda: image.clamp(0, 1))
+        image = collect(Local(self._decoded, swapped, halo=self.decoder.reach, up=CELL), call.tile, content)
+        call.report(1, 1, {}, lambda: image)
         return Stylized(image)
 
     # -- inversion by optimisation (section 3.2) ----------------------------------------------------------------------

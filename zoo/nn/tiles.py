@@ -7,7 +7,7 @@ such as the moments of a normalisation, is gathered over :func:`boxes` first; wh
 by :func:`store`::
 
     features = Local(Whole(photo), encoder, halo=30, down=8)
-    picture = store(Local(Normalised(features, scale, shift, 1024), decoder, halo=4, up=8), 1024)
+    result = store(Local(Normalised(features, scale, shift, 1024), decoder, halo=4, up=8), 1024)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.errors import NumericalError
 from zoo.nn.fast.normalise import EPS
 
 # Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures.
@@ -39,14 +40,14 @@ class Map(ABC):
 
 
 class Whole(Map):
-    """A map that is in memory."""
+    """A map that is in memory; a picture may be there as levels, uint8, and is read as float32 in [0, 1]."""
 
     def __init__(self, tensor: Tensor, stride: int = 1) -> None:
         self.tensor, self.stride = tensor, stride
         self.size = (tensor.shape[-2], tensor.shape[-1])
 
     def read(self, box: Box) -> Tensor:
-        return self.tensor[..., box[0], box[1]]
+        return from_levels(self.tensor[..., box[0], box[1]])
 
 
 class Local(Map):
@@ -139,6 +140,32 @@ def store(source: Map, side: int, out: Tensor | None = None) -> Whole:
     return Whole(out, source.stride)
 
 
+def collect(source: Map, side: int, content: Tensor) -> Tensor:
+    """Return ``source`` stored as the result for ``content``, (1, 3, H, W) of its size: levels where that is of levels,
+    so that nothing of the picture's size is float32."""
+    if content.dtype == torch.uint8:
+        source = Local(to_levels, source)
+    return store(source, side).tensor[..., : content.shape[-2], : content.shape[-1]]
+
+
+def from_levels(image: Tensor) -> Tensor:
+    """Return levels, uint8, as float32 in [0, 1], and anything else as it is."""
+    if image.dtype != torch.uint8:
+        return image
+    # By a tensor: a GPU multiplies with the inverse of a number, which is not what the CPU gives.
+    return image.float().div_(torch.full((), 255.0, device=image.device))
+
+
+def to_levels(image: Tensor) -> Tensor:
+    """Return floats as levels, uint8: clamped to [0, 1] and rounded half up, as :func:`zoo.write` does.
+
+    Raises NumericalError for values that are not finite.
+    """
+    if not torch.isfinite(image).all():
+        raise NumericalError("The method produced values that are not finite; try --precision fp32.")
+    return image.float().clamp(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+
+
 def kept(source: Map, side: int) -> Map:
     """Return ``source`` stored where that takes little memory, else itself, to be computed again at each reading."""
     corner = source.read((slice(0, 1), slice(0, 1)))
@@ -173,4 +200,18 @@ def _exact(tensor: Tensor) -> torch.device:
     return torch.device("cpu") if tensor.device.type == "mps" else tensor.device
 
 
-__all__ = ["Box", "Local", "Map", "Normalised", "Whole", "boxes", "boxes_of", "kept", "mean_and_variance", "store"]
+__all__ = [
+    "Box",
+    "Local",
+    "Map",
+    "Normalised",
+    "Whole",
+    "boxes",
+    "boxes_of",
+    "collect",
+    "from_levels",
+    "kept",
+    "mean_and_variance",
+    "store",
+    "to_levels",
+]
