@@ -88,6 +88,7 @@ class TransformBody(nn.Module):
             x = store(x, side) if name == "conv3" else kept(x, side)
             x = Local(F.relu, normalise(name, x))
         whole = store(x, side)
+        del x  # and the map before it
         for block in range(1, RESIDUAL_BLOCKS + 1):
             first, second = (functools.partial(self._reflected, f"res{block}{part}") for part in "ab")
             y = Local(F.relu, normalise(f"res{block}a", kept(Local(first, whole, halo=1), side)))
