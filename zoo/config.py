@@ -302,8 +302,10 @@ def _written_options(tree: ast.Module, class_name: str, read: Callable[[str], st
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     if class_name not in classes:
         for node in tree.body:
-            for alias in node.names if isinstance(node, ast.ImportFrom) else ():
-                if (alias.asname or alias.name) == class_name and node.module != __name__ and read is not None:
+            if not isinstance(node, ast.ImportFrom) or node.module == __name__ or read is None:
+                continue
+            for alias in node.names:
+                if (alias.asname or alias.name) == class_name:
                     return _written_options(ast.parse(read(node.module or "")), alias.name, read)
         return {}
     specs: dict[str, OptionSpec] = {}

@@ -88,7 +88,7 @@ _before: Rounding = (None, ())
 
 def _switches() -> dict[str, Any]:
     """torch's newer switches of how float32 is rounded (from 2.9), by name; none in an older torch."""
-    backends = torch.backends
+    backends: Any = torch.backends  # its stubs name few of them
     if not hasattr(backends.cudnn, "conv"):
         return {}
     return {

@@ -218,7 +218,7 @@ class OnnxNetwork(exported.OnnxNetwork):
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         super().__init__(path, threads or torch.get_num_threads())
 
-    def __call__(self, image: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, image: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # tensors, not arrays
         """(B, 3, H, W) float32 in [0, 1] to the stylised image of the same shape, on the CPU."""
         return torch.from_numpy(super().__call__(image.detach().cpu().numpy()))
 

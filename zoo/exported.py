@@ -51,7 +51,7 @@ class OnnxNetwork:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) float32 in [0, 1] to the stylised image of the same shape."""
         (result,) = self._session.run(None, {"image": np.ascontiguousarray(image, dtype=np.float32)})
-        return result
+        return np.asarray(result)
 
 
 def basis() -> str:

@@ -29,6 +29,9 @@ import typer
 
 from zoo.config import LARGEST_INT, SEEDS, shown
 
+# What the parsers made here take at least and at most.
+_RANGES: dict[Callable[..., Any], tuple[float, float]] = {}
+
 
 def whole(low: int, high: int) -> dict[str, Any]:
     """Return what ``typer.Option`` takes for a whole number from ``low`` to ``high``, both among them."""
@@ -51,7 +54,7 @@ def _number(kind: type[int | float], low: float, high: float, words: str, *, abo
             raise typer.BadParameter(f"give {words}, not {shown(value)}.")
         return found
 
-    number.range = (low, high, above)  # type: ignore[attr-defined]
+    _RANGES[number] = (low, high)
     name = f"{low:g}..{high:g}"
     return {"parser": number, "metavar": name if len(name) < 12 else "N" if kind is int else "X"}
 
@@ -116,7 +119,7 @@ def described(options: type, name: str) -> Described:
     """Return what a dataclass of options says of one of them."""
     hint = typing.get_type_hints(options, include_extras=True)[name]
     (info,) = (one for one in hint.__metadata__ if hasattr(one, "help"))
-    low, high, _ = getattr(info.parser, "range", (-math.inf, math.inf, False))
+    low, high = _RANGES.get(info.parser, (-math.inf, math.inf))
     return Described(name, info.help or "", getattr(options, name, None), low, high)
 
 
@@ -140,14 +143,14 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     if "context" not in hints:
         del parameters[0]
 
-    @functools.wraps(function)
     def called(**given: Any) -> Any:
         before = [given.pop("context")] if "context" in hints else []
         return function(*before, options(**given))
 
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in parameters}
-    return called
+    wrapper: Any = functools.update_wrapper(called, function)
+    wrapper.__signature__ = inspect.Signature(parameters)
+    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapper
 
 
 __all__ = [

@@ -120,7 +120,7 @@ class Checkpoint(Asset):
     needs them, and a licence, in its entry. ``hours_in_all`` adds the runs that the file's own resumed.
     """
 
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # pyright: ignore[reportIncompatibleVariableOverride]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     given_parameters: int | None = Field(default=None, alias="parameters")
     given_provenance: Provenance | None = Field(default=None, alias="provenance")
     hours_in_all: float | None = None

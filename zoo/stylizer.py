@@ -54,7 +54,7 @@ from zoo.nn.tiles import Local, Whole, from_levels, store, to_levels
 class Stylizer(ABC):
     """Base class of every method. See the module's docstring for what a method adds to it."""
 
-    traits: ClassVar[Traits]
+    traits: Traits
     Config: ClassVar[type[Config]] = Config
     # Whether ``_stylize_tiles`` takes a content of uint8, which zoo.nn.tiles.Whole reads as float32 tile by tile.
     reads_levels: ClassVar[bool] = False

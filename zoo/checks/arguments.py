@@ -53,7 +53,7 @@ def _style_refused(s: Subject) -> None:
     with refused("a mask of another size", InputError):
         s.model.encode_style(Style(image, mask=torch.ones(1, 1, s.side + 1, s.side)))
     with refused("a bare image in place of a code", InputError):
-        s.model.stylize(s.content(), image)  # pyright: ignore[reportArgumentType]
+        s.model.stylize(s.content(), image)  # pyright: ignore[reportArgumentType]  # what is checked
 
 
 @check("min-size", "Pictures of traits.min_size work; smaller ones are refused.")

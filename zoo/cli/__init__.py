@@ -16,7 +16,7 @@ from zoo.errors import ZooError, out_of_memory
 from zoo.extras import explained
 
 # What typer raises for a command line that it cannot read, by whichever version of it: BadParameter is one of them.
-_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
 # A verb, and the function or the group of sub-commands that it is.
 _VERBS = {

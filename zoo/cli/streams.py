@@ -133,7 +133,7 @@ class _Console(Console):
         return super().render_str(visible(text, "\n\t"), **options)
 
     @property
-    def file(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+    def file(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # never set
         return _Unheard(super().file) if self.stderr else super().file
 
     def on_broken_pipe(self) -> None:

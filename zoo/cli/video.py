@@ -106,7 +106,7 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     model = in_color(model or load(method, **options.machine, **chosen), keep)
     memory.require(model, *clip.size)
     motion = flow.FlowFiles(options.motion) if Path(options.motion).is_dir() else options.motion
-    stream = Video(model, options.keep, blend=options.blend, passes=options.passes, motion=motion)  # type: ignore[arg-type]  # it checks
+    stream = Video(model, options.keep, blend=options.blend, passes=options.passes, motion=motion)
     made_by = options.made_by(sources[0], chosen)
     film = Film(
         options.output, clip.size, clip.rate, sound=clip.audio, start=options.start, made_by=made_by,

@@ -26,7 +26,7 @@ class Control(Stylizer):
         self.device, self.precision = model.device, model.precision
         self.checkpoint, self.name = model.checkpoint, model.name
         # On the instance: what a control promises depends on what it wraps. The method inside pads for itself.
-        self.traits = dataclasses.replace(self._traits(model.traits), multiple_of=1)  # type: ignore[misc]
+        self.traits = dataclasses.replace(self._traits(model.traits), multiple_of=1)
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ class Color(Control):
     name but no image, because its colors are in its weights.
     """
 
-    def __init__(self, model: Stylizer, keep: Keep) -> None:
+    def __init__(self, model: Stylizer, keep: Keep | str) -> None:
         if keep not in get_args(Keep):
             raise ConfigError(f"Colors are kept by {' or '.join(get_args(Keep))}, not {keep!r}.")
         self.keep = keep
@@ -88,7 +88,7 @@ def own_option(method: str, keep: str, options: Mapping[str, Any]) -> tuple[dict
 
 def in_color(model: Stylizer, keep: str) -> Stylizer:
     """Return ``model`` with the content's colors kept, or as it is for ``none``."""
-    return model if keep == "none" else Color(model, keep)  # type: ignore[arg-type]  # it checks
+    return model if keep == "none" else Color(model, keep)
 
 
 __all__ = ["KEEPS", "Color", "Keep", "in_color", "own_option"]

@@ -103,11 +103,11 @@ class Video:
     def __init__(
         self,
         model: Stylizer,
-        keep: Keeping = "warp",
+        keep: Keeping | str = "warp",
         *,
         blend: float = BLEND,
         passes: int = 1,
-        motion: flow.Estimator | Motion = "dis",
+        motion: flow.Estimator | str | Motion = "dis",
     ) -> None:
         if keep not in get_args(Keeping):
             raise ConfigError(f"Frames are kept together by {', '.join(get_args(Keeping))}, not {keep!r}.")

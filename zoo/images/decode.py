@@ -265,8 +265,8 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation: 5 to 8 swap the axes first; then mirrored top to bottom and left to right as told."""
     if orientation >= 5:
         image = image.swapaxes(-1, -2)
-    flipped = [axis for axis, orientations in ((-2, (3, 4, 7, 8)), (-1, (2, 3, 6, 7))) if orientation in orientations]
-    return np.ascontiguousarray(np.flip(image, flipped))
+    mirrors = ((-2, (3, 4, 7, 8)), (-1, (2, 3, 6, 7)))
+    return np.ascontiguousarray(np.flip(image, tuple(axis for axis, told in mirrors if orientation in told)))
 
 
 _ease_lock = threading.Lock()

@@ -44,7 +44,8 @@ def resize_array(image: np.ndarray, size: SizePolicy | int | str, *, max_pixels:
     shape = (image.shape[-2], image.shape[-1])
     cover, wanted = planned(shape, size, max_pixels)
     if cover != shape:
-        planes = [PILImage.fromarray(plane).resize(cover[::-1], PILImage.Resampling.BICUBIC) for plane in image]
+        height, width = cover
+        planes = [PILImage.fromarray(plane).resize((width, height), PILImage.Resampling.BICUBIC) for plane in image]
         image = np.stack([np.asarray(plane) for plane in planes]).clip(0, 1)
     return image if wanted == cover else np.ascontiguousarray(centered(image, cover, wanted))
 

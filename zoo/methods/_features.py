@@ -48,7 +48,7 @@ def load_pairs(
         encoder = load_encoder(
             "vgg19.normalised", taps=(f"relu{level}_1",), padding="reflect", device=device, dtype=dtype
         )
-        there = decoder.to(device, dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        there = decoder.to(device, dtype).to(memory_format=torch.channels_last)
         pairs[level] = (encoder, there)
     return pairs
 

@@ -51,7 +51,7 @@ class TiledLoss:
         names = [name for name, there in (("content", wanted), ("style", self.regions)) if there]
 
         def terms(image: Tensor) -> dict[str, Tensor]:
-            found: tuple[Tensor, ...] = _Terms.apply(image, self, wanted)  # type: ignore[assignment]
+            found: tuple[Tensor, ...] = _Terms.apply(image, self, wanted)
             return {name: value for name, value in zip(("content", "style"), found, strict=True) if name in names}
 
         return terms
@@ -185,7 +185,9 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types ctx by position
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (image,) = ctx.saved_tensors
         with torch.enable_grad():
             return ctx.loss.gradient(image, ctx.wanted, ctx.slopes, grad_outputs), None, None

@@ -52,7 +52,7 @@ class TrainedMethod(Stylizer):
         """What trains one more style."""
 
     def _ready(self, network: nn.Module) -> Any:
-        network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(self.device).to(memory_format=torch.channels_last)
         return network.eval().requires_grad_(False)
 
     @property

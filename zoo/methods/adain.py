@@ -174,7 +174,7 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
     | Adam | ``whiten``, default off | as in zoo.training.reconstruction |
     """
 
-    Config: ClassVar[type[AdaINTrainingConfig]] = AdaINTrainingConfig
+    Config = AdaINTrainingConfig
     method: ClassVar[str] = "adain"
     paper: ClassVar[str] = (
         "Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization, ICCV 2017"

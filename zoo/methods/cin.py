@@ -153,7 +153,7 @@ class CIN(Stylizer):
         network = CINNet.like(read_state(self.checkpoint), str(self.checkpoint))
         self._styles = {record.name: record for record in _records(self.checkpoint, len(network.scale))}
         self._rows = {name: row for row, name in enumerate(self._styles)}
-        network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(self.device).to(memory_format=torch.channels_last)
         self._network = network.eval().requires_grad_(False)
 
     @property
@@ -226,6 +226,7 @@ class CINTask(TrainingTask):
     """All styles at once: every image of a batch is given one at random, and the loss is Johnson's (section 2)."""
 
     Config = CINTaskConfig
+    factors: Tensor
     method: ClassVar[str] = "cin"
     paper: ClassVar[str] = "Dumoulin et al., A Learned Representation for Artistic Style, ICLR 2017"
     sets: ClassVar[tuple[str, ...]] = ("content",)
@@ -303,8 +304,7 @@ class CINTask(TrainingTask):
         rows = self.first + chosen
         output = self.network(content, self.network.scale[rows], self.network.shift[rows])
         each = self.criterion.each(output, content, self.targets(chosen))
-        factors: Tensor = self.factors  # type: ignore[assignment]
-        each["style"] = each["style"] * factors[chosen]
+        each["style"] = each["style"] * self.factors[chosen]
         terms = {name: values.mean() for name, values in each.items()}
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 

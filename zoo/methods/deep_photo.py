@@ -93,7 +93,7 @@ hundreds of steps to undo what the affine term forbids |
         pixel_bytes=1800,
     )
     Config = DeepPhotoConfig
-    config: DeepPhotoConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: DeepPhotoConfig
 
     def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only

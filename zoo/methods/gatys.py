@@ -172,7 +172,7 @@ shared | no option to choose per layer, and small regions keep their style |
         tiled=True,
     )
     Config = GatysConfig
-    config: GatysConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: GatysConfig
 
     def _build(self) -> None:
         super()._build()

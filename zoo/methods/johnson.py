@@ -55,7 +55,8 @@ class JohnsonNet(nn.Module):
         with torch.no_grad():
             # Start from faint structure on mid grey, not from saturated pixels.
             self.body.out.weight.mul_(0.1)
-            nn.init.constant_(self.body.out.bias, 0.5 if output == "linear" else 0.0)  # type: ignore[arg-type]
+            assert self.body.out.bias is not None  # made with one
+            nn.init.constant_(self.body.out.bias, 0.5 if output == "linear" else 0.0)
         kind = Affine if norm == "instance" else nn.BatchNorm2d
         self.norm = nn.ModuleDict({name: kind(c) for name, c in self.body.channels().items() if name != "out"})
 
@@ -246,7 +247,8 @@ class JohnsonTask(TrainingTask):
         super().__init__()
         self.config = config = config or JohnsonTaskConfig()
         given = {key: value for key, value in config.to_dict().items() if value is not None}
-        chosen: _Choice = {**_PRESETS[config.preset], **{k: given[k] for k in _PRESETS[config.preset] if k in given}}  # type: ignore[typeddict-item]
+        preset = _PRESETS[config.preset]
+        chosen: dict[str, Any] = {**preset, **{key: given[key] for key in preset if key in given}}
         self.record, style = load_style(config.style, config.style_size, config.records)
         self.network: JohnsonNet = JohnsonNet(chosen["norm"], chosen["width"], chosen["upsampling"], chosen["output"])
         self.criterion = PerceptualLoss(

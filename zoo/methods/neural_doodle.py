@@ -96,7 +96,7 @@ search is one product (zoo.nn.patches) |
         pixel_bytes=1400,
     )
     Config = NeuralDoodleConfig
-    config: NeuralDoodleConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: NeuralDoodleConfig
 
     def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only

@@ -106,7 +106,7 @@ of flat places, such as a background, say little of their color |
         pixel_bytes=1600,
     )
     Config = PortraitConfig
-    config: PortraitConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: PortraitConfig
 
     def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only

@@ -90,13 +90,14 @@ a quarter to a half of the Gram matrices', at the start and after 80 steps |
             """Of each style the features in its distribution, where its region is (None for all), and its weight."""
             found = []
             for code, share, region in in_regions(style, call.context.content_masks, size_of(features)):
-                inside = slice(None) if region is None else selected(region)
+                where = None if region is None else selected(region).view(region.shape)
+                inside = slice(None) if where is None else where.flatten()
                 values = features[0].flatten(1).float().clone()
                 if values[:, inside].numel():
                     values[:, inside] = by_rank(values[:, inside], code.data["quantiles"][level][layer])
                 # In the layout of the features: a change of layout at every evaluation costs a tenth of it.
                 target = values.view(features.shape).contiguous(memory_format=torch.channels_last)
-                found.append((target, None if region is None else inside.view(region.shape), share))
+                found.append((target, where, share))
             return found
 
         def loss(features: Tensor) -> dict[str, Tensor]:

@@ -148,7 +148,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         self.encoder = load_swap_encoder(self.device, dtype)
         self.decoder: VGGDecoder | None = None
         if self.config.inversion == "optimisation":
-            self.traits = dataclasses.replace(self.traits, iterative=True, source="image", tiled=False)  # type: ignore[misc]
+            self.traits = dataclasses.replace(self.traits, iterative=True, source="image", tiled=False)
         if self.config.inversion == "network":
             if self.checkpoint is None:
                 raise WeightsError(
@@ -227,6 +227,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
     def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         """All is local given the style's patches: a tile's patches lie on the picture's grid, beyond its border too."""
         assert call.tile is not None  # what tiles are for
+        assert self.decoder is not None  # whatever fits pixels has no tiles
         sources: list[Map] = [Local(self._features, Whole(content), halo=self.encoder.reach(TAP), down=CELL)]
         if call.context.content_masks is not None:
             sources.append(Whole(feature_masks(call.context.content_masks, sources[0].size)[None], CELL))
@@ -269,7 +270,7 @@ def _inverse_network(path: Path) -> VGGDecoder:
     require_tensors(state, network.state_dict(), str(path))
     network.load_state_dict({**state, "conv3_1.weight": state["conv3_1.weight"] * channel_scales()})
     network = network.eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
+    return network.to(memory_format=torch.channels_last)
 
 
 def _total(terms: list[Tensor]) -> Tensor:
@@ -322,7 +323,7 @@ colour and contrast directly |
     or with ``--start least-squares`` where there is no decoder to begin from.
     """
 
-    Config: ClassVar[type[StyleSwapTrainingConfig]] = StyleSwapTrainingConfig
+    Config = StyleSwapTrainingConfig
     method: ClassVar[str] = "style-swap"
     paper: ClassVar[str] = (
         "Chen and Schmidt, Fast Patch-based Style Transfer of Arbitrary Style, arXiv:1612.04337, 2016"

@@ -51,7 +51,7 @@ class AnyMetric(ABC):
     def __init__(self, config: Config | None = None, *, device: str | torch.device = "cpu") -> None:
         self.config = config if config is not None else self.Config()
         self.device = exact_device(resolve_device(device))  # sums and products need float64
-        self._memory: OrderedDict[str, object] = OrderedDict()
+        self._memory: OrderedDict[str, Any] = OrderedDict()
         self._build()
 
     def _build(self) -> None:
@@ -67,7 +67,7 @@ class AnyMetric(ABC):
             ):
                 self._memory.popitem(last=False)
         self._memory.move_to_end(key)
-        return self._memory[key]  # type: ignore[return-value]
+        return self._memory[key]
 
 
 class Metric(AnyMetric):

@@ -158,7 +158,7 @@ def art_inception() -> nn.Module:
     state = read_network("inception.art")
     with torch.device("meta"):  # structure only: no memory, no random numbers
         network = inception_v3(weights=None, init_weights=False, aux_logits=False, transform_input=False)
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    network.add_module("fc", nn.Identity())
     own = {key: state[key] for key in network.state_dict() if key in state}
     try:
         network.load_state_dict(own, assign=True)

@@ -57,7 +57,8 @@ class VGGDecoder(nn.Module):
                 conv = nn.Conv2d(wide, narrow, 3)
                 # Kaiming's gain keeps the signal's size through the ReLUs; torch's default shrinks it layer by layer.
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu" if narrow > 3 else "linear")
-                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # made with a bias
+                assert conv.bias is not None  # made with one
+                nn.init.zeros_(conv.bias)
                 self.add_module(name, conv)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ class VGGDecoder(nn.Module):
     def convolutions(self) -> list[tuple[str, nn.Conv2d, bool]]:
         """(name, convolution, whether upsampling follows) in the order they run."""
         return [
-            (name, self.get_submodule(name), upsample)  # type: ignore[misc]  # all are Conv2d
+            (name, getattr(self, name), upsample)
             for stage in range(self.level, 0, -1)
             for name, _, _, upsample in _stage(stage)
         ]

@@ -33,7 +33,7 @@ def gram(features: Tensor, divide_by: Divisor = "hw", region: Tensor | None = No
     channels, height, width = features.shape[1:]
     if region is not None:
         features = features * region.to(features.dtype)
-    product: Tensor = _Product.apply(features)  # type: ignore[assignment]
+    product: Tensor = _Product.apply(features)
     return product / divisor_of(channels, (height, width), divide_by, region)
 
 
@@ -54,12 +54,13 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types ctx by position
+        ctx: Any, *grad_outputs: Tensor
+    ) -> Tensor:
         (features,), (gradient,) = ctx.saved_tensors, grad_outputs
         matrix = gradient + gradient.mT
-        half = features.dtype == torch.float16
-        if half:
-            shift = _headroom(matrix, features)
+        shift = _headroom(matrix, features) if features.dtype == torch.float16 else None
+        if shift is not None:
             matrix = torch.ldexp(matrix, shift)
         matrix = matrix.to(features.dtype)
         with torch.autocast(features.device.type, enabled=False):
@@ -69,7 +70,7 @@ class _Product(torch.autograd.Function):
                 for image, weight in zip(features.split(1), matrix, strict=True)
             ]
         found = images[0] if len(images) == 1 else torch.cat(images)
-        return torch.ldexp(found, -shift[..., None]).to(found.dtype) if half else found
+        return found if shift is None else torch.ldexp(found, -shift[..., None]).to(found.dtype)
 
 
 def _headroom(matrix: Tensor, features: Tensor) -> Tensor:

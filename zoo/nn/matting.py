@@ -108,7 +108,7 @@ class _Energy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types ctx by position
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors

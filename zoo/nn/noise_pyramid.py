@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ class Normalisation(nn.Module):
     one of v2; nothing is computed from them.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
@@ -45,8 +48,7 @@ class Normalisation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and hasattr(self, "running_mean")):
             return instance_norm(x, self.weight, self.bias)
-        mean, var = self.running_mean, self.running_var
-        return F.batch_norm(x, mean, var, self.weight, self.bias, training=True)  # type: ignore[arg-type]  # buffers
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=True)
 
     def by_tiles(self, x: Map, side: int) -> Map:
         """The same of a map of one picture, not in training."""
@@ -60,8 +62,9 @@ class Block(nn.Module):
         super().__init__()
         self.leak, self.circular = leak, circular
         widths = ((inputs, 3), (channels, 3), (channels, 1))
-        self.conv = nn.ModuleList(nn.Conv2d(wide, channels, side) for wide, side in widths)
-        self.norm = nn.ModuleList(Normalisation(channels, norm) for _ in widths)
+        # Any, because torch's ModuleList does not say of what it is one; so below.
+        self.conv: Any = nn.ModuleList(nn.Conv2d(wide, channels, side) for wide, side in widths)
+        self.norm: Any = nn.ModuleList(Normalisation(channels, norm) for _ in widths)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.conv, self.norm, strict=True):
@@ -75,7 +78,7 @@ class Block(nn.Module):
             x = Local(functools.partial(F.leaky_relu, negative_slope=self.leak), norm.by_tiles(kept(x, side), side))
         return x
 
-    def _convolved(self, conv: nn.Module, x: Tensor) -> Tensor:
+    def _convolved(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         return conv(pad(x, self.circular) if conv.kernel_size == (3, 3) else x)
 
 
@@ -92,21 +95,23 @@ class Pyramid(nn.Module):
         self.scales, self.inputs = scales, inputs
         leak = _LEAK if norm == "batch" else 0.0
         # Level 1 is the coarsest. Normalisation before every join evens out the two sides (section 4.1).
-        self.enter = nn.ModuleList(Block(inputs, CHANNELS, norm, leak, circular) for _ in range(scales))
-        self.below = nn.ModuleList(Normalisation(CHANNELS * i, norm) for i in range(1, scales))
-        self.beside = nn.ModuleList(Normalisation(CHANNELS, norm) for _ in range(1, scales))
-        self.join = nn.ModuleList(
+        self.enter: Any = nn.ModuleList(Block(inputs, CHANNELS, norm, leak, circular) for _ in range(scales))
+        self.below: Any = nn.ModuleList(Normalisation(CHANNELS * i, norm) for i in range(1, scales))
+        self.beside: Any = nn.ModuleList(Normalisation(CHANNELS, norm) for _ in range(1, scales))
+        self.join: Any = nn.ModuleList(
             Block(CHANNELS * (i + 1), CHANNELS * (i + 1), norm, leak, circular) for i in range(1, scales)
         )
         self.out = nn.Conv2d(CHANNELS * scales, 3, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # made with a bias
+                assert module.bias is not None  # made with one
+                nn.init.zeros_(module.bias)
         # Faint structure on mid grey: from saturated pixels the first updates go astray.
         with torch.no_grad():
             self.out.weight.mul_(0.1)
-            nn.init.constant_(self.out.bias, 0.5)  # type: ignore[arg-type]  # made with a bias
+            assert self.out.bias is not None
+            nn.init.constant_(self.out.bias, 0.5)
         # Empty and saved with the weights, so that a checkpoint alone says how it pads.
         self.register_buffer("circular" if circular else "replicated", torch.zeros(0))
 

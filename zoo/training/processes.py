@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import ConfigError
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 _RANKS = ("RANK", "LOCAL_RANK")
 _SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 # Read by Fabric as it is imported, as a number whatever it is; and read by it later.
 _READ_AT_IMPORT = (*_RANKS, "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 _OF_ITS_LAUNCHER = ("LT_CLI_USED", "LT_ACCELERATOR", "LT_STRATEGY", "LT_DEVICES", "LT_NUM_NODES", "LT_PRECISION")
@@ -105,7 +109,7 @@ def make_fabric(device: torch.device, precision: str, own: Processes) -> Fabric:
             accelerator=device.type,
             devices=[device.index] if device.index is not None and own.world == 1 else own.local,
             num_nodes=own.world // own.local,
-            precision=_PRECISIONS[precision],  # type: ignore[arg-type]  # one of Fabric's literals
+            precision=_PRECISIONS[precision],
             plugins=[_environment(own)],
         )
         if own.world > 1:

@@ -209,7 +209,8 @@ def solve_decoder(
             solved = torch.cholesky_solve(moment, torch.linalg.cholesky(gram)).float().to(device)
             weight = solved[:-1].view(3, 3, conv.in_channels, conv.out_channels).permute(3, 2, 0, 1)
             conv.weight.copy_(weight)
-            conv.bias.copy_(solved[-1])  # type: ignore[union-attr]  # made with a bias
+            assert conv.bias is not None  # made with one
+            conv.bias.copy_(solved[-1])
         for index, features in enumerate(current):
             features = conv(reflect(features.float()))
             if target:

@@ -140,7 +140,7 @@ class _Run:
             # The same draws in every process: what is measured by them must be the same.
             self._seed(-1, 0)
             self._begin(init_from)
-        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        task.to(memory_format=torch.channels_last)
         parameters = [p for p in task.network.parameters() if p.requires_grad]
         with devices.autocast(fabric.device, self.precision):
             by_name = dict(task.optimisers(config, None if resuming else self._preparing()))

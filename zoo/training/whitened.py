@@ -61,7 +61,9 @@ class WhitenedAdam(torch.optim.Optimizer):
             state["whitening"] = state["whitening"].to(_product_type(state["whitening"].device))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]  # no closure, so no loss is returned
+        self, closure: Callable[[], float] | None = None
+    ) -> None:
         """One update of every convolution that has a gradient. ``closure`` is not supported."""
         for group in self.param_groups:
             weight, bias = group["params"]

@@ -64,8 +64,8 @@ class Page:
     def trained(self, picked: object, style: object, before: object) -> tuple[list[str], str | None]:
         """Trained styles of the picked methods, and which is chosen: as before, or as the style image, or the first."""
         names = self.workshop.trained_styles(tuple(texts(picked, "Methods")))
-        chosen = next((name for name in (before, style) if name in names), names[0] if names else None)
-        return names, chosen  # pyright: ignore[reportReturnType]
+        earlier = (name for wanted in (before, style) for name in names if name == wanted)
+        return names, next(earlier, names[0] if names else None)
 
     def order(self, key: str, given: Mapping[str, Any]) -> int:
         """Put the widgets' values into the line as an order, and say how many are before it. Raises InputError,

@@ -65,4 +65,4 @@ def whole(value: object, name: str) -> int:
         return 0
     if math.modf(number(value, name))[0]:
         raise InputError(f"{name} must be a whole number, got {value:g}.")
-    return int(value)  # pyright: ignore[reportArgumentType]
+    return int(value)  # pyright: ignore[reportArgumentType]  # number() took it for one

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from torch import Tensor
+
 from zoo import images
 from zoo.apps.serve.limits import Limits
 from zoo.apps.serve.line import Job, Line
@@ -56,16 +58,17 @@ class Visit:
     def keep_result(self, folder: Path, result: Result, content: str) -> str:
         """The address of a result, written as PNG and named after what it is."""
         stem = "__".join(_plain(part) for part in (Path(content).stem, Path(result.style).stem, result.method))
+        assert result.image is not None  # only pictures are kept
         return self._keep(folder / f"{stem}.png", result.image)
 
-    def _keep(self, path: Path, image: object) -> str:
+    def _keep(self, path: Path, image: Tensor) -> str:
         """Write an image; ImageError where the disk is full or the visitor left."""
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise ImageError(f"The picture cannot be kept ({error.strerror}).") from error
         try:
-            images.write(path, image)  # pyright: ignore[reportArgumentType]
+            images.write(path, image)
         except ImageError as error:
             raise ImageError(str(error).replace(str(path), path.name)) from error
         if self.gone:

@@ -179,7 +179,7 @@ class StudyServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: StudyServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    server: StudyServer
     server_version, sys_version = "study", ""
     timeout = _TIMEOUT_SECONDS
 

@@ -34,4 +34,4 @@ KERNELS = {
     upsampled_twice_convolved: plain_upsampled_twice_convolved,
 }
 
-__all__ = ["KERNELS", "Matches", "fusible", "reflect", *(kernel.__name__ for kernel in KERNELS)]
+__all__ = ["KERNELS", "Matches", "fusible", "reflect", *(kernel.__name__ for kernel in KERNELS)]  # pyright: ignore[reportUnsupportedDunderAll]  # nobody imports *

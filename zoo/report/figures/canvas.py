@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import ConfigError, ProtocolError
 from zoo.files import replacing
@@ -124,13 +124,13 @@ def settings() -> Iterator[None]:
         yield
 
 
-def new(width_mm: float, height_mm: float, *, layout: str | None = "constrained") -> Figure:
+def new(width_mm: float, height_mm: float, *, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of exactly this size, independent of pyplot; ConfigError below 40 mm, where no text fits."""
     from matplotlib.figure import Figure
 
     if not 40 <= width_mm <= 1000:
         raise ConfigError(f"A figure {width_mm:g} mm wide cannot be drawn: give a width from 40 to 1000.")
-    return Figure(figsize=(width_mm * MM, height_mm * MM), layout=layout)  # pyright: ignore[reportArgumentType]
+    return Figure(figsize=(width_mm * MM, height_mm * MM), layout=layout)
 
 
 def letter_marker(letter: str) -> Any:

@@ -143,5 +143,5 @@ def correlations(names: Sequence[str], matrix: Sequence[Sequence[float]], *, tit
                 axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
     axes.set_title(title)
     bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[-1, -0.5, 0, 0.5, 1])
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    bar.outline.set_visible(False)
     return figure

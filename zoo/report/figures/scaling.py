@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zoo.report.figures import canvas
 from zoo.report.figures.canvas import Look
 from zoo.report.figures.data import Boundary, Series
@@ -74,6 +76,6 @@ def scaling(
     axes.tick_params(axis="x", which="minor", bottom=False)
     axes.set_xlabel("size of the picture (pixels)")
     axes.set_ylabel(label)
-    canvas.log_axis(axes.yaxis, [float(y) for line in axes.lines for y in line.get_ydata()])  # pyright: ignore
+    canvas.log_axis(axes.yaxis, [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())])
     canvas.add_legend(figure, 0.62 * width_mm, axes)
     return figure
