@@ -79,7 +79,8 @@ def make(
     inception_file: Path, art_state: dict[str, Tensor], alex_state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], SetMetric]:
     """Builds a set metric on seeded networks; Inception is read at its first 64 features, which are cheap."""
-    monkeypatch.setattr(fidelity.weights, "path", lambda name: inception_file)
+    path = fidelity.weights.path
+    monkeypatch.setattr(fidelity.weights, "path", lambda name: inception_file if "inception" in name else path(name))
     monkeypatch.setattr(fidelity, "INCEPTION_LAYER", "64")
     monkeypatch.setattr(fidelity, "read_network", lambda name: art_state)
     monkeypatch.setattr(lpips, "read_network", lambda name: alex_state)
