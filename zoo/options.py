@@ -29,8 +29,8 @@ import typer
 
 from zoo.config import LARGEST_INT, SEEDS, shown
 
-# What the parsers made here take at least and at most.
-_RANGES: dict[Callable[..., Any], tuple[float, float]] = {}
+# What the parsers made here take at least and at most, and whether only above the least.
+RANGES: dict[Callable[..., Any], tuple[float, float, bool]] = {}
 
 
 def whole(low: int, high: int) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _number(kind: type[int | float], low: float, high: float, words: str, *, abo
             raise typer.BadParameter(f"give {words}, not {shown(value)}.")
         return found
 
-    _RANGES[number] = (low, high)
+    RANGES[number] = (low, high, above)
     name = f"{low:g}..{high:g}"
     return {"parser": number, "metavar": name if len(name) < 12 else "N" if kind is int else "X"}
 
@@ -119,7 +119,7 @@ def described(options: type, name: str) -> Described:
     """Return what a dataclass of options says of one of them."""
     hint = typing.get_type_hints(options, include_extras=True)[name]
     (info,) = (one for one in hint.__metadata__ if hasattr(one, "help"))
-    low, high = _RANGES.get(info.parser, (-math.inf, math.inf))
+    low, high, _ = RANGES.get(info.parser, (-math.inf, math.inf, False))
     return Described(name, info.help or "", getattr(options, name, None), low, high)
 
 
@@ -158,6 +158,7 @@ __all__ = [
     "MILLIMETRES",
     "PIXELS",
     "PORT",
+    "RANGES",
     "SEED",
     "SIDE",
     "THREADS",

@@ -22,6 +22,7 @@ from zoo.cli.texture import parse_size
 from zoo.config import LARGEST_FLOAT, LARGEST_INT, SEEDS, Config, describe
 from zoo.errors import ConfigError, InputError, ProtocolError, ZooError
 from zoo.images import SizePolicy
+from zoo.options import RANGES
 from zoo.registry import import_object, load_registry
 from zoo.report.figures.grid import Region
 from zoo.stylizer import Call
@@ -84,7 +85,7 @@ OPTIONS = list(numeric_options())
 
 def test_every_numeric_option_states_its_range():
     assert len(OPTIONS) > 30
-    bare = [(words, flag) for words, flag, info in OPTIONS if not hasattr(info.parser, "range")]
+    bare = [(words, flag) for words, flag, info in OPTIONS if info.parser not in RANGES]
     assert not bare, "use whole() or real() of zoo.cli.common"
 
 
@@ -92,7 +93,7 @@ def test_every_numeric_option_states_its_range():
     ("words", "flag", "info"), OPTIONS, ids=[" ".join([*words, flag]) for words, flag, _ in OPTIONS]
 )
 def test_a_number_out_of_range_is_one_sentence_before_anything_begins(words, flag, info, capsys):
-    low, high, above = info.parser.range
+    low, high, above = RANGES[info.parser]
     for text in TEXTS:
         try:
             value = info.parser(text)
