@@ -277,6 +277,11 @@ def check_images(images: Tensor, role: str, min_size: int = 1, *, levels: bool =
         check_values(images, role)
 
 
+def finite(values: Tensor) -> bool:
+    """Return whether all of ``values`` are finite; of a whole picture torch.isfinite makes a copy, this does not."""
+    return bool(torch.stack(values.aminmax()).isfinite().all())
+
+
 def check_values(values: Tensor, role: str) -> None:
     low, high = (float(v) for v in values.detach().float().aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):

@@ -44,6 +44,7 @@ from zoo.contract import (
     check_images,
     check_labels,
     check_values,
+    finite,
     require_tensors,
 )
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError
@@ -392,7 +393,7 @@ class Stylizer(ABC):
 
     def _finish(self, image: Tensor, device: torch.device) -> Tensor:
         image = image.detach().to(device, torch.float32)
-        if not torch.stack(image.aminmax()).isfinite().all():  # of the whole picture isfinite makes a copy
+        if not finite(image):
             raise NumericalError(f"{self.name} produced values that are not finite; try --precision fp32.")
         return image.clamp(0, 1).contiguous()
 
@@ -440,5 +441,6 @@ __all__ = [
     "Stylizer",
     "Traits",
     "check_images",
+    "finite",
     "require_tensors",
 ]

@@ -52,7 +52,7 @@ def test_what_is_found_is_nearly_as_alike_as_the_most_similar(features: tuple[Te
     assert found.score.mean() >= 0.95 * exact.score.mean()
     # Without the climb the grid's own are what there is.
     grid = match(query, dataclasses.replace(style, allowed=torch.zeros(len(style)).index_fill(0, made.which, 1).bool()))
-    assert stride == 2 or found.score.mean() > grid.score.mean()
+    assert found.score.mean() > grid.score.mean()
 
 
 def test_chunks_and_random_states_change_nothing(features: tuple[Tensor, Tensor]) -> None:

@@ -29,7 +29,7 @@ from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
 from zoo.nn.tiles import Local, Whole, boxes_of, store
 from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, colouring, moments, whitening
-from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
+from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, finite
 
 # Pixels below which relu5_1 has fewer positions than channels (512, each of 16 x 16 pixels). Its covariance is singular
 # then, and what one level rounds the next one whitens up to full strength: in bfloat16 pictures of 160 x 160 are 10
@@ -148,7 +148,7 @@ SMALL |
             image = run(image, style, level, replace(call, strength=call.strength * strengths[index]))
             # Looked at between levels: the next one's ReLUs may turn what is not a number into zero. This level's last
             # convolution has none after it.
-            if not torch.stack(image.aminmax()).isfinite().all():  # of the whole picture isfinite makes a copy
+            if not finite(image):
                 raise NumericalError(f"The image that level {level} decoded is not finite; try --precision fp32.")
             call.report(step + 1, total, {}, lambda image=image: image.clamp(0, 1))
         return image

@@ -84,22 +84,22 @@ def likely_match(
     step = max(1, chunk_bytes // (4 * max(len(shortlist.which), length, 9 * shortlist.sketch.shape[1])))
     coarse = shortlist.sketch[shortlist.which].T.contiguous()
     part = torch.arange(RIVALS, device=coarse.device) * (len(shortlist.which) // RIVALS)
-    found = []
+    grid, found = _grid(style), []
     for at in range(0, len(query), step):
         chunk = slice(at, at + step)
         sketch = query.unfold(chunk, torch.float32) @ shortlist.basis
         # The maximum of each of a few parts costs a tenth of the largest few of all.
         place = (sketch @ coarse).view(len(sketch), RIVALS, -1).argmax(dim=2)
-        rivals = [_climb(sketch, number, style, shortlist) for number in shortlist.which[place + part].unbind(1)]
+        rivals = [_climb(sketch, one, grid, style, shortlist) for one in shortlist.which[place + part].unbind(1)]
         scores = torch.stack([correlation(query, chunk, style, one) for one in rivals], dim=1)
         score, kept = scores.max(dim=1, keepdim=True)
         found.append(Matches(torch.stack(rivals, dim=1).gather(1, kept)[:, 0], score[:, 0]))
     return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]) * query.scale)
 
 
-def _climb(sketch: Tensor, number: Tensor, style: PatchBank, shortlist: Shortlist) -> Tensor:
+def _climb(sketch: Tensor, number: Tensor, grid: tuple[int, int], style: PatchBank, shortlist: Shortlist) -> Tensor:
     """From the patches ``number`` (n,) to the best around them, half as far away each time."""
-    rows, columns = _grid(style)
+    rows, columns = grid
     far = shortlist.step
     while far > 1:
         far = (far + 1) // 2
