@@ -48,8 +48,11 @@ class Server:
         self._told.set()
 
     def files(self) -> list[Path]:
-        """All files that the server keeps."""
-        return [path for path in self.temporary.rglob("*") if path.is_file()]
+        """All files that the server keeps.
+
+        Walked, not globbed: a folder that the server removes meanwhile ends a glob with an error.
+        """
+        return [Path(folder) / name for folder, _, names in os.walk(self.temporary) for name in names]
 
     def __enter__(self) -> Server:
         return self

@@ -6,6 +6,7 @@ longer. Then its order is stopped and its files are deleted; the whole root goes
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import threading
@@ -50,8 +51,9 @@ class Visit:
 
     def keep_preview(self, role: str, image: Image) -> str:
         """The address of a small picture, in place of the earlier one of this role."""
-        for old in self.folder.glob(f"{role}-*.png"):
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # where the visitor leaves meanwhile, _keep says so
+            for old in self.folder.glob(f"{role}-*.png"):
+                old.unlink(missing_ok=True)
         # A new name, because browsers keep what they fetched.
         return self._keep(self.folder / f"{role}-{uuid.uuid4().hex[:8]}.png", image.pixels)
 
