@@ -8,6 +8,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bench_fakes
@@ -39,6 +40,8 @@ def png(width: int = 60, height: int = 48, colour: tuple[int, int, int] = (200, 
     return buffer.getvalue()
 
 
+# Of films alone.
+NOWHERE = Path("nowhere")
 PHOTO = Picture(png(), "photo.png")
 PAINTING = Picture(png(50, 50, (60, 200, 60)), "painting.png")
 
@@ -59,7 +62,7 @@ def order(*methods: str, **changes: Any) -> Order:
 
 
 def only(workshop: Workshop, *methods: str, **changes: Any) -> Result:
-    (result,) = workshop.run(order(*methods, **changes))
+    (result,) = workshop.run(order(*methods, **changes), NOWHERE)
     return result
 
 
@@ -80,7 +83,7 @@ def test_a_result_is_what_the_method_makes_of_the_same_pictures(workshop: Worksh
 def test_methods_come_one_after_the_other_and_a_failing_one_does_not_end_the_order(
     workshop: Workshop, caplog: pytest.LogCaptureFixture
 ):
-    results = list(workshop.run(order("tint", "moody", "johnson", "stepper")))
+    results = list(workshop.run(order("tint", "moody", "johnson", "stepper"), NOWHERE))
     assert [r.method for r in results] == ["tint", "moody", "johnson", "stepper"]
     assert [r.image is not None for r in results] == [True, False, False, True]
     # The visitor is told that it failed, the terminal why.
@@ -100,7 +103,7 @@ def test_an_optimisation_is_stopped_at_its_next_step_and_the_rest_is_left_out(wo
     def progress(method: str) -> Any:
         return lambda step, total, losses, image: seen.append(step)
 
-    results = list(workshop.run(order("stepper", "tint", steps=50), progress, lambda: len(seen) >= 3))
+    results = list(workshop.run(order("stepper", "tint", steps=50), NOWHERE, progress, lambda: len(seen) >= 3))
     assert seen == [1, 2, 3]
     assert (results[0].steps, results[0].stopped) == (3, True)
     assert results[0].image is not None
@@ -192,12 +195,12 @@ def test_orders_outside_the_limits_are_refused_before_any_work(
 ):
     asked = Order(**{"content": PHOTO, "style": PAINTING, "methods": ("tint",), "size": SIZE, **changes})
     with pytest.raises(InputError, match=words_said):
-        next(workshop.run(asked))
+        next(workshop.run(asked, NOWHERE))
 
 
 def test_a_method_that_is_not_offered_cannot_be_ordered(workshop: Workshop):
     with pytest.raises(UnknownNameError):
-        next(workshop.run(order("gatys")))
+        next(workshop.run(order("gatys"), NOWHERE))
 
 
 def test_unreadable_and_large_pictures_are_told_by_their_own_names():
@@ -250,7 +253,7 @@ def test_memory_is_what_the_call_itself_took_every_time(workshop: Workshop, monk
         torch.ones(64 * MIB // 4)
 
     monkeypatch.setattr(bench_fakes.Tint, "misbehave", hoard)
-    list(workshop.run(order("tint")))
+    list(workshop.run(order("tint"), NOWHERE))
     for _ in range(3):
         result = only(workshop, "tint")
         assert result.memory is not None

@@ -29,10 +29,12 @@ from bench_runs import installed
 from browsers import absent
 from PIL import Image
 from serve_process import PATIENCE, Server
+from test_serve_films import FRAMES, film
 
 from zoo.apps.serve import words
 from zoo.images import encode, read
 from zoo.loading import load
+from zoo.video.clips import Clip
 
 SECRET = "what nobody may read"
 JSON = {"Content-Type": "application/json"}
@@ -121,9 +123,9 @@ class Visitor:
         (token,) = response.json()
         return {"path": token, "url": f"{self.door.server.address}gradio_api/file={token}", "meta": META}
 
-    def drop(self, role: str, data: bytes) -> tuple[str, str]:
+    def drop(self, role: str, data: bytes, name: str = "photo.png") -> tuple[str, str]:
         """The choice and the message after a file was dropped."""
-        chosen, _, _, said = self.call({"content": "accept", "style": "accept_1"}[role], self.upload(data))
+        chosen, _, _, said = self.call({"content": "accept", "style": "accept_1"}[role], self.upload(data, name))
         return chosen.get("value", ""), said
 
     def order(self, content: str = "astronaut", style: str = "swirls", **changes: Any) -> str:
@@ -141,7 +143,8 @@ class Visitor:
                 break
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        fetched = [self.door.client.get(one["image"]["url"]) for one in pictures if isinstance(pictures, list)]
+        made = [one.get("image") or one["video"] for one in pictures if isinstance(pictures, list)]
+        fetched = [self.door.client.get(one["url"]) for one in made]
         assert all(one.status_code == 200 for one in fetched)
         return [one.content for one in fetched], said
 
@@ -367,6 +370,20 @@ def test_an_upload_belongs_to_who_knows_its_token_and_only_once(door: Door):
 
 
 # -- pages that come and go -------------------------------------------------------------------------------------------
+
+
+def test_a_film_is_taken_and_fetched(door: Door, tmp_path: Path):
+    data = film(tmp_path).source
+    assert isinstance(data, bytes)
+    with Visitor(door, "film") as visitor:
+        chosen, said = visitor.drop("content", data, "holiday.mp4")
+        assert "holiday.mp4: a film of 64 x 48 pixels." in said
+        assert "Working" in visitor.order(chosen)
+        (made,), said = visitor.result()
+    assert "1 film made." in said
+    path = tmp_path / "made.mp4"
+    path.write_bytes(made)
+    assert len(list(Clip(path).frames())) == FRAMES
 
 
 def test_orders_without_a_page_stop_nobody_and_leave_nothing(door: Door):

@@ -15,6 +15,7 @@ from browsers import absent
 from browsers import browser as browser  # the fixture
 from PIL import Image
 from serve_process import PATIENCE, Server
+from test_serve_films import film
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,3 +160,15 @@ def test_the_page_allows_its_own_address_alone_and_answers_to_local_names(opened
     assert "fonts.googleapis" not in response.text()
     stranger = opened.page.request.get(server.address, headers={"Host": "example.org"})
     assert stranger.status == 421
+
+
+def test_a_film_becomes_a_film_that_plays(opened: Visit, tmp_path: Path):
+    page = opened.page
+    film(tmp_path)
+    page.set_input_files("#content-drop input[type=file]", tmp_path / "holiday.mp4")
+    opened.says("holiday.mp4: a film of 64 x 48 pixels")
+    opened.pick("johnson")
+    opened.size(64)
+    opened.stylise()
+    opened.says("1 film made.")
+    page.wait_for_function("document.querySelector('#results video')?.videoWidth === 64")

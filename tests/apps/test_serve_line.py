@@ -54,7 +54,7 @@ class Held:
         self.going, self.begun = threading.Event(), threading.Event()
         patch.setattr(workshop, "run", self.run)
 
-    def run(self, order: Order, progress: Any, stopped: Any) -> Iterator[Result]:
+    def run(self, order: Order, folder: Path, progress: Any, stopped: Any) -> Iterator[Result]:
         self.begun.set()
         assert self.going.wait(_PATIENCE)
         yield Result("tint", said="Stopped.") if stopped() else Result("tint", torch.rand(1, 3, 8, 8))
@@ -374,7 +374,7 @@ def test_folders_of_this_machine_are_not_shown(said: str, shown: str):
 def test_progress_is_a_method_and_its_steps():
     assert "Working ..." in words.working("", 0, 0)
     assert "<i>" not in words.working("<i>", 0, 0)
-    assert "gatys: 12/500 steps" in words.working("gatys", 12, 500)
+    assert "gatys: 12/500 " in words.working("gatys", 12, 500)
 
 
 # -- what killed servers leave ----------------------------------------------------------------------------------------

@@ -45,16 +45,19 @@ def exercise(model: Stylizer) -> None:
     styles: list[Any] = list(model.style_names[:2]) or [picture(side + 3, side + 5, seed=2 + i) for i in range(2)]
     codes = [model.encode_style(style, size) for style in styles]
     model.stylize(content, codes[0], progress=lambda step, total, losses, image: bool(image().sum() < 0))
-    if traits.strength != "none":
-        model.stylize(content, codes[0], strength=0.5)
+    # Two promises in one call, where they go together.
+    strength = 1.0 if traits.strength == "none" else 0.5
     if traits.mixes:
-        model.stylize(content, Mix([(codes[0], 0.25), (codes[1], 0.75)]))
-    if "init" in traits.context:
-        model.stylize(content, codes[0], context=Context(init=content.flip(3)))
+        model.stylize(content, Mix([(codes[0], 0.25), (codes[1], 0.75)]), strength=strength)
+    elif strength < 1:
+        model.stylize(content, codes[0], strength=strength)
+    start = {"init": content.flip(3)} if "init" in traits.context else {}
     if "content_masks" in traits.context:
         own = [Style(image=style, mask=halves(side + 3, side + 5)[None, :1]) for style in styles]
         mix = Mix([(model.encode_style(style, size), 0.5) for style in own])
-        model.stylize(content, mix, context=Context(content_masks=halves(*size)))
+        model.stylize(content, mix, context=Context(content_masks=halves(*size), **start))
+    elif start:
+        model.stylize(content, codes[0], context=Context(**start))
     if traits.texture:
         model.synthesize(codes[0], size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ import torch
 from command import run
 from PIL import Image
 from plugins.good.zoo_tint.tint import Tint
+from rich.console import Console
+from rich.progress import Progress as RichProgress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
 from zoo import memory
 from zoo.checks.core import picture
+from zoo.cli.common import Reporter, StopRequest
 from zoo.controls import Color, Tiles
 from zoo.errors import ConfigError, InputError, MemoryLimitError, NumericalError, UnsupportedError
 from zoo.methods.johnson import JohnsonNet
@@ -34,6 +39,7 @@ from zoo.nn.tiles import (
     mean_and_variance,
     store,
     to_levels,
+    watched,
 )
 from zoo.nn.whitening import MomentSums, moments
 from zoo.stylizer import Call, Context, Mix
@@ -185,6 +191,27 @@ def test_levels_are_the_floats_rounded(
         assert torch.equal(model.stylize(levels, code, tile=TILE, levels=True).image, found)
     with pytest.raises(InputError, match="must be float32"):
         model.stylize(levels, code, tile=TILE)
+
+
+def test_who_watches_is_told_of_every_tile_of_every_pass() -> None:
+    told: list[tuple[int, int]] = []
+    model, content = zoo.load("johnson", device="cpu"), noise(1, 3, 130, 70)
+    with watched(lambda done, total: told.append((done, total))):
+        model.stylize(content, model.encode_style("mosaic"), tile=64)
+    model.stylize(content, model.encode_style("mosaic"), tile=64)  # nobody watches any more
+    passes = [number for number, (done, _) in enumerate(told) if done == 1]
+    assert len(passes) > 10  # moments of each normalisation, and the picture
+    for first, after in itertools.pairwise([*passes, len(told)]):
+        assert told[first:after] == [(done, after - first) for done in range(1, after - first + 1)]
+    assert max(total for _, total in told) == 6
+    # A bar says which pass it is.
+    with RichProgress(console=Console(file=io.StringIO())) as bar:
+        reporter = Reporter(bar, StopRequest())
+        reporter.begin("photo.png")
+        for done, total in told[: passes[1] + 1]:
+            reporter.tile(done, total)
+        (task,) = bar.tasks
+        assert (task.description, task.completed) == ("photo.png, tiles, pass 2", 1)
 
 
 def test_a_result_that_is_not_finite_is_no_picture() -> None:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 # Enough for a progress report in the middle and a stop before the end.
 QUICK_STEPS = 3
 # Pixels of a side, about: enough for a few positions on the deepest level of VGG, and little work.
-_SIDE = 48
+_SIDE = 32
 # One level of an 8-bit image; what a viewer cannot see.
 LEVEL = 1 / 255
 

@@ -237,11 +237,21 @@ class Reporter:
     ) -> None:
         self.bar, self.stop, self.save_every, self.save = bar, stop, save_every, save
         self.task = bar.add_task("", total=None, visible=False) if bar else None
+        self._label, self._passes = "", 0
 
     def begin(self, label: str) -> None:
         """Start over for the next picture."""
+        self._label, self._passes = visible(label), 0
         if self.bar is not None and self.task is not None:
-            self.bar.reset(self.task, description=visible(label), total=None, visible=True)
+            self.bar.reset(self.task, description=self._label, total=None, visible=True)
+
+    def tile(self, done: int, total: int) -> None:
+        """Show how many tiles of a pass over the picture are done; how many passes a method makes is its own."""
+        if done == 1:
+            self._passes += 1
+        if self.bar is not None and self.task is not None:
+            said = f"{self._label}, tiles, pass {self._passes}"
+            self.bar.update(self.task, description=said, completed=done, total=total)
 
     def __call__(self, step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor], /) -> bool:
         if self.bar is not None and self.task is not None:

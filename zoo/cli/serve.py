@@ -29,6 +29,7 @@ class ServeOptions(Quiet):
     max_pixels: Annotated[int, typer.Option(help="Refuse uploads with more pixels.", **PIXELS)] = 25_000_000
     max_megabytes: Annotated[float, typer.Option(help="Refuse larger uploads.", **real(0.001, 1e6))] = 20.0
     max_steps: Annotated[int, typer.Option(help="Most steps of an optimisation.", **COUNT)] = 1000
+    max_frames: Annotated[int, typer.Option(help="Most frames of a film.", **COUNT)] = 150
     queue: Annotated[
         int, typer.Option(help="Orders in work and waiting; one is worked on at a time.", **whole(1, 10_000))
     ] = 64
@@ -54,6 +55,7 @@ def serve(options: ServeOptions) -> None:
         pixels=options.max_pixels,
         bytes=int(options.max_megabytes * 1e6),
         steps=options.max_steps,
+        frames=options.max_frames,
         waiting=options.queue,
         visitors=options.pages,
         models=options.keep_models,

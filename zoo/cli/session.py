@@ -220,7 +220,7 @@ class Session:
 
     def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
         """Stylise one content."""
-        from zoo.nn.tiles import from_levels
+        from zoo.nn.tiles import from_levels, watched
         from zoo.stylizer import Context, Mix
 
         codes = [self._code(source, photo) for source in job.styles]
@@ -228,16 +228,19 @@ class Session:
         if self.blend or masks is not None:
             shares = self.blend or [1 / len(codes)] * len(codes)
             style = Mix(list(zip(codes, shares, strict=True)))
-        return self.stylizer.stylize(
-            from_levels(photo.pixels) if self.tile is None else photo.pixels,
-            style,
-            strength=self.options.strength,
-            seed=self.options.seed,
-            context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
-            progress=reporter,
-            tile=self.tile,
-            levels=self.tile is not None,
-        )
+        # An optimiser tells its steps.
+        silent = self.tile is None or self.stylizer.traits.iterative
+        with contextlib.nullcontext() if silent else watched(reporter.tile):
+            return self.stylizer.stylize(
+                from_levels(photo.pixels) if self.tile is None else photo.pixels,
+                style,
+                strength=self.options.strength,
+                seed=self.options.seed,
+                context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
+                progress=reporter,
+                tile=self.tile,
+                levels=self.tile is not None,
+            )
 
 
 def _summary(job: Job, session: Session, result: Stylized, seconds: float) -> dict[str, Any]:

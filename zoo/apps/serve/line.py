@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from zoo.apps.serve import words
@@ -23,12 +24,13 @@ _log = logging.getLogger("zoo.apps.serve")
 class Job:
     """An order on its way, and what has come of it so far; the line's thread writes it, any thread may read it.
 
-    ``keep`` writes a result's picture and returns its address. ``results`` are without their images, which lie on disk;
-    ``pictures`` are addresses with captions. ``fault`` is why nothing more came of it.
+    ``keep`` writes a result's picture and returns its address; films are made in ``folder`` and kept from there.
+    ``results`` are without their images, which lie on disk; ``pictures`` are addresses with captions. ``fault`` is why
+    nothing more came of it.
     """
 
-    def __init__(self, order: Order, keep: Callable[[Result], str]) -> None:
-        self.order, self.keep = order, keep
+    def __init__(self, order: Order, folder: Path, keep: Callable[[Result], str]) -> None:
+        self.order, self.folder, self.keep = order, folder, keep
         self.stop = threading.Event()
         self.results: list[Result] = []
         self.pictures: list[tuple[str, str]] = []
@@ -108,7 +110,7 @@ class Line:
                     job.done = True
 
     def _carry_out(self, job: Job) -> None:
-        for result in self.workshop.run(job.order, job.report, job.stop.is_set):
-            if result.image is not None:
+        for result in self.workshop.run(job.order, job.folder, job.report, job.stop.is_set):
+            if result.image is not None or result.film is not None:
                 job.pictures.append((job.keep(result), words.caption(result)))
-            job.results.append(replace(result, image=None))
+            job.results.append(replace(result, image=None, film=None))

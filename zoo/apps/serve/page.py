@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo import images
 from zoo.apps.serve import words
-from zoo.apps.serve.values import SKIP, file, number, text, texts, token_of, whole
+from zoo.apps.serve.values import SKIP, file, is_film, number, text, texts, token_of, whole
 from zoo.apps.serve.visits import Visit, Visits
 from zoo.apps.serve.work import Order, Picture, Workshop
 from zoo.errors import ImageError, ZooError
@@ -53,13 +53,16 @@ class Page:
         try:
             visit = self.visits.get(key)
             picture = self.visits.take(token_of(dropped))
+            if picture.film and role != "content":
+                raise ImageError(f"'{picture.name}' is a film: a {role} is a picture.")
             preview = self.workshop.preview(picture)
             shown = file(visit.keep_preview(role, preview))
         except ZooError as error:
             return "", None, words.fault(str(error))
         visit.uploads[role] = picture
         height, width = preview.source_size
-        return picture.name, shown, words.note(f"{picture.name}: {width} x {height} pixels.")
+        kind = "a film of " if picture.film else ""
+        return picture.name, shown, words.note(f"{picture.name}: {kind}{width} x {height} pixels.")
 
     def trained(self, picked: object, style: object, before: object) -> tuple[list[str], str | None]:
         """Trained styles of the picked methods, and which is chosen: as before, or as the style image, or the first."""
@@ -110,7 +113,10 @@ class Page:
         if len(results) == visit.told and not done:
             return SKIP, SKIP, said, False
         visit.told = len(results)
-        pictures = [{"image": file(address), "caption": caption} for address, caption in job.pictures]
+        pictures = [
+            {"video" if is_film(address) else "image": file(address), "caption": caption}
+            for address, caption in job.pictures
+        ]
         return pictures, words.table(results), said, done
 
     def stop(self, key: str) -> str:

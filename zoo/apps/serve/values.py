@@ -19,10 +19,15 @@ def update(**properties: Any) -> dict[str, Any]:
 
 
 def file(address: str) -> dict[str, Any]:
-    """A picture under this server's own address, as widgets take it."""
+    """A picture or film under this server's own address, as widgets take it."""
     name = unquote(address.rpartition("/")[2])
-    meta = {"_type": "gradio.FileData"}
-    return {"path": address, "url": address, "orig_name": name, "mime_type": "image/png", "meta": meta}
+    meta, kind = {"_type": "gradio.FileData"}, "video/mp4" if is_film(address) else "image/png"
+    return {"path": address, "url": address, "orig_name": name, "mime_type": kind, "meta": meta}
+
+
+def is_film(address: str) -> bool:
+    """Return whether a result's address is that of a film."""
+    return address.endswith(".mp4")
 
 
 def token_of(dropped: object) -> str:

@@ -58,9 +58,16 @@ class Visit:
         return self._keep(self.folder / f"{role}-{uuid.uuid4().hex[:8]}.png", image.pixels)
 
     def keep_result(self, folder: Path, result: Result, content: str) -> str:
-        """The address of a result, written as PNG and named after what it is."""
+        """The address of a result, a PNG or an MP4 in ``folder``, named after what it is."""
         stem = "__".join(_plain(part) for part in (Path(content).stem, Path(result.style).stem, result.method))
-        assert result.image is not None  # only pictures are kept
+        if result.film is not None:
+            path = folder / f"{stem}.mp4"
+            try:
+                result.film.replace(path)
+            except OSError as error:
+                raise ImageError(f"The film cannot be kept ({error.strerror}).") from error
+            return self._address(path)
+        assert result.image is not None  # only pictures and films are kept
         return self._keep(folder / f"{stem}.png", result.image)
 
     def _keep(self, path: Path, image: Tensor) -> str:
@@ -73,6 +80,9 @@ class Visit:
             images.write(path, image)
         except ImageError as error:
             raise ImageError(str(error).replace(str(path), path.name)) from error
+        return self._address(path)
+
+    def _address(self, path: Path) -> str:
         if self.gone:
             # It left while this was written.
             self.clear()
@@ -170,7 +180,7 @@ class Visits:
                 raise InputError("This page's last order is still in work: wait for it, or stop it.")
             earlier = list(visit.folder.glob("results-*"))
             folder = visit.folder / f"results-{uuid.uuid4().hex[:8]}"
-            job = Job(order, lambda result: visit.keep_result(folder, result, order.content.name))
+            job = Job(order, folder, lambda result: visit.keep_result(folder, result, order.content.name))
             self.line.join(job)
             visit.job, visit.told = job, -1
             for old in earlier:

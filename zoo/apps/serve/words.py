@@ -39,8 +39,9 @@ def memory(result: Result) -> str:
 def caption(result: Result) -> str:
     """Return what stands under a picture."""
     weight = "" if result.memory is None else f", {memory(result)} MiB"
-    ended = f", stopped after {counted(result.steps, 'step')}" if result.stopped else ""
-    return f"{result.method}: {seconds(result.seconds)} s{weight}{ended}"
+    made = f", {counted(result.frames, 'frame')}" if result.frames else ""
+    ended = f", stopped after {counted(result.steps, 'step')}" if result.stopped and not made else ""
+    return f"{result.method}: {seconds(result.seconds)} s{weight}{made}{ended}"
 
 
 def table(results: Sequence[Result]) -> str:
@@ -97,12 +98,13 @@ def working(method: str, step: int, total: int) -> str:
     if total < 2:
         return note(f"Working: {method} ...")
     bar = f'<progress max="{total}" value="{step}"></progress>'
-    return f'<p class="note" role="status">{escape(method)}: {step}/{total} steps {bar}</p>'
+    return f'<p class="note" role="status">{escape(method)}: {step}/{total} {bar}</p>'
 
 
 def done(results: Sequence[Result]) -> str:
     """Say how an order ended."""
     failed = sum(bool(result.said) for result in results)
     made = len(results) - failed
-    text = f"{made} {'picture' if made == 1 else 'pictures'} made"
+    kind = "film" if any(result.frames for result in results) else "picture"
+    text = f"{counted(made, kind)} made"
     return text + (f", {failed} not: the table says why." if failed else ".")

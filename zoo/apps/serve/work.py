@@ -15,12 +15,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +31,7 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo import images
+from zoo.apps.serve import films
 from zoo.apps.serve.limits import Limits
 from zoo.bench import memory
 from zoo.controls.color import KEEPS, in_color, own_option
@@ -43,14 +47,14 @@ from zoo.images import Image
 from zoo.loading import load
 from zoo.options import Look, described
 from zoo.registry import Registry, import_object, load_registry
-from zoo.stylizer import Context, Progress, Stylizer, Traits
+from zoo.stylizer import Context, Progress, StyleCode, Stylizer, Traits
 
 _log = logging.getLogger("zoo.apps.serve")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it was chosen: ``builtin:NAME``, or the bytes of a file and the name it had."""
+    """A picture, or as content a film, as it was chosen: ``builtin:NAME``, or a file's bytes and the name it had."""
 
     source: str | bytes
     name: str
@@ -60,13 +64,21 @@ class Picture:
         """A built-in photograph or style by its bare name."""
         return cls(images.BUILTIN_PREFIX + name, name)
 
+    @functools.cached_property
+    def film(self) -> bool:
+        """Return whether it is a film."""
+        return films.is_film(self.source)
+
     def read(self, size: str, limits: Limits) -> Image:
-        """The pixels at ``size`` (a size policy's text); ImageError names the file as its owner knows it."""
+        """The pixels, of a film its first frame's, at ``size`` (a size policy's text); ImageError, of films DataError
+        and InputError, names the file as its owner knows it."""
         if isinstance(self.source, bytes) and len(self.source) > limits.bytes:
             raise ImageError(
                 f"'{self.name}' has {len(self.source) / 1e6:.1f} MB, above the limit of {limits.bytes / 1e6:g} MB: "
                 "save it smaller."
             )
+        if isinstance(self.source, bytes) and self.film:
+            return films.first_frame(self.source, self.name, size, limits)
         try:
             return images.read(self.source, size=size, max_pixels=limits.pixels)
         except ImageError as error:
@@ -96,7 +108,7 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One method's answer: ``image`` (1, 3, H, W), or None and the reason in ``said``, empty otherwise.
+    """One method's answer: ``image`` (1, 3, H, W) or ``film``, a file; or neither, and the reason in ``said``.
 
     ``seconds`` is the whole call, ``seconds_style`` its part of encoding the style, ``seconds_load`` the loading before
     it (0 where the method was loaded already). ``memory`` is in bytes, or None and the reason in ``memory_said``.
@@ -104,6 +116,7 @@ class Result:
 
     method: str
     image: Tensor | None = None
+    film: Path | None = None
     said: str = ""
     style: str = ""
     seconds: float = 0.0
@@ -112,6 +125,7 @@ class Result:
     memory: int | None = None
     memory_said: str = ""
     steps: int = 1
+    frames: int = 0
     stopped: bool = False
     where: str = ""
 
@@ -222,30 +236,38 @@ class Workshop:
     def run(
         self,
         order: Order,
+        folder: Path,
         progress: Callable[[str], Progress] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Result]:
         """Every method's result as soon as it is there; a method that fails gives its reason and the next goes on.
 
-        ``progress`` is asked for a method's progress callback by its name. ``stopped`` ends an optimisation at its next
-        step, with the picture so far, and leaves out what has not begun. Raises InputError for an order outside the
-        limits or a mask of another shape, and ImageError for a picture that cannot be read, before any work.
+        Films are written into ``folder``. ``progress`` is asked for a method's progress callback by its name.
+        ``stopped`` ends an optimisation at its next step, with the picture so far, a film after its next frame, and
+        leaves out what has not begun. Raises InputError for an order outside the limits or a mask of another shape, and
+        ImageError or DataError for a picture or film that cannot be read, before any work.
         """
         self.check(order)
         size = f"long:{order.size}"
         content = order.content.read(size, self.limits)
-        style = order.style.read(size, self.limits)
+        style = order.style.read(size, self.limits).pixels
         mask = None
         if order.mask is not None:
             selected = images.selection(order.mask.read("0", self.limits), order.mask.name)
             named = dataclasses.replace(content, name=order.content.name)
             mask = images.fitted(selected, order.mask.name, named, images.SizePolicy.parse(size))
-        for method in order.methods:
+        context = Context(content_masks=mask)
+        for number, method in enumerate(order.methods):
             if stopped():
                 yield Result(method, said="Stopped before it began.")
                 continue
-            report = progress(method) if progress else None
-            yield self._attempt(order, method, content.pixels, style.pixels, mask, _until(stopped, report))
+            report = _until(stopped, progress(method) if progress else None)
+            make: _Make = partial(_picture, content.pixels, context)
+            if order.content.film:
+                make = partial(self._film, order.content, size, folder / f"{number}.mp4")
+            yield self._attempt(
+                order, method, style, (content.pixels.shape[-2], content.pixels.shape[-1]), make, report
+            )
 
     def check(self, order: Order) -> None:
         """Raise InputError for an order outside the limits, UnknownNameError for a method that is not offered."""
@@ -256,6 +278,10 @@ class Workshop:
                 raise UnknownNameError("method", method, self.choices)
         if len(set(order.methods)) < len(order.methods):
             raise InputError("A method is picked twice: pick each once.")
+        if order.style.film:
+            raise InputError(f"'{order.style.name}' is a film: a style is a picture.")
+        if order.content.film and order.mask is not None:
+            raise InputError("A mask is for pictures: remove it, or drop a picture in the film's place.")
         if not 16 <= order.size <= self.limits.side:
             raise InputError(f"The size must be from 16 to {self.limits.side} pixels here, got {order.size}.")
         if order.steps is not None and not 1 <= order.steps <= self.limits.steps:
@@ -268,10 +294,10 @@ class Workshop:
             raise InputError(f"Colors are kept by {', '.join(KEEPS)}, not {order.preserve_color!r}.")
 
     def _attempt(
-        self, order: Order, method: str, content: Tensor, style: Tensor, mask: Tensor | None, progress: Progress
+        self, order: Order, method: str, style: Tensor, size: tuple[int, int], make: _Make, progress: Progress
     ) -> Result:
         try:
-            return self._stylize(order, method, content, style, mask, progress)
+            return self._stylize(order, method, style, size, make, progress)
         except ZooError as error:
             return Result(method, said=str(error))
         except Exception as error:
@@ -281,9 +307,11 @@ class Workshop:
             return Result(method, said="It failed unexpectedly; the terminal of 'zoo serve' says why.")
 
     def _stylize(
-        self, order: Order, method: str, content: Tensor, style: Tensor, mask: Tensor | None, progress: Progress
+        self, order: Order, method: str, style: Tensor, size: tuple[int, int], make: _Make, progress: Progress
     ) -> Result:
         choice = self.choices[method]
+        if order.content.film and choice.traits.iterative:
+            raise InputError(f"{method} takes minutes a frame: make films with it by 'zoo video'.")
         options: dict[str, Any] = {}
         if choice.takes_steps and order.steps is not None:
             options["num_steps"] = order.steps
@@ -291,30 +319,55 @@ class Workshop:
         held, seconds_load = self.models.get(method, options)
         model = in_color(held, keep)
         name = _trained_name(model, order.trained_style) if choice.trained else order.style.name
-        context = Context(content_masks=mask)
         with self._asides.weighed(model.device) as weight:
             started = time.perf_counter()
-            code = model.encode_style(name if choice.trained else style, (content.shape[-2], content.shape[-1]))
+            code = model.encode_style(name if choice.trained else style, size)
             devices.synchronize(model.device)
             encoded = time.perf_counter()
-            result = model.stylize(
-                content, code, strength=order.strength, seed=order.seed, context=context, progress=progress
-            )
+            made = make(model, code, order, progress)
             devices.synchronize(model.device)
             ended = time.perf_counter()
         return Result(
             method,
-            result.image,
+            **made,
             style=name,
             seconds=ended - started,
             seconds_style=encoded - started,
             seconds_load=seconds_load,
             memory=weight.bytes,
             memory_said=weight.said,
-            steps=result.steps,
-            stopped=result.stopped,
             where=f"{model.device}, {model.precision}",
         )
+
+    def _film(
+        self,
+        content: Picture,
+        size: str,
+        place: Path,
+        model: Stylizer,
+        code: StyleCode,
+        order: Order,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        assert isinstance(content.source, bytes)
+        clip = films.opened(content.source, content.name, size, self.limits)
+
+        def told(done: int, expected: int) -> bool:
+            return bool(progress(done, max(done, expected), {}, lambda: torch.empty(0)))
+
+        frames, stopped = films.stylized(clip, place, model, code, order.strength, order.seed, self.limits, told)
+        return {"film": place, "frames": frames, "stopped": stopped}
+
+
+# What a method makes of an order's content, as parts of a Result.
+_Make = Callable[[Stylizer, StyleCode, Order, Progress], dict[str, Any]]
+
+
+def _picture(
+    content: Tensor, context: Context, model: Stylizer, code: StyleCode, order: Order, progress: Progress
+) -> dict[str, Any]:
+    made = model.stylize(content, code, strength=order.strength, seed=order.seed, context=context, progress=progress)
+    return {"image": made.image, "steps": made.steps, "stopped": made.stopped}
 
 
 def _trained_name(model: Stylizer, wanted: str | None) -> str:

@@ -1,0 +1,48 @@
+"""From a film to its stylized film, with reading, motion and encoding in threads beside the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zoo.controls.video import Video
+from zoo.stylizer import Mix, StyleCode
+from zoo.video.ahead import Behind, ahead
+from zoo.video.clips import Clip
+from zoo.video.film import Film
+
+
+def record(
+    clip: Clip,
+    film: Film,
+    stream: Video,
+    style: StyleCode | Mix,
+    *,
+    told: Callable[[int], bool],
+    most: int | None = None,
+    **options: Any,
+) -> bool:
+    """Write what ``stream`` makes of a clip's frames into ``film``, after those it has already, and close it.
+
+    ``told`` is called after each frame with how many are made, and returns True to stop there; the film then plays to
+    where it came. ``most`` frames are made at most. ``options`` go to the method. Return whether the end was reached;
+    ``clip.damage`` tells where that was not the film's own.
+    """
+    done, whole = film.done, False
+    contents = ahead(frame.pixels for frame in clip.frames(skip=done))
+    made = stream.frames(contents, style, **options)
+    try:
+        with Behind[tuple[Any, Any]](lambda one: film.add(*one)) as writer:
+            stopped = False
+            for frame in made:
+                writer.put((frame.image, stream.state))
+                done += 1
+                stopped = told(done)
+                if stopped or done == most:
+                    break
+        whole = not stopped
+    finally:
+        made.close()  # first the thread that reads contents, then theirs
+        contents.close()
+        film.close(finished=whole)
+    return whole
