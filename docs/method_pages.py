@@ -20,8 +20,7 @@ from zoo.report.tables import read_table
 from zoo.styles import find_styles, read_metadata
 from zoo.stylizer import Traits
 
-SPEED = DOCS.parent / "results" / "speed"
-STANDARD = SPEED.with_name("standard")
+STANDARD = DOCS.parent / "results" / "standard"
 SIZE = 512
 FOLDER = DOCS / "methods"
 FRONT = DOCS.parent / "results" / "methods.md"
@@ -119,40 +118,36 @@ def choice(entries: Mapping[str, MethodEntry]) -> str:
     headings = ["method", "a new style needs", "blends styles", "a style per region", "texture alone"]
     said = (
         f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels, the style encoded before, by "
-        f"[protocol speed](../results.md#protocol-speed): {caption}. Of methods that "
-        "optimise the picture both are of the same picture in [protocol standard](../results.md#protocol-standard)."
+        f"[protocol standard](../results.md#protocol-standard): {caption}."
     )
     return table([*headings, "seconds", "MiB"], rows) + "\n\n" + said
 
 
 def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]], str]:
-    """Seconds and MiB of the same picture by method, and under which conditions, as protocol speed measured.
+    """Seconds and MiB of the same picture by method, and under which conditions, as protocol standard measured.
 
-    Of methods that optimise as protocol standard did, whose steps are enough to have some of every kind (CNNMRF's first
-    are coarse) and most of what L-BFGS keeps in memory.
+    Its steps are enough, of methods that optimise, to have some of every kind (CNNMRF's first are coarse) and most of
+    what L-BFGS keeps in memory.
     """
-    measured = read_table(SPEED)
-    short = {line.method.partition("[")[0]: line.values for line in measured.lines if line.size == SIZE}
-    content, style = (Folder(SPEED).read_run() or {})["protocol"]["resolved"]["pairs"][0]
-    long: dict[str, dict[str, Row]] = {}
+    content, style = (Folder(STANDARD).read_run() or {})["protocol"]["resolved"]["pairs"][0]
+    measured: dict[str, dict[str, Row]] = {}
     for row in latest(read_rows(Folder(STANDARD).rows)):
         if (row.size, row.content, row.style) == (SIZE, content, style) and row.value is not None:
-            long.setdefault(row.method.partition("[")[0], {})[row.metric] = row
+            measured.setdefault(row.method.partition("[")[0], {})[row.metric] = row
     found = {}
     for name, entry in entries.items():
-        key = f"{name}.{entry.default}"
-        if key not in (long if entry.taxonomy.optimises == "image" else short):
+        rows, steps = measured.get(f"{name}.{entry.default}"), ""
+        if rows is None:
             found[name] = ("not yet measured", "")
             continue
-        cost, steps = short.get(key, {}), ""
+        seconds, memory = (rows[metric].value or 0.0 for metric in ("seconds.stylize", "memory.resident"))
         if entry.taxonomy.optimises == "image":
-            rows = long[key]
-            cost = {metric: row.value for metric, row in rows.items()}
             done = rows["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
             every = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
-            steps = f" for {done} of {every} steps"
-        found[name] = (f"{cost['seconds.stylize']:.2g}{steps}", f"{cost['memory.resident']:.0f}")
-    return found, measured.caption.partition("; ")[2]
+            steps = f" for {done} of {every} steps" if done != str(every) else f" for {every} steps"
+        found[name] = (f"{seconds:.2g}{steps}", f"{memory:.0f}")
+    conditions = read_table(STANDARD).caption.split("; ")
+    return found, "; ".join(part for part in conditions[1:] if "pair" not in part)
 
 
 def page(name: str, entry: MethodEntry) -> str:

@@ -166,7 +166,7 @@ def test_a_mask_of_another_shape_is_refused_and_one_of_alpha_counts(workshop: Wo
         return Picture(buffer.getvalue(), "mask.png")
 
     with pytest.raises(InputError, match=r"'mask.png' is 7 x 90 pixels and the content"):
-        list(workshop.run(order("adain", mask=png(np.full((90, 7), 255, np.uint8)))))
+        list(workshop.run(order("adain", mask=png(np.full((90, 7), 255, np.uint8))), NOWHERE))
     half = np.zeros(shape, np.uint8)
     half[:, 32:] = 255
     alpha = np.dstack([np.full((*shape, 3), 255, np.uint8), half])

@@ -40,7 +40,7 @@ def film(folder: Path, frames: int = FRAMES, name: str = "holiday.mp4", size: tu
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with installed(tmp_path_factory.mktemp("plugins")):
-        yield Workshop(Limits(side=128, pixels=10_000, frames=8), ("tint", "stepper"), "cpu")
+        yield Workshop(Limits(side=128, pixels=110_000, frames=8), ("tint", "stepper"), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,14 @@ def test_a_film_is_content_alone(workshop: Workshop, holiday: Picture, tmp_path:
 def test_long_and_large_films_are_refused_when_they_are_dropped(workshop: Workshop, tmp_path: Path):
     with pytest.raises(InputError, match=r"'long\.mp4' has 9 frames, above the limit of 8 here: cut it shorter"):
         workshop.preview(film(tmp_path, 9, "long.mp4"))
-    with pytest.raises(DataError, match=r"wide\.mp4 has 200 x 100 pixels a frame, above the limit of 0.01 million"):
-        workshop.preview(film(tmp_path, 2, "wide.mp4", (100, 200)))
+    with pytest.raises(DataError, match=r"wide\.mp4 has 400 x 320 pixels a frame, above the limit of 0\.11 million"):
+        workshop.preview(film(tmp_path, 2, "wide.mp4", (320, 400)))
 
 
 def test_a_header_that_names_fewer_pixels_than_there_are_does_not_help(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    wide = film(tmp_path, 2, "wide.mp4", (100, 200))
+    wide = film(tmp_path, 2, "wide.mp4", (320, 400))
     monkeypatch.setattr("zoo.video.clips._frame_pixels", lambda stream: 1)
     with pytest.raises(DataError, match="has no frame that can be read"):
         workshop.preview(wide)
