@@ -145,7 +145,7 @@ def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]
             done = rows["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
             every = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
             steps = f" for {done} of {every} steps" if done != str(every) else f" for {every} steps"
-        found[name] = (f"{seconds:.2g}{steps}", f"{memory:.0f}")
+        found[name] = (f"{seconds:.0f}{steps}" if seconds >= 10 else f"{seconds:.2g}{steps}", f"{memory:.0f}")
     conditions = read_table(STANDARD).caption.split("; ")
     return found, "; ".join(part for part in conditions[1:] if "pair" not in part)
 
