@@ -259,12 +259,22 @@ def test_a_film_is_stylized_by_the_command(clip: Path, tmp_path: Path, capsys: p
     assert len(list(Clip(tmp_path / "a.mp4").frames())) == 3
 
 
+def test_temporal_is_the_network_that_was_trained_for_films(clip: Path, tmp_path: Path) -> None:
+    flags = ["--style", "mosaic", "--content", str(clip), "--size", "0", "--duration", "0.12"]
+    ways = {"learned": ("johnson", "temporal"), "named": ("johnson.video", "none"), "other": ("johnson", "none")}
+    for name, (method, keep) in ways.items():
+        assert run("video", *flags, "-m", method, "--keep", keep, "-o", str(tmp_path / name)) == 0
+    learned, named, other = ([frame.pixels for frame in Clip(tmp_path / name).frames()] for name in ways)
+    assert all(torch.equal(one, two) for one, two in zip(learned, named, strict=True))
+    assert not torch.equal(learned[0], other[0])
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--content", "none.mp4"], "check the path"),
         (["--keep", "glue"], "none, warp, temporal"),
-        (["--keep", "temporal"], "has no temporal loss"),
+        (["--keep", "temporal", "-m", "cin"], "has no temporal loss"),
         (["--passes", "3"], "with temporal only"),
         (["--blend", "2"], "from 0 to 1"),
         (["-o", "out.avi"], "end it in .mp4"),
