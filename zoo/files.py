@@ -117,9 +117,11 @@ def new_folder(path: str | os.PathLike[str], error: type[ZooError] = ConfigError
         raise error(f"{target} cannot be written ({reason(failure)}): choose another place.") from failure
 
 
-def place(source: Path, target: Path, error: type[ZooError] = ConfigError) -> None:
-    """Put the file ``source`` at ``target`` in one move: as a second name where the disk can, else as a copy."""
-    with replacing(target, error) as work:
+def place(source: Path, target: Path, error: type[ZooError] = ConfigError, *, flush: bool = True) -> None:
+    """Put the file ``source`` at ``target`` in one move: as a second name where the disk can, else as a copy.
+
+    ``flush`` as in :func:`replacing`."""
+    with replacing(target, error, flush=flush) as work:
         try:
             os.link(source, work)
         except OSError:  # another file system, or one without links

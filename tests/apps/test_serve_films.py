@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from zoo.apps.serve.line import Line
 from zoo.apps.serve.page import Page
 from zoo.apps.serve.visits import Visits
 from zoo.apps.serve.work import Order, Picture, Workshop
+from zoo.bench.memory import resident
 from zoo.errors import DataError, ImageError, InputError
 from zoo.images import encode
 from zoo.loading import load
@@ -112,6 +114,36 @@ def test_a_header_that_names_fewer_pixels_than_there_are_does_not_help(
     monkeypatch.setattr("zoo.video.clips._frame_pixels", lambda stream: 1)
     with pytest.raises(DataError, match="has no frame that can be read"):
         workshop.preview(wide)
+
+
+def test_a_header_that_claims_millions_of_frames_takes_no_memory(workshop: Workshop, holiday: Picture):
+    assert isinstance(holiday.source, bytes)
+    data = bytearray(holiday.source)
+    for box, place, numbers in ((b"stsz", 8, (1, 10**8)), (b"stsc", 8, (1, 1, 10**8)), (b"stts", 12, (10**8,))):
+        struct.pack_into(f">{len(numbers)}I", data, data.index(box) + place, *numbers)
+    before = resident()
+    with pytest.raises(DataError, match=r"^holiday\.mp4 "):
+        workshop.preview(Picture(bytes(data), "holiday.mp4"))
+    assert resident() - before < 300e6
+
+
+def test_a_film_that_holds_more_than_it_says_is_cut(workshop: Workshop, tmp_path: Path):
+    long = film(tmp_path, 60, "long.mkv").source
+    assert isinstance(long, bytes)
+    at = long.index(b"\x44\x89\x88") + 3  # its duration, in milliseconds
+    lying = Picture(long[:at] + struct.pack(">d", 200.0) + long[at + 8 :], "long.mkv")
+    assert workshop.preview(lying).source_size == SIZE
+    (result,) = workshop.run(order(lying), tmp_path / "results")
+    assert (result.said, result.frames) == ("", 8)
+
+
+def test_a_film_that_fails_leaves_nothing(workshop: Workshop, holiday: Picture, tmp_path: Path):
+    def fail(step: int, *_: Any) -> None:
+        raise DataError(f"{tmp_path}/results/0.mp4 cannot be written (No space left on device).")
+
+    (result,) = workshop.run(order(holiday), tmp_path / "results", lambda method: fail)
+    assert (result.film, "No space left" in result.said) == (None, True)
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -46,19 +46,26 @@ def encode(
     times: list[int] | None = None,
     rotate: int = 0,
     fmt: str = "yuv444p",
+    matrix: int = 1,
+    full: bool = False,
+    aspect: Fraction = Fraction(1),
 ) -> Path:
-    """A film by PyAV directly; ``times`` in hundredths of a second make its rate variable."""
+    """A film by PyAV directly; ``times`` in hundredths of a second make its rate variable, ``rotate`` is its turn
+    counterclockwise, ``matrix`` that of its colors, of the ``full`` range or not, ``aspect`` that of its pixels."""
     from av.video.reformatter import ColorRange, Colorspace
 
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=rate, options={"crf": "1", "preset": "ultrafast"})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[-2:], fmt
-        context = stream.codec_context
-        context.colorspace, context.color_range, context.time_base = 1, 1, Fraction(1, 100)
+        context, color_range = stream.codec_context, ColorRange.JPEG if full else ColorRange.MPEG
+        context.colorspace, context.color_range, context.time_base = matrix, int(color_range), Fraction(1, 100)
+        context.sample_aspect_ratio = aspect
+        if rotate:
+            stream.set_display_rotation(rotate)
         for number, frame in enumerate(frames):
             array = frame[0].permute(1, 2, 0).mul(255).add(0.5).to(torch.uint8).contiguous().numpy()
             made = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(
-                format=fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+                format=fmt, dst_colorspace=Colorspace(matrix), dst_color_range=color_range
             )
             made.pts = times[number] if times else number * 100 // rate
             made.time_base = Fraction(1, 100)
@@ -75,10 +82,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", [1, 9])  # BT.709, BT.2020
 @pytest.mark.parametrize("fmt", ["yuv444p", "yuv444p10le"])
-def test_colors_come_back_as_they_were(tmp_path: Path, fmt: str) -> None:
+def test_colors_come_back_as_they_were(tmp_path: Path, fmt: str, matrix: int, full: bool) -> None:
     color = torch.tensor([200, 40, 90]).view(1, 3, 1, 1).expand(1, 3, 32, 32) / 255
-    frames = list(Clip(encode(tmp_path / "a.mp4", [color] * 2, fmt=fmt)).frames())
+    frames = list(Clip(encode(tmp_path / "a.mp4", [color] * 2, fmt=fmt, matrix=matrix, full=full)).frames())
     assert (frames[0].pixels - color).abs().max() <= 3 / 255
 
 
@@ -311,7 +320,7 @@ def test_warp_moves_by_whole_pixels_exactly() -> None:
 
 def test_the_motion_of_a_moving_picture_is_found_and_trusted() -> None:
     first, second = moving(2, (64, 96))
-    forward, backward = flow.estimate(first, second), flow.estimate(second, first)
+    forward, backward = flow.Estimated()(first, second)
     inside = (..., slice(16, -16), slice(16, -16))
     assert (forward[0, 0][inside[1:]].median() - 2).abs() < 0.3
     trusted = flow.reliability(forward, backward)
@@ -338,8 +347,8 @@ def test_what_was_hidden_or_outside_is_not_trusted() -> None:
 def test_another_shot_is_a_cut() -> None:
     first, noise = moving(1, (64, 96))[0], torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
     for second in (noise, 1 - first, torch.zeros_like(first)):
-        backward = flow.estimate(second, first)
-        trusted = flow.reliability(flow.estimate(first, second), backward)
+        forward, backward = flow.Estimated()(first, second)
+        trusted = flow.reliability(forward, backward)
         assert flow.is_cut(first, second, backward, trusted)
 
 
@@ -349,7 +358,7 @@ def test_error_on_a_stereo_pair_with_ground_truth() -> None:
 
     left, right, disparity = data.stereo_motorcycle()
     first, second = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None].float() / 255 for x in (left, right))
-    found = flow.estimate(first, second)[0].numpy()
+    found = flow.Estimated()(first, second)[0][0].numpy()
     known = np.isfinite(disparity)
     error = np.hypot(found[0] + disparity, found[1])[known].mean()
     assert error < 3.0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import itertools
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import Progress as RichProgress
+from rich.progress import TaskID
 
 from zoo.cli.common import (
     StopRequest,
@@ -21,10 +25,14 @@ from zoo.cli.common import (
     read_image,
     trained_styles,
 )
+from zoo.cli.streams import binary_input, binary_output
 from zoo.errors import ConfigError
 from zoo.names import DEFAULT_METHOD
 from zoo.options import Look, real, verb, whole
 from zoo.words import counted
+
+if TYPE_CHECKING:
+    from zoo.stylizer import Progress
 
 # The tag of weights that were trained for films.
 FILMS = "video"
@@ -56,7 +64,8 @@ class VideoOptions(Look):
         float | None, typer.Option(help="Seconds of the film; default: to its end.", **real(0, 1e6, above=True))
     ] = None
     fps: Annotated[
-        float | None, typer.Option(help="Frames a second; default: the film's own.", **real(0, 1000, above=True))
+        float | None,
+        typer.Option(help="Frames a second; default: the film's own, of a folder 25.", **real(0, 1000, above=True)),
     ] = None
     size: Annotated[str, typer.Option(help="Long side in pixels, or long:N, short:N, exact:WxH; 0 keeps it.")] = "512"
     style_size: Annotated[str, typer.Option(help="The same for the style.")] = "512"
@@ -72,11 +81,22 @@ class VideoOptions(Look):
             "passes",
             "motion",
             "start",
+            "style_size",
             "strength",
             "preserve_color",
             "seed",
+            "checkpoint",
         )
         return {**{name: getattr(self, name) for name in named}, "style": style, "options": dict(options)}
+
+
+def _check_output(output: str, *sources: str) -> None:
+    """Refuse to write over what is read: a film that goes on is read again."""
+    if output == "-":
+        binary_output()
+    for source in sources:
+        if os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
+            raise ConfigError(f"{output} is what the film is made of: give -o another name.")
 
 
 def _by_trained_network(options: VideoOptions) -> tuple[str, str]:
@@ -92,22 +112,36 @@ def _by_trained_network(options: VideoOptions) -> tuple[str, str]:
     return options.method, options.keep
 
 
+def _watcher(stop: StopRequest, bar: RichProgress | None, task: TaskID | None, passes: int) -> Progress:
+    """What hears of the steps of several passes, which give no frame before their end: Ctrl-C then ends them all."""
+    begun = itertools.count()
+
+    def watch(step: int, total: int, losses: Mapping[str, float], image: Callable[[], Any], /) -> bool:
+        if step == 1 and bar is not None and task is not None:
+            bar.update(task, completed=next(begun) / passes)
+        return stop.asked
+
+    return watch
+
+
 @verb
 def video(context: typer.Context, options: VideoOptions) -> None:
     """Stylize a film with its frames kept together. Ctrl-C leaves a film that plays to where it came."""
     from zoo import memory
     from zoo.controls.color import in_color, own_option
+    from zoo.controls.record import record
     from zoo.controls.video import Video
     from zoo.loading import load
     from zoo.video import flow
     from zoo.video.clips import Clip, ClipOptions
     from zoo.video.film import Film
-    from zoo.video.record import record
 
     method, way = _by_trained_network(options)
     chosen, keep = own_option(method, options.preserve_color, method_options(context.args, method))
     rate = None if options.fps is None else Fraction(options.fps).limit_denominator(1001)
-    clip = Clip(options.content, ClipOptions(options.start, options.duration, rate, options.size))
+    _check_output(options.output, options.content, options.style or "")
+    content = binary_input() if options.content == "-" else options.content
+    clip = Clip(content, ClipOptions(options.start, options.duration, rate, options.size))
     names, model = trained_styles(method, **options.machine, **chosen)
     sources = expand([options.style or default_style(names)], "style", names)
     if len(sources) > 1:
@@ -117,13 +151,13 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     memory.require(model, *clip.size)
     motion = flow.FlowFiles(options.motion) if Path(options.motion).is_dir() else options.motion
     stream = Video(model, way, blend=options.blend, passes=options.passes, motion=motion)
+    code = model.encode_style(picture, clip.size)
     made_by = options.made_by(sources[0], chosen)
     film = Film(
         options.output, clip.size, clip.rate, sound=clip.audio, start=options.start, made_by=made_by,
         resume=options.resume,
     )  # fmt: skip
     stream.resume(film.state())
-    code = model.encode_style(picture, clip.size)
     stop, bar = StopRequest(), progress_bar(options.quiet)
     with stop.listening(), bar or contextlib.nullcontext():
         task = bar.add_task(options.output, total=clip.count, completed=film.done) if bar else None
@@ -131,14 +165,16 @@ def video(context: typer.Context, options: VideoOptions) -> None:
         def told(done: int) -> bool:
             if bar is not None and task is not None:
                 bar.update(task, completed=done)
-            return stop.asked
+            return stop.asked and options.passes == 1
 
-        ended = record(clip, film, stream, code, told=told, strength=options.strength, seed=options.seed)
+        watched: dict[str, Any] = {"progress": _watcher(stop, bar, task, options.passes)} if options.passes > 1 else {}
+        ended = record(clip, film, stream, code, told=told, strength=options.strength, seed=options.seed, **watched)
     if clip.damage:
-        console.say(f"{options.content}: {clip.damage}; what was read before is in {options.output}.")
+        console.say(f"{options.content}: {clip.damage}; what can be read is in {options.output}.")
     if not options.quiet:
         done = counted(film.done, "frame")
-        said = f"{clip.size[1]}x{clip.size[0]}, {done}" if ended else f"{done}; --resume goes on."
+        kept = ended or options.output == "-"
+        said = f"{clip.size[1]}x{clip.size[0]}, {done}" if kept else f"{done}; --resume goes on."
         console.say(f"{options.output}  {said}")
     if stop.asked:
         raise typer.Exit(stop.code)

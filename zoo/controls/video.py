@@ -22,17 +22,18 @@ wrong motion, an edge that blurred), or where its own strokes have blurred, that
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.stylizer import Context, Mix, Progress, StyleCode, Stylizer
 from zoo.video import flow
-from zoo.video.ahead import ahead
+from zoo.video.ahead import Ahead
 
 Keeping = Literal["none", "warp", "temporal"]
 # From two frames and their numbers to (forward, backward) flow.
@@ -118,7 +119,7 @@ class Video:
         if passes < 1 or (passes > 1 and keep != "temporal"):
             raise ConfigError(f"Passes are a whole number from 1, more than one with temporal only; got {passes}.")
         if isinstance(motion, str):
-            motion = partial(flow.estimate_both, flow.check_estimator(motion))
+            motion = flow.Estimated(motion)
         self.model, self.keep, self.blend, self.passes, self._motion = model, keep, blend, passes, motion
         self._state: dict[str, Any] = {}
 
@@ -136,7 +137,8 @@ class Video:
     ) -> Generator[VideoFrame, None, None]:
         """Yield each frame of ``contents``, (1, 3, H, W) in [0, 1], in ``style``; ``options`` go to the method.
 
-        Motion is estimated in a thread, ahead of the method.
+        Motion is estimated in a thread, ahead of the method; what it carries is joined with a fresh result in another,
+        while the method makes the next.
         """
         if self.keep == "none":
             for content in contents:
@@ -145,11 +147,14 @@ class Video:
         if self.passes > 1:
             yield from self._in_passes(list(contents), style, options)
             return
+        steps = Ahead(self._steps(contents, _BACK if self.keep == "temporal" else (1,)))
         make = self._carried if self.keep == "warp" else self._anchored
-        steps = ahead(self._steps(contents, _BACK if self.keep == "temporal" else (1,)))
         try:
-            for step in steps:
-                yield make(step, style, options)
+            if self.keep == "warp" and "init" not in self.model.traits.context:
+                yield from self._carried_beside(steps, style, options)
+            else:
+                for step in steps:
+                    yield make(step, style, options)
         finally:
             steps.close()
 
@@ -164,7 +169,7 @@ class Video:
                 shot, begun = [], False
             links: list[_Link] = []
             for gap in back:
-                if len(shot) < gap:
+                if len(shot) < gap or min(now.shape[-2:]) < flow.SMALLEST:
                     break
                 forward, backward = self._motion(shot[-gap], now, number - gap, number)
                 trusted = flow.reliability(forward, backward)
@@ -177,20 +182,51 @@ class Video:
 
     # -- the previous result, carried --------------------------------------------------------------------------------
 
+    def _carried_beside(
+        self, steps: Iterable[_Step], style: StyleCode | Mix, options: Mapping[str, Any]
+    ) -> Iterator[VideoFrame]:
+        """As :meth:`_carried`, of a method that begins from nothing, so that it can go on to the next frame."""
+        with ThreadPoolExecutor(1, "zoo-carry") as beside:
+            joined: Future[VideoFrame] | None = None
+            try:
+                for step in steps:
+                    fresh = self.model.stylize(step.content, style, **options).image
+                    if joined is not None:
+                        yield joined.result()  # its state stands until the next one is begun
+                    joined = beside.submit(self._joined, step, fresh)
+            except Exception:
+                if joined is not None:
+                    yield joined.result()
+                raise
+            if joined is not None:
+                yield joined.result()
+
     def _carried(self, step: _Step, style: StyleCode | Mix, options: Mapping[str, Any]) -> VideoFrame:
-        content, now, number = step.content, step.content.cpu(), int(self._state.get("number", 0)) + 1
+        """The frame of a method that may start from what is carried."""
+        moved = self._moved(step)
+        if moved is not None:
+            image, _, holds = moved
+            now = step.content.cpu()
+            start = now + holds * (image - now)  # where nothing can be carried over, the content itself
+            options = {**options, "context": Context(init=start.to(step.content))}
+        return self._joined(step, self.model.stylize(step.content, style, **options).image, moved)
+
+    def _moved(self, step: _Step) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The previous result and its film, carried to this frame, and how far they hold; None where a shot begins."""
         if not step.links:
-            image = self.model.stylize(content, style, **options).image
-            self._state = {"contents": [now], "image": image.cpu(), "carried": now, "number": number}
-            return VideoFrame(image, None, step.cut)
+            return None
         (link,) = step.links
         image, film = (flow.carry(self._state[name], link.backward).clamp(0, 1) for name in ("image", "carried"))
-        holds = _holding(film, now, link.trusted)
-        if "init" in self.model.traits.context:
-            start = now + holds * (image - now)  # where nothing can be carried over, the content itself
-            options = {**options, "context": Context(init=start.to(content))}
-        fresh = self.model.stylize(content, style, **options).image.cpu()
-        image, share = _joined(image, fresh, self.blend * holds)
+        return image, film, _holding(film, step.content.cpu(), link.trusted)
+
+    def _joined(self, step: _Step, fresh: Tensor, moved: tuple[Tensor, Tensor, Tensor] | None = None) -> VideoFrame:
+        content, now, number = step.content, step.content.cpu(), int(self._state.get("number", 0)) + 1
+        moved = moved or self._moved(step)
+        if moved is None:
+            self._state = {"contents": [now], "image": fresh.cpu(), "carried": now, "number": number}
+            return VideoFrame(fresh, None, step.cut)
+        image, film, holds = moved
+        image, share = _mixed(image, fresh.cpu(), self.blend * holds)
         self._state = {"contents": [now], "image": image, "carried": now + share * (film - now), "number": number}
         return VideoFrame(image.to(content), share.to(content), step.cut)
 
@@ -239,7 +275,7 @@ class Video:
         # By the number of the later frame: flow from it to the one before and back, each with where it can be trusted.
         joints: dict[int, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
         for late in range(1, len(film)):
-            if film[late].shape != film[late - 1].shape:
+            if film[late].shape != film[late - 1].shape or min(film[late].shape[-2:]) < flow.SMALLEST:
                 continue
             forward, backward = self._motion(film[late - 1], film[late], late - 1, late)
             trusted = flow.reliability(forward, backward)
@@ -298,7 +334,7 @@ def _holding(film: Tensor, now: Tensor, trusted: Tensor) -> Tensor:
     return ((_FAILS - apart) / (_FAILS - _HOLDS)).clamp(0, 1) * torch.minimum(trusted, mean(trusted, _FEATHER))
 
 
-def _joined(carried: Tensor, fresh: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def _mixed(carried: Tensor, fresh: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``share`` of the carried picture and the rest of the fresh one, in [0, 1]; and what share it became.
 
     Less is carried where detail got lost. Only coarse parts are mixed; detail is one's or the other's, or it would
@@ -307,8 +343,8 @@ def _joined(carried: Tensor, fresh: Tensor, share: Tensor) -> tuple[Tensor, Tens
     cv2 = flow.require_cv2()
 
     def coarse(image: Tensor, sigma: float = _DETAIL) -> Tensor:
-        blurred = cv2.GaussianBlur(image[0].permute(1, 2, 0).contiguous().numpy(), (0, 0), sigma)
-        return torch.from_numpy(blurred).view(*image.shape[-2:], -1).permute(2, 0, 1)[None]
+        planes = [cv2.GaussianBlur(plane, (0, 0), sigma) for plane in image[0].numpy()]
+        return torch.from_numpy(np.stack(planes))[None]
 
     bases = coarse(carried), coarse(fresh)
     detail, new = carried - bases[0], fresh - bases[1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -14,46 +15,63 @@ _AHEAD = 4  # frames in waiting: enough to even out key frames, little memory
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], depth: int = _AHEAD) -> Generator[T, None, None]:
-    """Yield ``items``, made by a thread up to ``depth`` ahead; an exception in it is raised here.
+class Ahead(Generic[T]):
+    """``items``, made by a thread up to ``depth`` ahead; an exception in it is raised here.
 
-    Closing the generator ends the thread.
+    :meth:`close` ends it from any thread, also one that waits for the next item.
     """
-    waiting: queue.Queue[tuple[Any, BaseException | None, bool]] = queue.Queue(depth)
-    closed = threading.Event()
 
-    def put(entry: tuple[Any, BaseException | None, bool]) -> bool:
+    def __init__(self, items: Iterable[T], depth: int = _AHEAD) -> None:
+        self._waiting: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+        self._closed = threading.Event()
+        # Not told of this object, so that it ends when nobody holds this any more.
+        given = items, self._waiting, self._closed
+        self._thread = threading.Thread(target=_make, args=given, daemon=True, name="zoo-frames")
+        self._thread.start()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        if self._closed.is_set():
+            raise StopIteration
+        item, error = self._waiting.get()
+        if error is not None:
+            self._closed.set()
+            raise error
+        return item
+
+    def close(self) -> None:
+        """End the thread; who waits for the next item finds the end."""
+        self._closed.set()
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait((None, StopIteration()))
+        self._thread.join(timeout=5)
+
+    def __del__(self) -> None:
+        self._closed.set()
+
+
+def _make(
+    items: Iterable[Any], waiting: queue.Queue[tuple[Any, BaseException | None]], closed: threading.Event
+) -> None:
+    def put(item: Any, error: BaseException | None = None) -> None:
         while not closed.is_set():
             try:
-                waiting.put(entry, timeout=0.1)
-                return True
+                waiting.put((item, error), timeout=0.1)
+                return
             except queue.Full:
                 continue
-        return False
 
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((item, None, False)):
-                    return
-        except BaseException as error:
-            put((None, error, False))
-        else:
-            put((None, None, True))
-
-    thread = threading.Thread(target=work, daemon=True, name="zoo-frames")
-    thread.start()
     try:
-        while True:
-            item, error, ended = waiting.get()
-            if error is not None:
-                raise error
-            if ended:
+        for item in items:
+            put(item)
+            if closed.is_set():
                 return
-            yield item
-    finally:
-        closed.set()
-        thread.join(timeout=5)
+    except BaseException as error:
+        put(None, error)
+    else:
+        put(None, StopIteration())
 
 
 class Behind(Generic[T]):
@@ -99,4 +117,4 @@ class Behind(Generic[T]):
             raise self._error
 
 
-__all__ = ["Behind", "ahead"]
+__all__ = ["Ahead", "Behind"]

@@ -10,22 +10,32 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo import files, images
-from zoo.errors import ConfigError, DataError, UnknownNameError
+from zoo.errors import ConfigError, DataError, UnknownNameError, reason
 from zoo.images import SizePolicy
+from zoo.words import counted
 
-FOLDER_RATE = Fraction(25)  # of a folder of frames that says none
+FOLDER_RATE = Fraction(25)  # of a folder of frames where --fps says none
 _HD_LINES = 720
+# Of what strangers send: streams that are looked at, and packets that are decoded for each frame that may be shown.
+_STREAMS, _PACKETS = 16, 10
+# Seconds by which a frame's time jumps back, or on, by mistake: a still picture may last long.
+_BACK, _ON = 1.0, 3600.0
+_WIDEST = 4  # pixels that are longer or taller than this are a mistake
 # Brands of pictures in the container of MP4: AVIF and HEIC.
 _STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -44,6 +54,14 @@ class Frame:
 
     pixels: Tensor
     time: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Still:
+    """A frame whose ``pixels`` are made when they are asked for: many are only passed over."""
+
+    time: float
+    pixels: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,11 +85,13 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class Sent:
-    """A film as a stranger sent it: the bytes of a file, the name it had, and the most pixels that a frame may have."""
+    """A film as a stranger sent it: the bytes of a file, the name it had, the most pixels that a frame may have, and
+    the most frames that are asked of it. What its header says of itself need not be so."""
 
     data: bytes
     name: str
-    most: int
+    pixels: int
+    frames: int
 
 
 def container_of(data: bytes) -> str | None:
@@ -85,23 +105,23 @@ def container_of(data: bytes) -> str | None:
 
 
 class Clip:
-    """An opened film. Iterate :meth:`frames` once; ``damage`` then tells why it ended early, empty where it did not.
+    """An opened film. Iterate :meth:`frames` once; ``damage`` then tells what of it could not be read, if anything.
 
     ``size`` is (height, width) of the frames as they come, upright and resized; ``rate`` frames a second; ``count`` how
     many are expected, None where the file does not tell.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | Sent, options: ClipOptions | None = None) -> None:
-        """Open ``source``: a path, a folder of pictures, ``builtin:NAME``, ``-`` for standard input, or a film that a
-        stranger sent.
+    def __init__(self, source: str | os.PathLike[str] | Sent | IO[bytes], options: ClipOptions | None = None) -> None:
+        """Open ``source``: a path, a folder of pictures, ``builtin:NAME``, a binary stream such as standard input, or a
+        film that a stranger sent.
 
         Raises DataError (missing, no film, no frame, damaged from the start, a lacking package), UnknownNameError for
         an unknown built-in clip, ConfigError for a size that is not understood.
         """
         self.options, self.damage = options or ClipOptions(), ""
         self._policy = SizePolicy.parse(self.options.size)
-        self._reader = _Film.of(source) if isinstance(source, Sent) else _open(os.fspath(source))
-        self.source = source.name if isinstance(source, Sent) else os.fspath(source)
+        self._reader = _opened(source, self.options.fps)
+        self.source = self._reader.label
         self.rate = self.options.fps or self._reader.rate
         first = next(self._timed(), None)
         if first is None:
@@ -111,12 +131,13 @@ class Clip:
                 + (f" ({self.damage})" if self.damage else "")
                 + "."
             )
-        self.size = self._policy.output_size(first.pixels.shape[-2], first.pixels.shape[-1])
+        height, width = first.pixels().shape[-2:]
+        self.size = self._policy.output_size(height, width)
         self.count = self._expected()
 
     @property
-    def audio(self) -> Path | io.BytesIO | None:
-        """Where the film's sound can be read again, None where it has none."""
+    def audio(self) -> Callable[[], Any] | None:
+        """What opens the film's sound again, None where it has none."""
         return self._reader.audio
 
     def _expected(self) -> int | None:
@@ -128,70 +149,96 @@ class Clip:
             seconds = min(seconds, self.options.duration)
         return max(1, round(seconds * self.rate))
 
-    def frames(self, skip: int = 0) -> Iterator[Frame]:
+    def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames in order at an even ``rate``, without the first ``skip``.
 
         A film of a variable rate, or read at another ``fps``, is sampled: at each tick the frame that a player shows
-        then. A damaged end is what was read before it, and ``damage`` says so.
+        then. What of it is damaged is left out, and ``damage`` says so.
         """
-        for number, frame in enumerate(self._sampled()):
-            if number >= skip:
-                yield Frame(images.resize(frame.pixels, self._policy), frame.time)
+        still: _Still | None = None
+        pixels = torch.empty(0)
+        for number, (time, shown) in enumerate(self._sampled()):
+            if number < skip:
+                continue
+            if shown is not still:
+                still, pixels = shown, images.resize(shown.pixels(), self._policy)
+                if pixels.shape[-2:] != self.size:  # a stream may change its size; players show it in that of its first
+                    pixels = images.resize(pixels, self.size)
+            yield Frame(pixels, time)
 
-    def _sampled(self) -> Iterator[Frame]:
+    def _sampled(self) -> Iterator[tuple[float, _Still]]:
         # Times are rounded in files: a frame that comes this little after its tick is the tick's.
         late = 1 / (4 * max(self.rate, self._reader.rate))
-        end = None if self.options.duration is None else round(self.options.duration * self.rate)
+        end = None if self.options.duration is None else max(1, round(self.options.duration * self.rate))
         tick, last = 0, None
         for frame in self._timed():
             while last is not None and Fraction(tick) / self.rate < Fraction(frame.time) - late and tick != end:
-                yield Frame(last.pixels, float(tick / self.rate))
+                yield float(tick / self.rate), last
                 tick += 1
             last = frame
         # The last frame is shown for as long as the others, and a single one is a film too.
         while last is not None and tick != end:
             if tick and Fraction(tick) / self.rate >= Fraction(last.time) + 1 / self._reader.rate - late:
                 return
-            yield Frame(last.pixels, float(tick / self.rate))
+            yield float(tick / self.rate), last
             tick += 1
 
-    def _timed(self) -> Iterator[Frame]:
+    def _timed(self) -> Iterator[_Still]:
         """Frames from ``start`` on, their times counted from it; the first may have begun before."""
         start, end = self.options.start, self.options.duration
-        shown: Frame | None = None
+        shown: _Still | None = None
+        for frame in self._read(start):
+            moved = replace(frame, time=frame.time - start)
+            if moved.time < 0:
+                shown = moved
+                continue
+            if shown is not None and moved.time > 1 / (4 * float(self._reader.rate)):
+                yield replace(shown, time=0.0)
+            shown = None
+            if end is not None and moved.time >= end:
+                return
+            yield moved
+        if shown is not None and shown.time > -1 / float(self._reader.rate):
+            yield replace(shown, time=0.0)
+
+    def _read(self, start: float) -> Iterator[_Still]:
         try:
-            for frame in self._reader.read(start):
-                moved = Frame(frame.pixels, frame.time - start)
-                if moved.time < 0:
-                    shown = moved
-                    continue
-                if shown is not None and moved.time > 1 / (4 * float(self._reader.rate)):
-                    yield Frame(shown.pixels, 0.0)
-                shown = None
-                if end is not None and moved.time >= end:
-                    return
-                yield moved
-            if shown is not None and shown.time > -1 / float(self._reader.rate):
-                yield Frame(shown.pixels, 0.0)
+            yield from self._reader.read(start)
         except _DamagedError as damage:
             self.damage = str(damage)
 
 
 class _DamagedError(Exception):
-    """What ends a film before its end."""
+    """What of a film could not be read, told at the end of what could."""
 
 
-def _open(source: str) -> _FrameFolder | _Film:
-    if source.startswith(images.BUILTIN_PREFIX):
-        return _Film(builtin_clip(source.removeprefix(images.BUILTIN_PREFIX)))
-    if source == "-":
-        return _Film(io.BytesIO(sys.stdin.buffer.read()), "standard input")
-    path = Path(source)
+def _opened(source: str | os.PathLike[str] | Sent | IO[bytes], fps: Fraction | None) -> _FrameFolder | _Film:
+    if isinstance(source, Sent):
+        container = container_of(source.data)
+        if container is None:
+            raise DataError(f"{source.name} is neither MP4, QuickTime, Matroska nor WebM: send one of these.")
+        return _Film(lambda: io.BytesIO(source.data), source.name, fps, container, source)
+    if not isinstance(source, str | os.PathLike):
+        # Read several times, and not held in memory: a film may be larger than that.
+        held = tempfile.TemporaryFile()  # noqa: SIM115  # until the film is no longer read
+        shutil.copyfileobj(source, held)
+
+        def again() -> IO[bytes]:
+            held.seek(0)
+            return held
+
+        weakref.finalize(again, held.close)
+        return _Film(again, "standard input", fps)
+    text = os.fspath(source)
+    path = Path(text)
+    if text.startswith(images.BUILTIN_PREFIX):
+        path = builtin_clip(text.removeprefix(images.BUILTIN_PREFIX))
     if path.is_dir():
-        return _FrameFolder(path)
+        return _FrameFolder(path, fps or FOLDER_RATE)
     if not path.is_file():
-        raise DataError(f"There is no film or folder {source}: check the path.")
-    return _Film(path)
+        raise DataError(f"There is no film or folder {text}: check the path.")
+    # Whole: what stands before a colon would be taken for a protocol.
+    return _Film(lambda: os.path.abspath(path), text, fps)
 
 
 def builtin_clip(name: str) -> Path:
@@ -212,92 +259,131 @@ def builtin_clip(name: str) -> Path:
 class _FrameFolder:
     """A folder of pictures, in the order of their names."""
 
-    rate, audio = FOLDER_RATE, None
+    audio = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rate: Fraction) -> None:
+        self.label, self.rate = str(folder), rate
         self.paths = images.list_images([str(folder)])
-        self.seconds: float | None = len(self.paths) / float(self.rate)
+        self.seconds: float | None = len(self.paths) / float(rate)
+        self._size: tuple[int, int] | None = None
 
-    def read(self, start: float) -> Iterator[Frame]:
-        first: tuple[int, int] | None = None
+    def read(self, start: float) -> Iterator[_Still]:
         for number, path in enumerate(self.paths):
-            picture = images.read(path)
-            first = first or picture.size
-            if picture.size != first:
-                raise DataError(
-                    f"{path} has {picture.size[1]} x {picture.size[0]} pixels and the frames before it "
-                    f"{first[1]} x {first[0]}: give frames of one size."
-                )
-            yield Frame(picture.pixels, number / float(self.rate))
+            yield _Still(number / float(self.rate), partial(self._pixels, path))
+
+    def _pixels(self, path: Path) -> Tensor:
+        picture = images.read(path)
+        first = self._size = self._size or picture.size
+        if picture.size != first:
+            raise DataError(
+                f"{path} has {picture.size[1]} x {picture.size[0]} pixels and the frames before it "
+                f"{first[1]} x {first[0]}: give frames of one size."
+            )
+        return picture.pixels
 
 
 class _Film:
-    """A film file, read by PyAV (FFmpeg)."""
+    """A film file, read by PyAV (FFmpeg); ``source`` gives it anew, as a path or from its beginning."""
 
     def __init__(
-        self, file: Path | io.BytesIO, label: str = "", container: str | None = None, most: int | None = None
+        self,
+        source: Callable[[], str | IO[bytes]],
+        label: str,
+        fps: Fraction | None,
+        container: str | None = None,
+        sent: Sent | None = None,
     ) -> None:
-        self.file, self.label, self._container, self._most = file, label or str(file), container, most
+        self.label, self._source, self._container, self._sent = label, source, container, sent
         with self._opened() as opened:
-            stream = _video_stream(opened, self.label)
-            if most is not None and _frame_pixels(stream) > most:
+            stream = self._stream(opened)
+            aspect = stream.sample_aspect_ratio or Fraction(1)
+            self._aspect = aspect if 1 / _WIDEST <= aspect <= _WIDEST else Fraction(1)
+            if sent is not None and _frame_pixels(stream) * max(1, self._aspect) > sent.pixels:
                 raise DataError(
-                    f"{self.label} has {stream.width} x {stream.height} pixels a frame, above the limit of "
-                    f"{most / 1e6:g} million: send a smaller film."
+                    f"{label} has {stream.width} x {stream.height} pixels a frame, above the limit of "
+                    f"{sent.pixels / 1e6:g} million: send a smaller film."
                 )
             rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-            if not rate or rate > 1000:
-                raise DataError(f"{self.label} does not say how many frames a second it has: give --fps.")
+            rate = fps if not rate or rate > 1000 else rate
+            if rate is None:
+                raise DataError(
+                    f"{label} does not say how many frames a second it has"
+                    + (": give --fps." if sent is None else ": save it anew.")
+                )
             self.rate = Fraction(rate)
-            self.seconds = _seconds(opened, stream)
-            self.audio = file if opened.streams.audio else None
-
-    @classmethod
-    def of(cls, sent: Sent) -> _Film:
-        """What a stranger sent."""
-        container = container_of(sent.data)
-        if container is None:
-            raise DataError(f"{sent.name} is neither MP4, QuickTime, Matroska nor WebM: send one of these.")
-        return cls(io.BytesIO(sent.data), sent.name, container, sent.most)
+            # Of the pictures alone, if it is told, or of the whole file.
+            self._lasts = None if stream.duration is None else float(stream.duration * stream.time_base)
+            self.seconds = self._lasts or (opened.duration / 1e6 if opened.duration else None)
+            self.audio = self._opened if opened.streams.audio else None
 
     def _opened(self) -> Any:
         av = require_av()
-        if isinstance(self.file, io.BytesIO):
-            self.file.seek(0)
+        options = {}
+        if self._sent is not None:
+            options = {"max_pixels": str(self._sent.pixels), "max_streams": str(_STREAMS)}
         try:
-            file = self.file if isinstance(self.file, io.BytesIO) else str(self.file)
-            return av.open(file, mode="r", format=self._container)
+            return av.open(self._source(), mode="r", format=self._container, options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise DataError(f"{self.label} cannot be read as a film ({_why(error)}): give another file.") from error
+            raise DataError(f"{self.label} cannot be read as a film ({reason(error)}): give another file.") from error
 
-    def read(self, start: float) -> Iterator[Frame]:
+    def _stream(self, container: Any) -> Any:
+        # A cover picture of a song is a video stream of one frame.
+        streams = [one for one in container.streams.video if not (int(one.disposition) & _ATTACHED_PICTURE)]
+        if not streams:
+            raise DataError(f"{self.label} holds no video stream: give a film.")
+        if streams[0].codec_context is None:
+            raise DataError(f"{self.label} is encoded in a way that cannot be decoded here: save it as H.264.")
+        if self._sent is not None:
+            streams[0].codec_context.options = {"max_pixels": str(self._sent.pixels)}
+        return streams[0]
+
+    def read(self, start: float) -> Iterator[_Still]:
         av = require_av()
+        from av.video.reformatter import VideoReformatter
+
         with self._opened() as container:
-            stream = _video_stream(container, self.label)
+            stream = self._stream(container)
             stream.thread_type = "AUTO"
-            if self._most is not None:
-                # What the header says need not be so.
-                stream.codec_context.options = {"max_pixels": str(self._most)}
             origin = float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
-            if start:
-                # To the key frame before; what lies between is decoded and dropped.
-                container.seek(int((start + origin) / stream.time_base), stream=stream)
-            count = 0
             try:
-                for frame in container.decode(stream):
-                    count += 1
-                    time = frame.time - origin if frame.time is not None else (count - 1) / float(self.rate)
-                    yield Frame(_pixels(frame), time)
-            except (av.FFmpegError, OSError) as error:
-                raise _DamagedError(f"the file is damaged after {count} frames: {_why(error)}") from error
+                if start:
+                    # To the key frame before; what lies between is decoded and dropped.
+                    container.seek(int((start + origin) / stream.time_base), stream=stream)
+            except (av.FFmpegError, OSError):  # a stream that was recorded and never indexed
+                yield from self.read(0.0)
+                return
+            to_rgb, last, until, shift = VideoReformatter(), None, 0.0, 0.0
+            for count, frame in enumerate(self._decoded(container, stream)):
+                time = (frame.time - origin if frame.time is not None else count / float(self.rate)) + shift
+                if last is not None and not last - _BACK <= time <= last + _ON:
+                    # Recordings that were joined, or a damaged time: go on from here.
+                    shift += last + 1 / float(self.rate) - time
+                    time = last + 1 / float(self.rate)
+                last, until = time, time + float((frame.duration or 0) * frame.time_base)
+                yield _Still(time, partial(_pixels, frame, to_rgb, self._aspect))
+            if last is not None and self._lasts is not None and until < self._lasts - 1:
+                raise _DamagedError(f"the file ends after {until:.1f} of its {self._lasts:.1f} seconds")
 
-
-def _video_stream(container: Any, label: str) -> Any:
-    # A cover picture of a song is a video stream of one frame.
-    streams = [one for one in container.streams.video if not (int(one.disposition) & _ATTACHED_PICTURE)]
-    if not streams:
-        raise DataError(f"{label} holds no video stream: give a film.")
-    return streams[0]
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+        """All frames that can be decoded; then _DamagedError where some cannot."""
+        av = require_av()
+        most = None if self._sent is None else _PACKETS * self._sent.frames
+        frames, lost, why = 0, 0, ""
+        try:
+            for number, packet in enumerate(container.demux(stream)):
+                if number == most:
+                    raise _DamagedError("it holds far more frames than it says")
+                try:
+                    decoded = packet.decode()
+                except av.InvalidDataError as error:  # what comes after it may be whole
+                    lost, why = lost + 1, reason(error)
+                    continue
+                frames += len(decoded)
+                yield from decoded
+        except (av.FFmpegError, OSError) as error:
+            raise _DamagedError(f"the file is damaged after {counted(frames, 'frame')}: {reason(error)}") from error
+        if lost:
+            raise _DamagedError(f"{counted(lost, 'packet')} of the file cannot be decoded: {why}")
 
 
 def _frame_pixels(stream: Any) -> int:
@@ -308,28 +394,24 @@ def _frame_pixels(stream: Any) -> int:
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC of FFmpeg
 
 
-def _seconds(container: Any, stream: Any) -> float | None:
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else None
-
-
-def _pixels(frame: Any) -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1], upright."""
+def _pixels(frame: Any, to_rgb: Any, aspect: Fraction) -> Tensor:
+    """(1, 3, H, W) float32 in [0, 1], upright, of square pixels where those of the file are ``aspect`` wide."""
     from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
     deep = any(component.bits > 8 for component in frame.format.components)
-    tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.DEFAULT}
+    tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
     assumed = Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
-    rgb = frame.reformat(
+    rgb = to_rgb.reformat(
+        frame,
+        width=max(1, round(frame.width * aspect)),
         format="rgb48le" if deep else "rgb24",
         src_colorspace=tagged.get(int(frame.colorspace), assumed),
         dst_color_range=ColorRange.JPEG,
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
     )
-    array = torch.from_numpy(rgb.to_ndarray().astype("float32")) / (65535 if deep else 255)
-    turns = round(frame.rotation / 90) % 4  # counterclockwise
-    return torch.rot90(array, turns, (0, 1)).permute(2, 0, 1)[None].contiguous()
+    upright = np.rot90(rgb.to_ndarray(), round(frame.rotation / 90) % 4)  # counterclockwise
+    planes = np.ascontiguousarray(upright.transpose(2, 0, 1), dtype=np.float32)
+    return torch.from_numpy(planes)[None].div_(65535 if deep else 255)
 
 
 def require_av() -> Any:
@@ -343,10 +425,6 @@ def require_av() -> Any:
     # log a line, while the interpreter waits for that thread to end.
     av.logging.set_level(None)
     return av
-
-
-def _why(error: Exception) -> str:
-    return str(getattr(error, "strerror", "") or error).rstrip(".")
 
 
 __all__ = [

@@ -1,26 +1,33 @@
 """Writing films: frames go into short parts, and the parts become one file at the end, or when somebody stops.
 
-A part is a whole film of at most ``PART`` frames beside the output, in ``NAME.parts``. Broken off at any moment, all
-whole parts are there, so ``resume`` goes on after the last of them; joined, the packets are copied and not encoded
-again. Beside each part lies what the next frame depends on (:meth:`Film.state`), exact and not decoded from the film.
+A part is a whole film of at most ``PART`` frames beside the output, in ``NAME.parts``, each frame encoded as it comes.
+Broken off at any moment, all whole parts are there, so ``resume`` goes on after the last of them; joined, the packets
+are copied and not encoded again. Beside the parts lies what the next frame depends on (:meth:`Film.state`), exact and
+not decoded from the film; its name tells how many frames are whole.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import io
+import itertools
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo import files, images
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, reason
 from zoo.video.clips import require_av
 
 PART = 64  # frames: two to three seconds of work are at most lost, and a join stays cheap
@@ -43,13 +50,14 @@ _HD_LINES = 720
 
 
 class Film:
-    """A film being written to ``path``: :meth:`add` frames, then :meth:`close`; also a context manager.
+    """A film being written to ``path``: :meth:`add` frames, then :meth:`close`.
 
     ``path`` ends in .mp4, .mov, .mkv, .webm or .gif, is a folder (frames as PNG), or ``-`` (an MP4 on standard output).
-    ``size`` is (height, width), ``rate`` frames a second. ``sound`` is a film whose audio is copied, cut to the part
-    ``start`` to the end of this one. ``made_by`` says how the frames are made: ``resume`` goes on only with what was
-    made alike, and :attr:`done` is how many frames are there then. Films with a side of an odd number of pixels get one
-    more row or column, a copy of the last, because their color is stored for squares of four pixels.
+    ``size`` is (height, width), ``rate`` frames a second. ``sound`` opens a film whose sound is copied, cut to the part
+    ``start`` to the end of this one, or encoded anew where the container does not take it. ``made_by`` says how the
+    frames are made: ``resume`` goes on only with what was made alike, and :attr:`done` is how many frames are there
+    then. Films with a side of an odd number of pixels get one more row or column, a copy of the last, because their
+    color is stored for squares of four pixels.
 
     Raises ConfigError (unknown ending, parts of another film, a folder that is not empty) and DataError (no room).
     """
@@ -60,14 +68,15 @@ class Film:
         size: tuple[int, int],
         rate: Fraction,
         *,
-        sound: Path | io.BytesIO | None = None,
+        sound: Callable[[], Any] | None = None,
         start: float = 0.0,
         made_by: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
         self.path, self.size, self.rate = str(path), size, Fraction(rate)
         self._sound, self._start = sound, start
-        self._frames: list[Tensor] = []
+        self._part: Generator[None, Tensor | None, None] | None = None
+        self._begun = 0  # frames in it
         self._state: Mapping[str, Any] = {}
         self._closed = False
         self._folder = None if self.path == "-" or Path(self.path).suffix else Path(self.path)
@@ -78,27 +87,36 @@ class Film:
             raise ConfigError(
                 f"{self.path} is no film that the zoo writes: end it in {', '.join(_FORMATS)}, or name a folder."
             )
-        target = Path("film.mp4") if self.path == "-" else Path(self.path)
-        if self._folder is None and not target.resolve().parent.is_dir():
+        target = Path(self.path) if Path(self.path).name else Path(os.path.abspath(self.path))
+        # Standard output keeps nothing to go on with.
+        if self.path == "-" and resume:
+            raise ConfigError("Standard output holds no film to go on with: give -o a file, or leave --resume out.")
+        self._scratch = tempfile.TemporaryDirectory(prefix="zoo-film-") if self.path == "-" else None
+        if self._scratch is not None:
+            target = Path(self._scratch.name) / "film.mp4"
+        elif self._folder is None and not target.resolve().parent.is_dir():
             raise ConfigError(f"The folder of {self.path} does not exist: make it first.")
-        self.parts = target.with_name(target.name + ".parts")
+        elif target.exists() and target.is_dir() == (self._folder is None):
+            raise ConfigError(
+                f"{self.path} is a {'folder' if target.is_dir() else 'file'}: choose another name for the "
+                f"{'film' if self._folder is None else 'folder of frames'}."
+            )
+        self.parts = target.parent / f"{target.name}.parts"
         self._identity = json.loads(json.dumps({"size": size, "rate": str(self.rate), **(made_by or {})}))
         self.done = self._begin(resume)
 
     def _begin(self, resume: bool) -> int:
-        record = self.parts / "film.json"
-        if self.parts.exists() and not resume:
+        record, begun = self.parts / "film.json", self.parts.exists()
+        if begun and not resume:
             raise ConfigError(
                 f"{self.parts} holds the beginning of a film: go on with --resume, or delete that folder first."
             )
-        if (
-            self._folder is not None
-            and not self.parts.exists()
-            and self._folder.exists()
-            and any(self._folder.iterdir())
-        ):
-            raise ConfigError(f"{self._folder} is not empty: name a new folder for the frames.")
-        if self.parts.exists():
+        if self._folder is not None and self._folder.is_dir():
+            # Frames that are there already are those of the parts; the folder is replaced with all that is in it.
+            others = [one for one in self._folder.iterdir() if not (begun and one.match("frame_*.png"))]
+            if others:
+                raise ConfigError(f"{self._folder} is not empty: name a new folder for the frames.")
+        if begun:
             try:
                 before = json.loads(record.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
@@ -109,106 +127,120 @@ class Film:
                     f"{self.parts} was begun with another {', '.join(sorted(changed))}: give what it was begun with, "
                     "or delete that folder."
                 )
-        else:
-            try:
-                self.parts.mkdir(parents=True)
-            except OSError as error:
-                raise ConfigError(
-                    f"{self.parts} cannot be made ({files.reason(error)}): choose another place."
-                ) from error
+            return max((int(path.stem) for path in self.parts.glob("*.state")), default=0)
+        try:
+            # Not the folder of a film: it was there a moment ago.
+            self.parts.mkdir(parents=self._folder is not None)
+        except OSError as error:
+            raise ConfigError(f"{self.parts} cannot be made ({files.reason(error)}): choose another place.") from error
+        try:
             files.write(record, json.dumps(self._identity))
-        return len(self._whole()) and self._whole()[-1][1]
+        except ConfigError:
+            shutil.rmtree(self.parts, ignore_errors=True)
+            raise
+        return 0
 
-    def _whole(self) -> list[tuple[int, int]]:
-        """(first frame, frame after the last) of every part that is there, in order and without a gap."""
-        found = sorted(
-            (int(first), int(after))
-            for path in self.parts.glob("*.state")
-            for first, _, after in [path.stem.partition("-")]
-        )
-        whole: list[tuple[int, int]] = []
-        for first, after in found:
-            if first == (whole[-1][1] if whole else 0) and self._place(first, after).exists():
-                whole.append((first, after))
-        return whole
-
-    def _place(self, first: int, after: int) -> Path:
+    def _place(self, first: int) -> Path:
         # A part of a folder of frames is a folder; GIF parts keep every color until the end.
         ending = "" if self._folder is not None else ".mkv" if self._ending == ".gif" else self._ending
-        return self.parts / f"{first:07d}-{after:07d}{ending}"
+        return self.parts / f"part-{first:07d}{ending}"
+
+    def _whole(self) -> list[tuple[int, Path]]:
+        """Every part that is there by its first frame, in order."""
+        found = [(int(path.stem.partition("-")[2]), path) for path in self.parts.glob("part-*")]
+        return sorted((first, path) for first, path in found if first < self.done)
+
+    def _state_of(self, done: int) -> Path:
+        return self.parts / f"{done:07d}.state"
 
     def state(self) -> Mapping[str, Any]:
-        """Return what was given to :meth:`add` with the last frame that is kept; empty at the beginning."""
-        whole = self._whole()
-        if not whole:
+        """Return what was given to :meth:`add` with the last frame that is kept; empty at the beginning.
+
+        Raises ConfigError where it is damaged."""
+        if not self.done:
             return {}
-        first, after = whole[-1]
-        return torch.load(self.parts / f"{first:07d}-{after:07d}.state", weights_only=True)
+        try:
+            return torch.load(self._state_of(self.done), weights_only=True)
+        except Exception as error:  # whatever a damaged file makes of it
+            raise ConfigError(
+                f"{self._state_of(self.done)} cannot be read: delete {self.parts} and begin anew."
+            ) from error
 
     def add(self, frame: Tensor, state: Mapping[str, Any] | None = None) -> None:
         """Append a frame (1, 3, H, W) in [0, 1]; ``state`` (tensors, numbers, text) is what a resumed run needs."""
-        self._frames.append(frame.detach().cpu().clamp(0, 1).mul(255).add(0.5).to(torch.uint8))
-        self._state = state or {}
-        if len(self._frames) >= PART:
-            self._write_part()
+        levels = frame.detach().cpu().clamp(0, 1).mul(255).add(0.5).to(torch.uint8)
+        try:
+            if self._part is None:
+                self._part, self._begun = self._writing(self.done), 0
+                next(self._part)
+            self._part.send(levels)
+        except BaseException:
+            self._part = None
+            raise
+        self._begun, self._state = self._begun + 1, state or {}
+        if self._begun >= PART:
+            self._end_part()
 
-    def _write_part(self) -> None:
-        if not self._frames:
+    def _end_part(self) -> None:
+        part, self._part = self._part, None
+        if part is None:
             return
-        first, after = self.done, self.done + len(self._frames)
-        place = self._place(first, after)
+        with contextlib.suppress(StopIteration):
+            part.send(None)
+        # In memory first: torch's own writer makes no OSError of a full disk.
+        kept, before, after = io.BytesIO(), self._state_of(self.done), self.done + self._begun
+        torch.save(dict(self._state), kept)
+        files.write(self._state_of(after), kept.getbuffer(), DataError)
+        self.done = after
+        before.unlink(missing_ok=True)
+
+    def _writing(self, first: int) -> Generator[None, Tensor | None, None]:
+        """Write the frames that are sent, up to None, as the part that begins with frame ``first``."""
+        place = self._place(first)
         if self._folder is not None:
             with files.new_folder(place, DataError) as work:
-                for number, frame in enumerate(self._frames, first):
-                    images.write(work / f"frame_{number:06d}.png", frame.float() / 255)
-        else:
-            with files.replacing(place, DataError) as work:
-                self._encode(work)
-        with files.replacing(self.parts / f"{first:07d}-{after:07d}.state", DataError) as work:
-            torch.save(dict(self._state), work)
-        self.done, self._frames = after, []
-
-    def _encode(self, place: Path) -> None:
+                for number in itertools.count(first):
+                    frame = yield
+                    if frame is None:
+                        return
+                    images.write(work / f"frame_{number:06d}.png", frame)
         av = require_av()
-        container_format, codec, pixel_format, options = _FORMATS[self._ending]
-        if self._ending == ".gif":
-            container_format, codec, pixel_format, options = "matroska", "ffv1", "bgr0", {}
-        with av.open(str(place), "w", format=container_format) as container:
-            stream = container.add_stream(codec, rate=self.rate, options=options)
-            height, width = self._even()
-            stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
-            _tag(stream.codec_context, height, pixel_format)
-            for number, frame in enumerate(self._frames):
-                for packet in stream.encode(self._converted(frame, number, pixel_format)):
-                    container.mux(packet)
-            for packet in stream.encode():
-                container.mux(packet)
+        try:
+            with (
+                files.replacing(place, DataError) as work,
+                av.open(str(work), "w", format=self._container) as container,
+            ):
+                stream = self._encoder(container)
+                make = _Converter(stream.height, stream.width, stream.pix_fmt)
+                for number in itertools.count():
+                    frame = yield
+                    if frame is None:
+                        container.mux(stream.encode())
+                        return
+                    made = make(frame)
+                    made.pts, made.time_base = number, 1 / self.rate
+                    container.mux(stream.encode(made))
+        except av.FFmpegError as error:  # those of the disk are OSErrors
+            raise DataError(
+                f"{self.path} cannot be written ({reason(error)}): choose another size or ending."
+            ) from error
 
-    def _even(self) -> tuple[int, int]:
+    @property
+    def _container(self) -> str:
+        """Of a part."""
+        return "matroska" if self._ending == ".gif" else _FORMATS[self._ending][0]
+
+    def _encoder(self, container: Any) -> Any:
+        _, codec, pixel_format, options = _FORMATS[self._ending]
         height, width = self.size
-        return (height, width) if self._ending == ".gif" else (height + height % 2, width + width % 2)
-
-    def _converted(self, frame: Tensor, number: int, pixel_format: str) -> Any:
-        av = require_av()
-        from av.video.reformatter import ColorRange, Colorspace, Interpolation
-
-        height, width = self._even()
-        tall, wide = frame.shape[-2:]
-        padded = torch.nn.functional.pad(frame.float(), (0, width - wide, 0, height - tall), mode="replicate")
-        array = padded.to(torch.uint8)[0].permute(1, 2, 0).contiguous().numpy()
-        made = av.VideoFrame.from_ndarray(array, format="rgb24")
-        if pixel_format.startswith("yuv"):
-            made = made.reformat(
-                format=pixel_format,
-                dst_colorspace=Colorspace.ITU709 if height >= _HD_LINES else Colorspace.ITU601,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-            )
+        if self._ending == ".gif":
+            codec, pixel_format, options = "ffv1", "bgr0", {}
         else:
-            made = made.reformat(format=pixel_format)
-        made.pts, made.time_base = number, 1 / self.rate
-        return made
+            height, width = height + height % 2, width + width % 2
+        stream = container.add_stream(codec, rate=self.rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
+        _tag(stream.codec_context, height, pixel_format)
+        return stream
 
     def close(self, *, finished: bool = True) -> None:
         """Write what is left and join all parts into ``path``; ``finished`` removes the parts.
@@ -218,101 +250,163 @@ class Film:
         if self._closed:
             return
         self._closed = True
-        self._write_part()
-        whole = self._whole()
-        if whole:
-            self._join([self._place(*part) for part in whole])
-        if finished or not whole:
-            shutil.rmtree(self.parts, ignore_errors=True)
+        try:
+            self._end_part()
+            whole = self._whole()
+            if whole:
+                self._join(whole)
+            if finished or not whole:
+                shutil.rmtree(self.parts, ignore_errors=True)
+        finally:
+            if self._scratch is not None:
+                self._scratch.cleanup()
 
-    def _join(self, parts: list[Path]) -> None:
+    def _join(self, parts: list[tuple[int, Path]]) -> None:
         if self._folder is not None:
             with files.new_folder(self._folder, DataError) as work:
-                for part in parts:
-                    for frame in sorted(part.iterdir()):
-                        files.place(frame, work / frame.name)
+                for _, part in parts:
+                    for frame in part.iterdir():
+                        files.place(frame, work / frame.name, flush=False)
             return
-        if self.path == "-":
+        if self._scratch is not None:
             work = self.parts / "whole.mp4"
             self._mux(parts, work)
             with work.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
-        with files.replacing(self.path, DataError) as work:
-            if self._ending == ".gif":
-                _to_gif(parts, work, self.rate)
-            else:
-                self._mux(parts, work)
+        av = require_av()
+        try:
+            with files.replacing(self.path, DataError) as work:
+                if self._ending == ".gif":
+                    _to_gif([path for _, path in parts], work, self.size, self.rate)
+                else:
+                    self._mux(parts, work)
+        except av.FFmpegError as error:
+            raise DataError(f"{self.path} cannot be written ({reason(error)}): choose another ending.") from error
 
-    def _mux(self, parts: list[Path], target: Path) -> None:
+    def _mux(self, parts: list[tuple[int, Path]], target: Path) -> None:
         av = require_av()
         options = {"movflags": "+faststart"} if self._ending in (".mp4", ".mov") else {}
-        with av.open(str(target), "w", format=_FORMATS[self._ending][0], options=options) as out:
-            with av.open(str(parts[0])) as first:
+        with contextlib.ExitStack() as opened:
+            out = opened.enter_context(av.open(str(target), "w", format=self._container, options=options))
+            with av.open(os.path.abspath(parts[0][1])) as first:
                 stream = out.add_stream_from_template(first.streams.video[0])
-            audio = _Audio.of(self._sound, out, self._start, float(self.done / self.rate))
-            offset = 0
-            for part in parts:
-                frames = 0
-                with av.open(str(part)) as source:
-                    for packet in source.demux(source.streams.video[0]):
-                        if packet.dts is None:
-                            continue
-                        frames += 1
-                        shift = Fraction(offset) / self.rate / packet.time_base
-                        packet.pts, packet.dts = packet.pts + round(shift), packet.dts + round(shift)
-                        packet.stream = stream
-                        out.mux(packet)
-                offset += frames
-            audio.copy(out)
-
-
-class _Audio:
-    """The sound of another film, its packets copied into this one where the container takes them."""
-
-    def __init__(self, source: Any, stream: Any, start: float, seconds: float) -> None:
-        self._source, self._stream, self._start, self._seconds = source, stream, start, seconds
-
-    @classmethod
-    def of(cls, sound: Path | io.BytesIO | None, out: Any, start: float, seconds: float) -> _Audio:
-        av = require_av()
-        if sound is None:
-            return cls(None, None, start, seconds)
-        if isinstance(sound, io.BytesIO):
-            sound.seek(0)
-        source = av.open(sound if isinstance(sound, io.BytesIO) else str(sound))
-        template = source.streams.audio[0]
-        if template.codec_context.name not in _SOUND[out.format.name.split(",")[0]]:
-            source.close()
-            return cls(None, None, start, seconds)
-        return cls(source, out.add_stream_from_template(template), start, seconds)
-
-    def copy(self, out: Any) -> None:
-        if self._source is None:
-            return
-        with self._source as source:
-            stream = source.streams.audio[0]
-            origin = stream.start_time or 0
-            begin = origin + round(self._start / stream.time_base)
-            end = begin + round(self._seconds / stream.time_base)
-            for packet in source.demux(stream):
-                if packet.dts is None or packet.pts < begin:
-                    continue
-                if packet.pts >= end:
-                    break
-                packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
-                packet.stream = self._stream
+            streams = [self._pictures(parts, stream)]
+            if self._sound is not None:
+                # What of it cannot be read was told when the film was opened.
+                with contextlib.suppress(av.FFmpegError, DataError):
+                    source = opened.enter_context(self._sound())
+                    streams.append(_sound(source, out, self._start, float(self.done / self.rate)))
+            # In the order of time: a player would look for the sound of the first second at the end of the file.
+            for packet in heapq.merge(*streams, key=lambda packet: packet.dts * packet.time_base):
                 out.mux(packet)
 
+    def _pictures(self, parts: list[tuple[int, Path]], stream: Any) -> Iterator[Any]:
+        av = require_av()
+        for first, part in parts:
+            with av.open(os.path.abspath(part)) as source:
+                for packet in source.demux(source.streams.video[0]):
+                    if packet.dts is None:
+                        continue
+                    shift = round(Fraction(first) / self.rate / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    yield packet
 
-# Codecs of sound that players take in each container.
+
+class _Converter:
+    """RGB as an encoder takes it; one for all frames, since what it converts by is set up once."""
+
+    def __init__(self, height: int, width: int, pixel_format: str) -> None:
+        from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+        self._size, self._convert = (height, width), VideoReformatter()
+        self._options: dict[str, Any] = {"format": pixel_format}
+        if pixel_format.startswith("yuv"):
+            self._options |= {
+                "dst_colorspace": Colorspace.ITU709 if height >= _HD_LINES else Colorspace.ITU601,
+                "src_color_range": ColorRange.JPEG,
+                "dst_color_range": ColorRange.MPEG,
+                "interpolation": Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            }
+
+    def __call__(self, frame: Tensor) -> Any:
+        """A frame (1, 3, H, W) of uint8."""
+        from av import VideoFrame
+
+        array = frame[0].permute(1, 2, 0).contiguous().numpy()
+        if array.shape[:2] != self._size:
+            more = [(0, wanted - side) for wanted, side in zip(self._size, array.shape, strict=False)]
+            array = np.pad(array, [*more, (0, 0)], mode="edge")
+        return self._convert.reformat(VideoFrame.from_ndarray(array, format="rgb24"), **self._options)
+
+
+# Codecs of sound that players take in each container, and what else is encoded in.
 _SOUND = {
     "mp4": ("aac", "mp3", "ac3", "alac", "opus"),
     "mov": ("aac", "mp3", "ac3", "alac", "pcm_s16le"),
     "matroska": ("aac", "mp3", "ac3", "opus", "vorbis", "flac", "pcm_s16le"),
     "webm": ("opus", "vorbis"),
 }
+_ENCODED = {"webm": "libopus"}
+_SOUND_RATE = 48000
+_CLOSEST = Fraction(1, 1000)  # seconds between two packets: a file may hold millions of a byte each
+
+
+def _sound(source: Any, out: Any, start: float, seconds: float) -> Iterator[Any]:
+    """Packets of another film's sound for ``out``, from ``start`` of its pictures on, as far as they can be read.
+
+    A stream for them is added to ``out`` before the first is asked for.
+    """
+    stream, container = source.streams.audio[0], out.format.name.split(",")[0]
+    if stream.codec_context is None:  # nothing here decodes it
+        return iter(())
+    pictures = source.streams.video[0]
+    origin = pictures.start_time * pictures.time_base if pictures.start_time is not None else 0
+    begin = round((origin + Fraction(start)) / stream.time_base)
+    packets = _readable(source, stream, begin, begin + round(seconds / stream.time_base))
+    if stream.codec_context.codec.canonical_name in _SOUND[container]:
+        return _rising(_copied(packets, begin, out.add_stream_from_template(stream)))
+    return _rising(_encoded(packets, begin, out.add_stream(_ENCODED.get(container, "aac"), rate=_SOUND_RATE)))
+
+
+def _readable(source: Any, stream: Any, begin: int, end: int) -> Iterator[Any]:
+    """Packets between two times; a damaged end is left out."""
+    with contextlib.suppress(require_av().FFmpegError, OSError):
+        for packet in source.demux(stream):
+            if packet.dts is None or packet.pts is None or packet.pts < begin:
+                continue
+            if packet.pts >= end:
+                return
+            yield packet
+
+
+def _rising(packets: Iterator[Any]) -> Iterator[Any]:
+    """Packets whose times rise, as a file must have them."""
+    last = None
+    for packet in packets:
+        time = packet.dts * packet.time_base
+        if last is None or time - last >= _CLOSEST:
+            yield packet
+            last = time
+
+
+def _copied(packets: Iterator[Any], begin: int, stream: Any) -> Iterator[Any]:
+    for packet in packets:
+        packet.pts, packet.dts, packet.stream = packet.pts - begin, packet.dts - begin, stream
+        yield packet
+
+
+def _encoded(packets: Iterator[Any], begin: int, stream: Any) -> Iterator[Any]:
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except require_av().FFmpegError:
+            continue
+        for frame in frames:
+            frame.pts = None if frame.pts is None else frame.pts - begin
+            yield from stream.encode(frame)
+    yield from stream.encode()
 
 
 def _tag(context: Any, height: int, pixel_format: str) -> None:
@@ -323,22 +417,34 @@ def _tag(context: Any, height: int, pixel_format: str) -> None:
         context.color_range = 1  # 16 to 235
 
 
-def _to_gif(parts: list[Path], target: Path, rate: Fraction) -> None:
-    """All frames as one GIF with a palette of its own for each, made by Pillow."""
+def _to_gif(parts: list[Path], target: Path, size: tuple[int, int], rate: Fraction) -> None:
+    """All frames as one GIF with a palette of its own for each."""
     from PIL import Image
 
     av = require_av()
-
-    def frames() -> Iterator[Image.Image]:
+    # GIF counts hundredths of a second, and players take anything under two for ten.
+    frames, last = 0, -2
+    options = {"final_delay": str(max(2, round(100 / rate)))}
+    with av.open(str(target), "w", format="gif", container_options=options) as out:
+        stream = out.add_stream("gif", rate=100)
+        (stream.height, stream.width), stream.pix_fmt = size, "pal8"
         for part in parts:
-            with av.open(str(part)) as source:
+            with av.open(os.path.abspath(part)) as source:
                 for frame in source.decode(video=0):
-                    yield frame.to_image().convert("P", palette=Image.Palette.ADAPTIVE)
+                    time, frames = round(100 * frames / rate), frames + 1
+                    if time < last + 2:
+                        continue
+                    picture = frame.to_image().convert("P", palette=Image.Palette.ADAPTIVE)
+                    made = av.VideoFrame.from_ndarray((np.asarray(picture), _argb(picture)), format="pal8")
+                    made.pts, made.time_base, last = time, Fraction(1, 100), time
+                    out.mux(stream.encode(made))
+        out.mux(stream.encode())
 
-    stream = frames()
-    # GIF counts hundredths of a second; players take anything under two for ten.
-    duration = max(20, round(1000 / float(rate) / 10) * 10)
-    next(stream).save(target, "GIF", save_all=True, append_images=stream, duration=duration, loop=0)
+
+def _argb(picture: Any) -> np.ndarray:
+    """A picture's palette, opaque, (256, 4)."""
+    colors = np.frombuffer(bytes(picture.getpalette("RGB")).ljust(768, b"\0"), np.uint8).reshape(256, 3)
+    return np.concatenate([np.full((256, 1), 255, np.uint8), colors], 1)
 
 
 __all__ = ["PART", "Film"]

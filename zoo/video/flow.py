@@ -7,6 +7,7 @@ of scikit-image its end-point error is 2.6 pixels in 0.13 s, DeepFlow's (Ruder's
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,8 @@ from zoo.errors import ConfigError, DataError
 
 Estimator = Literal["dis", "deepflow"]
 
+SMALLEST = 16  # pixels a side of frames whose motion can be estimated: under it OpenCV reads where there is nothing
+
 # Ruder et al., eqs. 5 and 6: forward and backward flow disagree; the flow changes as it does at an object's border.
 _DISAGREE, _DISAGREE_FLOOR = 0.01, 0.5
 _BORDER, _BORDER_FLOOR = 0.01, 0.002
@@ -28,15 +31,35 @@ _BORDER, _BORDER_FLOOR = 0.01, 0.002
 CUT, CUT_ERROR = 0.25, 0.1
 
 
-def estimate(first: Tensor, second: Tensor, estimator: Estimator = "dis") -> Tensor:
-    """Return the motion (1, 2, H, W), x then y in pixels, that carries each pixel of ``first`` to ``second``.
+class Estimated:
+    """Motion there and back between frames, by an estimator of OpenCV; a frame's gray levels serve the next pair too.
 
-    Frames are (1, 3, H, W) float32 RGB in [0, 1] of one size of at least 16 pixels a side. Raises DataError where
-    OpenCV or the estimator is not installed, ConfigError for another name.
+    The estimator itself is made anew each time: it costs nothing, and one of small frames remembers the last pair.
+
+    Frames are (1, 3, H, W) float32 RGB in [0, 1] of one size of at least ``SMALLEST`` pixels a side. Raises ConfigError
+    for an unknown name, and DataError when it is called where OpenCV or the estimator is not installed.
     """
-    before, after = (_gray(frame) for frame in (first, second))
-    flow = _method(estimator).calc(before, after, None)
-    return torch.from_numpy(np.ascontiguousarray(flow)).permute(2, 0, 1)[None]
+
+    def __init__(self, estimator: str = "dis") -> None:
+        self.estimator: Estimator = check_estimator(estimator)
+        self._grays: deque[tuple[Tensor, np.ndarray]] = deque(maxlen=5)
+
+    def __call__(self, before: Tensor, now: Tensor, early: int = 0, late: int = 1) -> tuple[Tensor, Tensor]:
+        """Return the motion (1, 2, H, W), x then y in pixels, from ``before`` to ``now`` and back; numbers of frames
+        are not used."""
+        first, second = self._gray(before), self._gray(now)
+        return self._motion(first, second), self._motion(second, first)
+
+    def _motion(self, first: np.ndarray, second: np.ndarray) -> Tensor:
+        flow = _method(self.estimator).calc(first, second, None)
+        return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))[None]
+
+    def _gray(self, frame: Tensor) -> np.ndarray:
+        for known, gray in self._grays:
+            if known is frame:
+                return gray
+        self._grays.append((frame, gray := _gray(frame)))
+        return gray
 
 
 def _gray(frame: Tensor) -> np.ndarray:
@@ -52,7 +75,6 @@ def check_estimator(name: str) -> Estimator:
 
 
 def _method(name: Estimator) -> Any:
-    check_estimator(name)
     cv2 = require_cv2()
     if name == "dis":
         return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -96,13 +118,6 @@ class FlowFiles:
                     f"{now.shape[-1]} x {now.shape[-2]}: estimate motion at the size of the frames."
                 )
         return forward, backward
-
-
-def estimate_both(
-    estimator: Estimator, before: Tensor, now: Tensor, early: int = 0, late: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Return (forward, backward) flow between two frames; their numbers are not used."""
-    return estimate(before, now, estimator), estimate(now, before, estimator)
 
 
 def read_flo(path: str | Path) -> Tensor:
@@ -198,12 +213,12 @@ def is_cut(before: Tensor, now: Tensor, backward: Tensor, trusted: Tensor) -> bo
 __all__ = [
     "CUT",
     "CUT_ERROR",
+    "SMALLEST",
+    "Estimated",
     "Estimator",
     "FlowFiles",
     "carry",
     "check_estimator",
-    "estimate",
-    "estimate_both",
     "is_cut",
     "read_flo",
     "reliability",

@@ -40,9 +40,10 @@ class Link:
 def links(frames: Sequence[Tensor], gap: int = 1, estimator: flow.Estimator = "dis") -> list[Link]:
     """Return the links between frames ``gap`` apart of a film, each (1, 3, H, W) in [0, 1]; none across cuts."""
     found: list[Link] = []
+    motion = flow.Estimated(estimator)
     for early in range(len(frames) - gap):
         before, now = frames[early], frames[early + gap]
-        forward, backward = flow.estimate_both(estimator, before, now)
+        forward, backward = motion(before, now)
         trusted = flow.reliability(forward, backward)
         if not flow.is_cut(before, now, backward, trusted):
             found.append(Link(early, early + gap, backward, trusted))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,11 +129,12 @@ class _Session:
         from fractions import Fraction
 
         from zoo.controls.video import Video, VideoFrame
-        from zoo.video.ahead import Behind, ahead
+        from zoo.video.ahead import Ahead, Behind
         from zoo.video.film import Film
 
         target.unlink(missing_ok=True)
-        contents = ahead(self._contents(cell))
+        shutil.rmtree(target.with_name(target.name + ".parts"), ignore_errors=True)  # of a run that was killed
+        contents = Ahead(self._contents(cell))
         first = next(contents)
         size = (first.shape[-2], first.shape[-1])
         contents_again = itertools.chain([first], contents)
@@ -145,7 +147,7 @@ class _Session:
             video = Video(self.model, self.film["keep"])
             stream = video.frames(contents_again, code, strength=cell["strength"], seed=cell["seed"])
         frames, carried, seconds = [], {}, []
-        film = Film(target, size, Fraction(25), made_by={}, resume=False)
+        film = Film(target, size, Fraction(25))
         try:
             with Behind(film.add) as writer:
                 before = time.perf_counter()
@@ -159,6 +161,8 @@ class _Session:
             film.close()
         except DataError as error:
             raise UnwritableError(str(error)) from error
+        finally:
+            shutil.rmtree(film.parts, ignore_errors=True)
         return frames, carried, seconds
 
     def _judged(

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.controls.video import Video
 from zoo.stylizer import Mix, StyleCode
-from zoo.video.ahead import Behind, ahead
+from zoo.video.ahead import Ahead, Behind
 from zoo.video.clips import Clip
 from zoo.video.film import Film
 
@@ -26,10 +26,10 @@ def record(
 
     ``told`` is called after each frame with how many are made, and returns True to stop there; the film then plays to
     where it came. ``most`` frames are made at most. ``options`` go to the method. Return whether the end was reached;
-    ``clip.damage`` tells where that was not the film's own.
+    ``clip.damage`` tells what of the film could not be read.
     """
     done, whole = film.done, False
-    contents = ahead(frame.pixels for frame in clip.frames(skip=done))
+    contents = Ahead(frame.pixels for frame in clip.frames(skip=done))
     made = stream.frames(contents, style, **options)
     try:
         with Behind[tuple[Any, Any]](lambda one: film.add(*one)) as writer:
@@ -42,7 +42,7 @@ def record(
                     break
         whole = not stopped
     finally:
-        made.close()  # first the thread that reads contents, then theirs
-        contents.close()
+        contents.close()  # first what the thread of the motion may wait for
+        made.close()
         film.close(finished=whole)
     return whole
