@@ -94,6 +94,28 @@ def test_an_order_is_carried_out_and_its_pictures_kept_on_disk(visits: Visits):
     assert read(visits.pictures / address.removeprefix("/pictures/")).size == (38, SIZE)
 
 
+def test_what_is_written_after_its_page_left_goes_too(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch, workshop: Workshop
+):
+    begun, going = threading.Event(), threading.Event()
+
+    def run(order: Order, folder: Path, progress: Any, stopped: Any) -> Iterator[Result]:
+        begun.set()
+        assert going.wait(_PATIENCE)
+        folder.mkdir(parents=True)
+        (folder / "0.mp4").write_bytes(b"half a film")
+        yield Result("tint", said="It broke.")
+
+    monkeypatch.setattr(workshop, "run", run)
+    visit = visits.came("a")
+    visits.order("a", ORDER)
+    assert begun.wait(_PATIENCE)
+    visits.drop("a")
+    going.set()
+    ended(visit)
+    assert list(visits.pictures.iterdir()) == []
+
+
 def test_the_line_has_an_end_and_one_place_for_each(visits: Visits, held: Held):
     opened(visits, "ab")
     assert visits.order("a", ORDER) == 0

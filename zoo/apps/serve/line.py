@@ -24,13 +24,15 @@ _log = logging.getLogger("zoo.apps.serve")
 class Job:
     """An order on its way, and what has come of it so far; the line's thread writes it, any thread may read it.
 
-    ``keep`` writes a result's picture and returns its address; films are made in ``folder`` and kept from there.
-    ``results`` are without their images, which lie on disk; ``pictures`` are addresses with captions. ``fault`` is why
-    nothing more came of it.
+    ``keep`` writes a result's picture and returns its address; films are made in ``folder`` and kept from there;
+    ``ended`` is called when nothing more is written. ``results`` are without their images, which lie on disk;
+    ``pictures`` are addresses with captions. ``fault`` is why nothing more came of it.
     """
 
-    def __init__(self, order: Order, folder: Path, keep: Callable[[Result], str]) -> None:
-        self.order, self.folder, self.keep = order, folder, keep
+    def __init__(
+        self, order: Order, folder: Path, keep: Callable[[Result], str], ended: Callable[[], object] = lambda: None
+    ) -> None:
+        self.order, self.folder, self.keep, self.ended = order, folder, keep, ended
         self.stop = threading.Event()
         self.results: list[Result] = []
         self.pictures: list[tuple[str, str]] = []
@@ -105,6 +107,7 @@ class Line:
                 _log.exception("an order failed")
                 job.fault = words.UNEXPECTED
             finally:
+                job.ended()
                 with self._changed:
                     self._jobs.remove(job)
                     job.done = True

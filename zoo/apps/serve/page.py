@@ -103,7 +103,7 @@ class Page:
             return SKIP, SKIP, words.fault("This page was away too long, and its order was dropped: begin again."), True
         done, results = job.done, list(job.results)
         if done and job.fault:
-            said = words.note(job.fault) if job.stop.is_set() else words.fault(job.fault)
+            said = (words.note if job.stop.is_set() else words.fault)(words.without_folders(job.fault))
         elif done:
             said = words.done(results)
         elif before := self.visits.line.before(job):

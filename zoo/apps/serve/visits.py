@@ -180,7 +180,13 @@ class Visits:
                 raise InputError("This page's last order is still in work: wait for it, or stop it.")
             earlier = list(visit.folder.glob("results-*"))
             folder = visit.folder / f"results-{uuid.uuid4().hex[:8]}"
-            job = Job(order, folder, lambda result: visit.keep_result(folder, result, order.content.name))
+            job = Job(
+                order,
+                folder,
+                lambda result: visit.keep_result(folder, result, order.content.name),
+                # A film that is being made when its page leaves may make its folder anew.
+                lambda: visit.gone and visit.clear(),
+            )
             self.line.join(job)
             visit.job, visit.told = job, -1
             for old in earlier:
