@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -26,7 +27,8 @@ from torch import Tensor
 
 from zoo import images
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError
-from zoo.images import SizePolicy, read, resize, write
+from zoo.images import SizePolicy, read, read_array, resize, write
+from zoo.images.decode import as_float
 
 LEVEL = 1 / 255
 
@@ -813,9 +815,42 @@ def test_levels_stay_where_nothing_changes_them(tmp_path: Path) -> None:
     grey = tiff_of(photo(seed=2)[..., 0].astype(np.uint16) * 257)
     for source, size in ((data, "long:16"), (clear, None), (grey, None)):
         assert torch.equal(read(source, size=size, levels=True).pixels, read(source, size=size).pixels)
+    opaque = file_of(PILImage.fromarray(np.dstack([photo(), np.full_like(photo()[..., :1], 255)])), "PNG")
+    kept, floats = read(opaque, levels=True), read(opaque)
+    for levels, values in ((kept.pixels, floats.pixels), (kept.alpha, floats.alpha)):
+        assert levels is not None
+        assert levels.dtype == torch.uint8
+        assert values is not None
+        assert torch.equal(levels.float() / 255, values)
+    assert images.encode(kept.pixels, alpha=kept.alpha) == images.encode(floats.pixels, alpha=floats.alpha)
     plain[0, 2, 299, 3] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         write(tmp_path / "out.png", plain)
+
+
+@pytest.mark.parametrize("size", ["long:16", "exact:20x9"])
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_large_picture_is_made_smaller_plane_by_plane(
+    size: str, clear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.dstack([photo(), photo(seed=3)[..., :1]]) if clear else photo()
+    data = file_of(PILImage.fromarray(pixels), "PNG")
+    whole, made = read(data), list[tuple[int, ...]]()
+
+    def watched(planes: np.ndarray) -> np.ndarray:
+        made.append(planes.shape)
+        return as_float(planes)
+
+    monkeypatch.setattr(importlib.import_module("zoo.images.read"), "as_float", watched)
+    found, (array, alpha) = read(data, size=size), read_array(data, size=size, max_pixels=images.MAX_PIXELS)
+    assert torch.equal(found.pixels, resize(whole.pixels, size))
+    assert np.abs(array - found.pixels[0].numpy()).max() < 5e-5
+    if whole.alpha is not None:
+        assert found.alpha is not None
+        assert alpha is not None
+        assert torch.equal(found.alpha, resize(whole.alpha, size))
+        assert np.abs(alpha - found.alpha[0].numpy()).max() < 5e-5
+    assert all(np.prod(shape) == np.prod(pixels.shape[:2]) for shape in made)
 
 
 def test_tensors_that_are_no_single_image_are_refused(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def _unit_range(raw: np.ndarray, label: str, full_scale: int) -> np.ndarray:
         raise ImageError(
             f"{label} holds integers wider than 16 bits or below zero: save it with 8 or 16 bits per channel."
         )
-    return raw.astype(np.float32) / np.float32(full_scale)
+    return np.divide(raw, np.float32(full_scale), dtype=np.float32)
 
 
 def _is_deep_tiff(image: PILImage.Image) -> bool:

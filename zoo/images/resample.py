@@ -35,7 +35,7 @@ def resize(image: Tensor, size: SizePolicy | int | str | tuple[int, int], *, max
         # On the CPU beside an MPS device, which has no antialiased bicubic kernel before torch 2.8.
         source = exact(image).float()
         resampled = F.interpolate(source, size=cover, mode="bicubic", antialias=True, align_corners=False)
-        image = resampled.clamp(0, 1).to(image.dtype).to(image.device)
+        image = resampled.clamp_(0, 1).to(image.dtype).to(image.device)
     return image if wanted == cover else centered(image, cover, wanted).contiguous()
 
 
