@@ -14,7 +14,15 @@ from zoo import images
 from zoo.encoders import load_encoder
 from zoo.errors import NumericalError
 from zoo.nn.regions import feature_masks
-from zoo.nn.whitening import SMALLEST_EIGENVALUE, add_affine, apply_affine_, colouring, moments, whitening
+from zoo.nn.whitening import (
+    SMALLEST_EIGENVALUE,
+    MomentSums,
+    add_affine,
+    apply_affine_,
+    colouring,
+    moments,
+    whitening,
+)
 
 pytestmark = pytest.mark.numerical
 
@@ -55,6 +63,15 @@ def test_moments_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) ->
     for before, after in zip(whole, (moments(features), moments(features, mask)), strict=True):
         torch.testing.assert_close(after.mean, before.mean, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(after.covariance, before.covariance, rtol=1e-5, atol=1e-6)
+
+
+def test_small_parts_have_the_directions_of_the_whole() -> None:
+    features, sums = _features(80, 40, 30), MomentSums()
+    for rows in range(0, 40, 8):
+        sums.add(features[:, :, rows : rows + 8])
+    wanted, found = moments(features), sums.moments()
+    assert float(wanted.rounding) > 0
+    assert float(found.rounding) == pytest.approx(float(wanted.rounding))
 
 
 def test_moments_of_a_hard_mask_are_those_of_its_positions() -> None:

@@ -29,6 +29,8 @@ SMALLEST_EIGENVALUE = 1e-5
 _ROUNDING = 2.0**-24
 # Positions from which a covariance is taken. Weights of a mask are float32, so that two may come as a little less.
 _PAIR = 2 * (1 - 1e-6)
+# Positions per channel up to which sums are float64.
+_FEW = 4
 # Features pass through float32 in strips of so many bytes, which stay in the processor's cache: a float32 copy of
 # relu1_1 at 1024 x 1024 would be 268 MB, and writing it costs more than the sums over it.
 _CHUNK_BYTES = 4 << 20
@@ -66,7 +68,7 @@ class MomentSums:
     def __init__(self) -> None:
         self._count = 0.0
         self._mean, self._square = torch.zeros(()), torch.zeros(())
-        self._rounds = False
+        self._flat = True
 
     def add(self, features: Tensor, mask: Tensor | None = None) -> None:
         """Count in ``features`` (1, C, h, w), weighted by ``mask`` (h, w) in [0, 1] where given."""
@@ -78,7 +80,7 @@ class MomentSums:
         # At relu1_1 the flattest direction of a photograph has a hundred-thousandth of the steepest one's variance, and
         # products in float32 whiten it to 0.3 %. There are no digits to save in features of 16 bits.
         flat = channels <= 64 and features.dtype == torch.float32
-        exact = torch.float64 if flat or count <= 4 * channels else torch.float32
+        exact = torch.float64 if flat or count <= _FEW * channels else torch.float32
         # Sums are taken about a rough mean, of every eighth line, and corrected in the end: one pass instead of two.
         shift = features[:, :, ::8].float().mean(dim=(0, 2, 3)).to(exact)
         total = torch.zeros(channels, dtype=torch.float64, device=features.device)
@@ -95,7 +97,7 @@ class MomentSums:
         offset = total / max(count, 1e-12)
         mean = shift.double() + offset if count > 0 else torch.zeros_like(offset)
         self._join(count, mean, square - count * torch.outer(offset, offset))
-        self._rounds |= exact == torch.float32
+        self._flat &= flat
 
     def _join(self, count: float, mean: Tensor, square: Tensor) -> None:
         """Chan, Golub, LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979."""
@@ -113,7 +115,9 @@ class MomentSums:
         if self._count < _PAIR:
             return Moments(self._mean, torch.zeros_like(self._square), self._count)
         covariance, channels = self._square / (self._count - 1), len(self._mean)
-        entry = _ROUNDING * covariance.trace() / channels if self._rounds else 0.0
+        # By the count of all: a map in small parts has the same directions as in one.
+        rounds = not self._flat and self._count > _FEW * channels
+        entry = _ROUNDING * covariance.trace() / channels if rounds else 0.0
         return Moments(self._mean, covariance, self._count, 2 * math.sqrt(channels) * entry)
 
 
