@@ -22,6 +22,7 @@ from zoo.nn.fast import (
     in_phases,
     instance_norm,
     max_pool_relu,
+    normalise,
     reflect,
     reflected,
     reflection,
@@ -172,3 +173,29 @@ def test_instance_norm_in_place_gives_the_same_numbers(dtype: torch.dtype, layou
         found = instance_norm(x, scale, shift)
     assert found is x
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_large_map_is_normalised_by_moments_of_parts(
+    dtype: torch.dtype, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = (5 + torch.randn(2, 5, 23, 9)).to(dtype).contiguous(memory_format=layout)
+    scale, shift = torch.randn(2, 5), torch.randn(2, 5)
+    wanted = KERNELS[instance_norm](x.float(), scale, shift)
+    monkeypatch.setattr(normalise, "_MANY", 20)
+    monkeypatch.setattr(normalise, "_PART", 20)
+    with torch.no_grad():
+        found = instance_norm(x, scale, shift)
+    assert found is x
+    torch.testing.assert_close(found.float(), wanted, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-2)
+
+
+def test_moments_of_millions_of_positions_are_exact() -> None:
+    """One after the other in float32, squares of deviations are lost on a sum of as many of them."""
+    x = torch.randn(1, 2, 2048, 2048).square_().contiguous(memory_format=torch.channels_last)
+    rows = x.double().permute(1, 0, 2, 3).flatten(1)
+    wanted = (rows[:, :1000] - rows.mean(1, keepdim=True)) / rows.std(1, keepdim=True)
+    with torch.no_grad():
+        found = instance_norm(x, torch.ones(2), torch.zeros(2))[0].flatten(1)[:, :1000]
+    torch.testing.assert_close(found.double(), wanted, atol=2e-6, rtol=5e-6)

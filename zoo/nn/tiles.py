@@ -16,13 +16,17 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.errors import NumericalError
-from zoo.nn.fast.normalise import EPS
+from zoo.nn.fast.normalise import EPS, joined_moments
+
+if TYPE_CHECKING:
+    from zoo.contract import Call
 
 # Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures.
 _KEPT_BYTES = 24
@@ -193,29 +197,8 @@ def kept(source: Map, side: int) -> Map:
 
 
 def mean_and_variance(source: Map, side: int) -> tuple[Tensor, Tensor]:
-    """Mean and population variance (C,), float64, of each channel of a map of one picture, region by region.
-
-    Each region's moments are float32; they are joined by Chan, Golub, LeVeque, *Updating formulae and a pairwise
-    algorithm for computing sample variances*, 1979, equation 2.1.
-    """
-    count, mean, square = 0, torch.zeros(()), torch.zeros(())
-    for box in boxes_of(source, side):
-        # One row per position: many times faster over channels-last features than moments over (2, 3).
-        rows = source.read(box).permute(0, 2, 3, 1).flatten(0, 2).float()
-        own = rows.mean(dim=0)
-        spread = (rows - own).square_().sum(dim=0).to(_exact(rows), torch.float64)
-        own = own.to(_exact(rows), torch.float64)
-        total = count + len(rows)
-        apart = own - mean.to(own)
-        square = square.to(own) + spread + apart.square() * (count * len(rows) / total)
-        mean = mean.to(own) + apart * (len(rows) / total)
-        count = total
-    return mean, square / count
-
-
-def _exact(tensor: Tensor) -> torch.device:
-    # MPS has no float64.
-    return torch.device("cpu") if tensor.device.type == "mps" else tensor.device
+    """Mean and population variance (C,), float64, of each channel of a map of one picture, region by region."""
+    return joined_moments(source.read(box) for box in boxes_of(source, side))
 
 
 __all__ = [
