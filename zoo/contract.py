@@ -45,6 +45,7 @@ class Traits:
     pixel_bytes:    bytes that one more pixel of the content takes at the peak of a call, in bfloat16 with the default
                     options, rounded down (results/speed); larger pictures than fit are refused before the work
     tiled:          has :meth:`Stylizer._stylize_tiles`: a picture too large for memory, tile by tile
+    kept_bytes:     bytes per pixel of the maps that such a picture keeps whole, in bfloat16, at least
     multiple_of:    content is padded (reflection) to a multiple of this and cropped back; 1 means never padded
     cpu_precision:  what ``auto`` means on a CPU with bfloat16 arithmetic; set to bf16 only with a measured deviation
     cuda_precision: the same on CUDA
@@ -63,6 +64,7 @@ class Traits:
     min_size: int = 16
     pixel_bytes: int = 0
     tiled: bool = False
+    kept_bytes: int = 0
     multiple_of: int = 1
     cpu_precision: devices.Precision = "fp32"
     cuda_precision: devices.Precision = "fp32"
@@ -76,6 +78,11 @@ class Traits:
         if self.multiple_of >= 2 * self.min_size:
             # Reflection cannot add as many pixels as the image has.
             raise ConfigError(f"Traits multiple_of {self.multiple_of} needs min_size above {self.multiple_of // 2}.")
+
+    def of_width(self, width: int, usual: int) -> Traits:
+        """The same of a network whose maps have ``width`` channels where those that were measured have ``usual``."""
+        taken = {name: getattr(self, name) * width // usual for name in ("pixel_bytes", "kept_bytes")}
+        return dataclasses.replace(self, **taken)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from zoo import memory
 from zoo.controls.tiles import side_of
 from zoo.errors import InputError, UnknownNameError
 from zoo.images import SizePolicy, read, resize
@@ -50,7 +51,8 @@ def stylize(
     second call is quick.
 
     Raises ImageError (a file that is no picture), InputError (an array or tensor of another form, weights that do not
-    fit), UnknownNameError and ConfigError (method, options), UnsupportedError (a mix, say, where the method takes one).
+    fit), UnknownNameError and ConfigError (method, options), UnsupportedError (a mix, say, where the method takes one),
+    MemoryLimitError (a picture that cannot fit into memory).
     """
     model = _model(method, device, precision, preserve_color, tuple(sorted(options.items())))
     photo = as_tensor(content, "content", size)
@@ -63,8 +65,9 @@ def stylize(
     area = (photo.shape[-2], photo.shape[-1])
     codes = [model.encode_style(_style(one, model, style_size), area) for one in styles]
     mix = Mix(list(zip(codes, shares, strict=True)))
-    result = model.stylize(photo, mix, strength=strength, seed=seed, tile=side_of(model, tile, *area))
-    return as_picture(result.image)
+    side = side_of(model, tile, *area)
+    memory.require(model, *area, side)
+    return as_picture(model.stylize(photo, mix, strength=strength, seed=seed, tile=side).image)
 
 
 @functools.lru_cache(maxsize=2)

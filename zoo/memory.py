@@ -27,25 +27,30 @@ SMALLEST_TILE = 64
 # Sides of tiles that are chosen from, and what the largest of them may take: more costs memory and saves no time.
 _TILES = (2048, 1024, 512, 256)
 _TILE_BYTES = 3 << 29
-# Bytes per pixel of a picture by tiles that no tile takes: features of 16 bits, and the result of 8.
-_KEPT = 19
+# Bytes per pixel of a picture's result in levels.
+_RESULT = 3
 
 
-def require(model: Stylizer, height: int, width: int, tile: int | None = None) -> None:
+def require(model: Stylizer, height: int, width: int, tile: int | None = None, *, kind: str = "") -> None:
     """Raise :class:`MemoryLimitError` where a picture of this size cannot fit into what is free, before any work.
+    ``kind`` says what picture it is, such as "a style of ".
 
     What a pixel takes at the peak is a trait of every method, measured in bfloat16. Other layers may take less, so half
     of it is asked for, and all of it in float32: whatever is refused would have failed. Of a picture by tiles, ``tile``
-    pixels a side, that is what a tile takes, and the picture itself comes to it.
+    pixels a side, that is what a tile takes, and what is kept of the whole picture comes to it.
     """
-    at_once = min(height, tile or height) * min(width, tile or width)
-    needed = predicted(model, at_once) // 2 + (_KEPT * height * width if tile else 0)
+    cut = tile is not None and tile < max(height, width)
+    at_once = min(height, tile) * min(width, tile) if tile is not None else height * width
+    needed = predicted(model, at_once) // 2
+    if cut:
+        needed += (_RESULT + _formats(model) * model.traits.kept_bytes) * height * width
     free = free_memory(model.device)
     if needed > free:
         side = max(height, width) * (max(0, free) / needed / 2) ** 0.5
         raise MemoryLimitError(
-            f"{model.name} takes at least {_shown(needed)} for {width} x {height} pixels and {_shown(free)} of memory "
-            f"are free: choose a smaller size, such as {max(64, int(side) // 32 * 32)} pixels on the longer side."
+            f"{model.name} takes at least {_shown(needed)} for {kind}{width} x {height} pixels and {_shown(free)} of "
+            f"memory are free: choose a smaller size, such as {max(64, int(side) // 32 * 32)} pixels on the longer "
+            "side."
         )
 
 
@@ -64,14 +69,24 @@ def parse_tile(tile: str | int) -> str | int:
 
 def predicted(model: Stylizer, pixels: int) -> int:
     """Return how many bytes so many pixels take at the peak, as a whole picture; 0 where a method does not say."""
-    return (2 if model.precision == "fp32" else 1) * model.traits.pixel_bytes * pixels
+    return _formats(model) * model.traits.pixel_bytes * pixels
+
+
+def _formats(model: Stylizer) -> int:
+    """How many times what is measured in bfloat16 a number takes."""
+    return 2 if model.precision == "fp32" else 1
+
+
+def _at_most(model: Stylizer, pixels: int) -> int:
+    # Traits are rounded down, by less than a fifth.
+    return predicted(model, pixels) * 5 // 4
 
 
 def tile_side(model: Stylizer, height: int, width: int) -> int | None:
-    """Return the side of the tiles for a picture that as a whole is predicted not to fit into what is free; None where
-    it fits, or the method cannot be computed by tiles."""
+    """Return the side of the tiles for a picture that as a whole is predicted not to fit into what is free, or just so;
+    None where it fits, or the method cannot be computed by tiles."""
     free = free_memory(model.device)
-    if not model.traits.tiled or predicted(model, height * width) <= free:
+    if not model.traits.tiled or _at_most(model, height * width) <= free:
         return None
     return next((side for side in _TILES if predicted(model, side**2) <= min(free // 4, _TILE_BYTES)), _TILES[-1])
 
@@ -79,7 +94,7 @@ def tile_side(model: Stylizer, height: int, width: int) -> int | None:
 def told(model: Stylizer, height: int, width: int, tile: int) -> str:
     """Return the sentence that says why a picture is made by tiles."""
     return (
-        f"{model.name} takes about {_shown(predicted(model, height * width))} for {width} x {height} pixels and "
+        f"{model.name} takes up to {_shown(_at_most(model, height * width))} for {width} x {height} pixels and "
         f"{_shown(free_memory(model.device))} of memory are free: made by tiles of {tile} pixels."
     )
 

@@ -149,6 +149,21 @@ def test_a_picture_larger_than_memory_is_refused_before_the_work(
     assert not Path("out.png").exists()
 
 
+def test_a_style_larger_than_memory_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, side in (("a.png", 64), ("style.png", 256)):
+        PILImage.new("RGB", (side, side)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 5 * 10**6)
+    call = ("stylize", "-m", "adain", "--content", "a.png", "--content-size", "0", "--style", "style.png", "-q")
+    assert run(*call, "--style-size", "0", "-o", "out.png") == 2
+    assert "for a style of 256 x 256 pixels and 0.0 GB of memory are free" in capsys.readouterr().err
+    with pytest.raises(MemoryLimitError):
+        zoo.stylize("a.png", "a.png", "adain", size=256)
+    assert run(*call, "--style-size", "64", "-o", "out.png") == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space")
 def test_under_a_limit_of_the_shell(tmp_path: Path) -> None:
     """A real process, at a limit that hardly lets torch be loaded: somewhere an allocation fails, unforeseen."""

@@ -206,7 +206,11 @@ class Session:
         while len(self.codes) > self.SIZES:
             self.codes.pop(next(iter(self.codes)))
         if source not in codes:
+            from zoo import memory
+
             image = self.images[source]
+            if image is not None and not self.stylizer.traits.iterative:  # what encodes a content encodes a style
+                memory.require(self.stylizer, *image.size, kind="a style of ")
             style = source if image is None else image.pixels
             if self.labels is not None and image is not None:
                 style = self.labels.of_style(source, image)

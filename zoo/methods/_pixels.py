@@ -48,6 +48,10 @@ MIN_SIDE = 32
 # What L-BFGS may keep of an image by tiles: 5 pairs at 4096 x 4096, all 25 of them up to 1890 x 1890.
 HISTORY_BYTES = 2 << 30
 
+# Traits are measured over five steps, of which L-BFGS has so many pairs; each takes two float32 images.
+_MEASURED_PAIRS = 4
+_PAIR_BYTES = 24
+
 
 @dataclass(frozen=True)
 class PixelConfig(Config):
@@ -124,6 +128,10 @@ class PixelMethod(Stylizer):
 
     def _build(self) -> None:
         self._encoders: dict[tuple[str, ...], Encoder] = {}
+        config = self.config
+        if config.optimizer == "lbfgs":
+            more = max(0, min(config.history, config.num_steps - 1) - _MEASURED_PAIRS)
+            self.traits = replace(self.traits, pixel_bytes=self.traits.pixel_bytes + _PAIR_BYTES * more)
 
     def _encoder(self, layers: Iterable[str]) -> Encoder:
         """The network cut behind the deepest of ``layers``."""
@@ -232,7 +240,7 @@ class PixelMethod(Stylizer):
         """``how`` with no more curvature pairs than memory is granted, for an image by tiles."""
         if call.tile is None:
             return how
-        return replace(how, history=max(1, min(how.history, HISTORY_BYTES // (2 * 4 * 3 * size[0] * size[1]))))
+        return replace(how, history=max(1, min(how.history, HISTORY_BYTES // (_PAIR_BYTES * size[0] * size[1]))))
 
     def _summed(self, terms_of: Terms, anchors: Tensor | None, finish: Callable[[Tensor], Tensor] | None) -> Terms:
         """The loss with its total variation, its distance to ``anchors`` and its total."""

@@ -104,6 +104,7 @@ zoo/checkpoints/adain.md has the figures of its run |
         cpu_precision="bf16",
         pixel_bytes=280,
         tiled=True,
+        kept_bytes=16,
     )
     Config = AdaINConfig
 

@@ -141,6 +141,7 @@ class CIN(Stylizer):
         min_size=16,
         cpu_precision="bf16",
         pixel_bytes=260,
+        kept_bytes=32,
         tiled=True,
     )
     Config = CINConfig
@@ -152,6 +153,7 @@ class CIN(Stylizer):
             raise WeightsError("CIN needs trained weights: load 'cin' or give a checkpoint.")
         network = CINNet.like(read_state(self.checkpoint), str(self.checkpoint))
         self._styles = {record.name: record for record in _records(self.checkpoint, len(network.scale))}
+        self.traits = self.traits.of_width(network.body.width, 32)
         self._rows = {name: row for row, name in enumerate(self._styles)}
         network = network.to(self.device).to(memory_format=torch.channels_last)
         self._network = network.eval().requires_grad_(False)

@@ -54,6 +54,7 @@ ranks do not change |
         cpu_precision="bf16",
         pixel_bytes=280,
         tiled=True,
+        kept_bytes=16,
     )
     Config = EFDMConfig
 

@@ -170,6 +170,7 @@ shared | no option to choose per layer, and small regions keep their style |
         cpu_precision="bf16",
         pixel_bytes=1400,
         tiled=True,
+        kept_bytes=24,
     )
     Config = GatysConfig
     config: GatysConfig

@@ -143,11 +143,16 @@ code, paper) | the same objective, whatever the batch |
         cpu_precision="bf16",
         cuda_precision="fp32",
         pixel_bytes=150,
+        kept_bytes=16,
         tiled=True,
     )
     Config = JohnsonConfig
     reads_levels = True
     FIRST = "body.conv1.weight"
+    def _build(self) -> None:
+        super()._build()
+        self.traits = self.traits.of_width(max(one.body.width for one in self._networks.values()), 16)
+
 
     def _like(self, state: Mapping[str, Tensor]) -> nn.Module:
         return JohnsonNet.like(state)

@@ -88,6 +88,7 @@ suits any style's contrast |
         cpu_precision="bf16",
         pixel_bytes=310,
         tiled=True,
+        kept_bytes=8,
     )
     Config = TextureNetsConfig
     FIRST = "enter.0.conv.0.weight"

@@ -89,6 +89,7 @@ SMALL |
         cpu_precision="bf16",
         pixel_bytes=450,
         tiled=True,
+        kept_bytes=12,
     )
     Config = WCTConfig
     reads_levels = True  # the first level; between levels the picture is float32
