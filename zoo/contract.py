@@ -244,7 +244,8 @@ class Stylized:
 class Call:
     """The arguments of one public call as a hook sees them: checked, on the device.
 
-    ``tile`` is the side of the tiles in pixels for :meth:`Stylizer._stylize_tiles`, None for a whole picture.
+    ``tile`` is the side of the tiles in pixels for :meth:`Stylizer._stylize_tiles`, None for a whole picture;
+    ``levels`` whether their result is for a file, so that :func:`zoo.nn.tiles.collect` makes uint8 of it.
     """
 
     strength: float = 1.0
@@ -252,6 +253,7 @@ class Call:
     context: Context = field(default_factory=Context)
     progress: Progress | None = None
     tile: int | None = None
+    levels: bool = False
 
     def __post_init__(self) -> None:
         low, high = SEEDS

@@ -206,36 +206,42 @@ class Stylizer(ABC):
         if context.content_masks is None:
             mix = _without_zeros(mix)
         blend = strength if self.traits.strength == "blend" else 1.0
-        if tile is None or blend != 1 or not self.reads_levels:
+        if tile is None or not self.reads_levels:
             content = from_levels(content)
         batch = content.to(self.device)
 
         def finish(image: Tensor) -> Tensor:
             self._check_shape(image, content)
-            if image.dtype == content.dtype == torch.uint8:
-                return image.to(content.device).contiguous()
-            image = self._finish(image, content.device)
+            image = self._finish(from_levels(image), content.device)
             if blend == 1:
                 return image
             # After the clamp: a pixel that the network takes beyond [0, 1] would outweigh the content's own.
-            return self._finish(content + blend * (image - content), content.device)
+            return self._finish(_blended(image, from_levels(content), blend), content.device)
+
+        def rounded(image: Tensor) -> Tensor:
+            self._check_shape(image, content)
+            if image.dtype != torch.uint8:
+                self._check_finite(image)
+                result = Local(lambda part: part.float().clamp(0, 1), Whole(image))
+                if blend != 1:
+                    result = Local(lambda part, whole: _blended(part, whole, blend), result, Whole(batch))
+                image = store(Local(to_levels, result), tile or max(image.shape)).tensor
+            return image.to(content.device).contiguous()
 
         call = Call(
             1.0 if self.traits.strength == "blend" else float(strength),
             seed,
             _to(context, self.device),
-            _through(progress, lambda image: from_levels(finish(image))),
+            _through(progress, finish),
             tile,
+            levels and blend == 1,
         )
         with torch.no_grad(), devices.ieee_float32(self.device):
             if (self.traits.batched and tile is None) or batch.shape[0] == 1:
                 result = self._padded(batch, mix, call)
             else:
                 result = self._one_by_one(batch, mix, call)
-            image = finish(result.image)
-            if levels and image.dtype != torch.uint8:
-                image = store(Local(to_levels, Whole(image)), tile or max(image.shape)).tensor
-            return dataclasses.replace(result, image=image)
+            return dataclasses.replace(result, image=(rounded if levels else finish)(result.image))
 
     def synthesize(
         self,
@@ -370,7 +376,9 @@ class Stylizer(ABC):
         def whole(*current: Tensor) -> Tensor:
             # Images not yet reached stay as they came, so the shape holds.
             done = [*(r.image for r in results), *current]
-            return torch.cat([*done, *content[len(done) :].split(1)])
+            parts = [*done, *content[len(done) :].split(1)]
+            alike = len({part.dtype for part in parts}) == 1
+            return torch.cat(parts if alike else [from_levels(part) for part in parts])
 
         for index in range(content.shape[0]):
             own = {
@@ -391,11 +399,18 @@ class Stylizer(ABC):
         if image.shape != like.shape:
             raise InputError(f"{self.name} returned shape {tuple(image.shape)} for content {tuple(like.shape)}.")
 
-    def _finish(self, image: Tensor, device: torch.device) -> Tensor:
-        image = image.detach().to(device, torch.float32)
+    def _check_finite(self, image: Tensor) -> None:
         if not finite(image):
             raise NumericalError(f"{self.name} produced values that are not finite; try --precision fp32.")
+
+    def _finish(self, image: Tensor, device: torch.device) -> Tensor:
+        image = image.detach().to(device, torch.float32)
+        self._check_finite(image)
         return image.clamp(0, 1).contiguous()
+
+
+def _blended(image: Tensor, content: Tensor, share: float) -> Tensor:
+    return content + share * (image - content)
 
 
 def _as_style(style: Style | Tensor | str) -> Style:

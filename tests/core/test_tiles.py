@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
 from zoo import memory
@@ -166,6 +167,7 @@ def test_normalised_networks_are_exact(method: str, style: str) -> None:
         ("johnson", "swirls", 0.5, {}),  # blended with the whole content
         ("cin", "swirls", 1.0, {}),
         ("texture-nets", "marbling", 1.0, {}),
+        ("texture-nets", "marbling", 0.25, {}),
         ("adain", None, 0.5, {}),
         ("wct", None, 1.0, {"levels": (2, 1)}),
         ("style-swap", None, 1.0, {}),
@@ -186,11 +188,55 @@ def test_levels_are_the_floats_rounded(
     found = model.stylize(levels, code, strength=strength, tile=TILE, levels=True, progress=watch).image
     assert torch.equal(found, to_levels(wanted))
     assert all(image.dtype == torch.float32 and image.max() <= 1 for image in shown)
-    if model.reads_levels and strength == 1:  # then nobody makes floats of the whole content
-        monkeypatch.setattr(zoo.stylizer, "from_levels", None)
-        assert torch.equal(model.stylize(levels, code, tile=TILE, levels=True).image, found)
+    resized = model.stylize(from_levels(levels), code, strength=strength, tile=TILE, levels=True).image
+    assert torch.equal(resized, found)
+    # Nobody makes floats of the whole content, or a copy of a whole result.
+    monkeypatch.setattr(zoo.stylizer, "from_levels", None)
+    monkeypatch.setattr(zoo.stylizer.Stylizer, "_finish", None)
+    assert torch.equal(model.stylize(levels, code, strength=strength, tile=TILE, levels=True).image, found)
     with pytest.raises(InputError, match="must be float32"):
         model.stylize(levels, code, tile=TILE)
+
+
+class OfSize(TorchDispatchMode):
+    """Counts the floating-point tensors that are as large as a picture."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.size, self.count = (height, width), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.is_floating_point() and made.dim() == 4:
+            self.count += made.shape[-2] >= self.size[0] and made.shape[-1] >= self.size[1]
+        return made
+
+
+@pytest.mark.parametrize(
+    ("method", "style"),
+    [("johnson", "swirls"), ("texture-nets", "marbling"), ("adain", None), ("efdm", None), ("style-swap", None)],
+)
+def test_nothing_as_large_as_the_picture_is_of_floats(method: str, style: str | None) -> None:
+    model, height, width = zoo.load(method, device="cpu", precision="fp32"), 250, 301
+    code, levels = model.encode_style(style or PAINTINGS[0]), to_levels(noise(1, 3, height, width))
+    with OfSize(height, width) as seen:
+        model.stylize(levels, code, tile=TILE, levels=True)
+    assert seen.count == 0
+
+
+@pytest.mark.parametrize("method", ["adain", "wct"])
+def test_a_watched_batch_of_levels_is_shown_as_it_came_and_as_it_is_made(method: str) -> None:
+    model = zoo.load(method, device="cpu", precision="fp32", **({"levels": (1,)} if method == "wct" else {}))
+    code, shown = model.encode_style(PAINTINGS[0]), list[Tensor]()
+    both = to_levels(torch.cat([PHOTO, PHOTO.flip(-1)]))
+
+    def watch(step: int, total: int, losses: Any, image: Any) -> None:
+        shown.append(image())
+
+    found = model.stylize(both, code, tile=TILE, levels=True, progress=watch).image
+    assert found.dtype == torch.uint8
+    assert torch.equal(shown[0][1], from_levels(both)[1])
+    assert (from_levels(found) - shown[-1]).abs().max() <= LEVEL / 2 + 1e-6
 
 
 def test_who_watches_is_told_of_every_tile_of_every_pass() -> None:
@@ -218,7 +264,7 @@ def test_a_result_that_is_not_finite_is_no_picture() -> None:
     broken = PHOTO.clone()
     broken[0, 1, 70, 100] = float("nan")
     with pytest.raises(NumericalError, match="not finite"):
-        collect(Whole(broken), TILE, to_levels(PHOTO))
+        collect(Whole(broken), Call(tile=TILE, levels=True), PHOTO)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -233,19 +279,20 @@ def test_every_kind_of_johnson_network_goes_by_tiles(norm: Any, upsampling: Any,
         for value in (*layer.parameters(), *(b for b in layer.buffers() if b.is_floating_point())):
             value.uniform_(0.5, 1.5)
     for image in (PHOTO, PHOTO[..., :67, :101]):
-        torch.testing.assert_close(network.by_tiles(image, 32), network(image), atol=1e-4, rtol=0)
+        found = collect(network.by_tiles(image, 32), Call(tile=32), image)
+        torch.testing.assert_close(found, network(image), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
 def test_noise_goes_by_tiles_and_circular_padding_does_not() -> None:
     torch.manual_seed(6)
     networks = [Pyramid(4, 2 * NOISE, "batch", circular) for circular in (False, True)]
-    image = PHOTO
-    levels = with_image(networks[0], image, draw(networks[0], 1, (72, 104), None))
-    whole = networks[0].eval()(levels)
-    torch.testing.assert_close(networks[0].by_tiles(levels, 32), whole, atol=1e-4, rtol=0)
+    image, drawn = PHOTO, draw(networks[0], 1, (72, 104), None)
+    whole = networks[0].eval()(with_image(networks[0], image, drawn))
+    found = store(networks[0].by_tiles(image, drawn, 32), 32).tensor
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=0)
     with pytest.raises(UnsupportedError, match="pads circularly and cannot be computed by tiles"):
-        networks[1].by_tiles(levels, 32)
+        networks[1].by_tiles(image, drawn, 32)
 
 
 @pytest.mark.parametrize("stride", [2, 3])
@@ -343,6 +390,29 @@ def test_auto_cuts_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         memory.require(model, 8000, 8000, 512)
 
 
+def test_what_is_kept_of_a_large_picture_is_the_methods_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Style-swap keeps its result alone, CIN two maps at a quarter of the side: 4.5 GB in float32."""
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10**9)
+    memory.require(zoo.load("style-swap", device="cpu", precision="fp32"), 8192, 8192, 1024)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4 * 10**9)
+    wide = zoo.load("cin", device="cpu", precision="fp32")
+    with pytest.raises(MemoryLimitError):
+        memory.require(wide, 8192, 8192, 1024)
+    narrow = zoo.load("cin.narrow", device="cpu", precision="fp32")
+    memory.require(narrow, 8192, 8192, 1024)
+    assert narrow.traits.pixel_bytes == wide.traits.pixel_bytes * 10 // 32
+
+
+def test_what_an_optimiser_takes_counts_its_pairs() -> None:
+    few, usual, many = (
+        zoo.load("gatys", device="cpu", **options).traits.pixel_bytes
+        for options in ({"num_steps": 5}, {}, {"history": 100})
+    )
+    assert usual - few == 24 * (25 - 4)
+    assert many - usual == 24 * (100 - 25)
+    assert zoo.load("gatys", device="cpu", optimizer="adam").traits.pixel_bytes == few
+
+
 def save(path: Path, image: Tensor) -> str:
     zoo.write(path, image)
     return str(path)
@@ -387,26 +457,3 @@ def test_a_mistake_is_one_sentence(
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1
-def test_what_is_kept_of_a_large_picture_is_the_methods_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Style-swap keeps its result alone, CIN two maps at a quarter of the side: 4.5 GB in float32."""
-    monkeypatch.setattr(memory, "free_memory", lambda device: 10**9)
-    memory.require(zoo.load("style-swap", device="cpu", precision="fp32"), 8192, 8192, 1024)
-    monkeypatch.setattr(memory, "free_memory", lambda device: 4 * 10**9)
-    wide = zoo.load("cin", device="cpu", precision="fp32")
-    with pytest.raises(MemoryLimitError):
-        memory.require(wide, 8192, 8192, 1024)
-    narrow = zoo.load("cin.narrow", device="cpu", precision="fp32")
-    memory.require(narrow, 8192, 8192, 1024)
-    assert narrow.traits.pixel_bytes == wide.traits.pixel_bytes * 10 // 32
-
-
-def test_what_an_optimiser_takes_counts_its_pairs() -> None:
-    few, usual, many = (
-        zoo.load("gatys", device="cpu", **options).traits.pixel_bytes
-        for options in ({"num_steps": 5}, {}, {"history": 100})
-    )
-    assert usual - few == 24 * (25 - 4)
-    assert many - usual == 24 * (100 - 25)
-    assert zoo.load("gatys", device="cpu", optimizer="adam").traits.pixel_bytes == few
-
-

@@ -151,6 +151,6 @@ class FeatureMethod(Stylizer):
             codes = [(replace(code, data=self._of_channels(code.data, part)), weight) for code, weight in style]
             features[:, part] = self._moved(features[:, part], Mix(codes), masks, call.strength)
         decoded = Local(self._decoded, Whole(features, stride), halo=self.decoder.reach, up=stride)
-        image = collect(decoded, call.tile, content)
+        image = collect(decoded, call, content)
         call.report(1, 1, {}, lambda: image)
         return Stylized(image)

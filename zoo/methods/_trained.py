@@ -7,20 +7,20 @@ A method says how a network is made of its tensors; names, records, precision an
         def _like(self, state): return MyNet.like(state)
         def _task(self): return MyTask                        # what trains one more style
 
-With the trait ``tiled`` its networks have ``by_tiles(images, side)`` beside ``forward``.
+With the trait ``tiled`` its networks have ``by_tiles(images, side)``, a map (:mod:`zoo.nn.tiles`), beside ``forward``.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import WeightsError
+from zoo.nn.tiles import collect
 from zoo.styles import find_styles, read_metadata, split_styles, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer
 from zoo.training.task import TrainingTask
@@ -64,7 +64,9 @@ class TrainedMethod(Stylizer):
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         network: Any = self._as_network(style)
-        return self._run(network if call.tile is None else partial(network.by_tiles, side=call.tile), content, call)
+        if call.tile is None:
+            return self._run(network, content, call)
+        return self._run(lambda images: collect(network.by_tiles(images, call.tile), call, images), content, call)
 
     def _run(self, network: Callable[[Any], Tensor], given: Any, call: Call) -> Stylized:
         """One pass of ``network`` over an image, or over whatever it takes, in the working precision."""

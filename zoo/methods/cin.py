@@ -90,16 +90,15 @@ class FixedStyle(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return torch.sigmoid(self.body(images, self._normalise))
 
-    def by_tiles(self, images: Tensor, side: int) -> Tensor:
-        """The same in float32, or uint8 where ``images`` is, with no more than tiles of ``side`` pixels at the image's
-        size in memory."""
+    def by_tiles(self, images: Tensor, side: int) -> Map:
+        """The same in float32 as a map, with sides rounded up to a multiple of four and no more than tiles of ``side``
+        pixels at the image's size in memory."""
 
         def normalise(name: str, x: Map) -> Map:
             # The last layer's three channels are kept: of all layers they take the longest way to compute again.
             return Normalised(store(x, side) if name == "out" else x, *self._row(name), side)
 
-        image = Local(lambda x: torch.sigmoid(x).float(), self.body.by_tiles(images, normalise, side))
-        return collect(image, side, images)
+        return Local(lambda x: torch.sigmoid(x).float(), self.body.by_tiles(images, normalise, side))
 
     def _row(self, name: str) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"scale_{name}"), self.get_buffer(f"shift_{name}")
@@ -141,8 +140,8 @@ class CIN(Stylizer):
         min_size=16,
         cpu_precision="bf16",
         pixel_bytes=260,
-        kept_bytes=32,
         tiled=True,
+        kept_bytes=32,
     )
     Config = CINConfig
     reads_levels = True
@@ -153,8 +152,8 @@ class CIN(Stylizer):
             raise WeightsError("CIN needs trained weights: load 'cin' or give a checkpoint.")
         network = CINNet.like(read_state(self.checkpoint), str(self.checkpoint))
         self._styles = {record.name: record for record in _records(self.checkpoint, len(network.scale))}
-        self.traits = self.traits.of_width(network.body.width, 32)
         self._rows = {name: row for row, name in enumerate(self._styles)}
+        self.traits = self.traits.of_width(network.body.width, 32)
         network = network.to(self.device).to(memory_format=torch.channels_last)
         self._network = network.eval().requires_grad_(False)
 
@@ -176,7 +175,7 @@ class CIN(Stylizer):
     def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         assert call.tile is not None  # what tiles are for
         with self.autocast():
-            image = FixedStyle(self._network, *_mixed(style)).by_tiles(content, call.tile)
+            image = collect(FixedStyle(self._network, *_mixed(style)).by_tiles(content, call.tile), call, content)
         call.report(1, 1, {}, lambda: image)
         return Stylized(image)
 

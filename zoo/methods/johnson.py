@@ -18,7 +18,7 @@ from zoo.config import Config, option
 from zoo.errors import WeightsError
 from zoo.methods._trained import TrainedMethod
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised, collect
+from zoo.nn.tiles import Local, Map, Normalised
 from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise
 from zoo.styles import load_style, one_of
 from zoo.stylizer import Traits, require_tensors
@@ -63,9 +63,9 @@ class JohnsonNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self._bounded(self.body(images, lambda name, x: x if name == "out" else self.norm[name](x)))
 
-    def by_tiles(self, images: Tensor, side: int) -> Tensor:
-        """The same in float32, or uint8 where ``images`` is, with no more than tiles of ``side`` pixels at the image's
-        size in memory."""
+    def by_tiles(self, images: Tensor, side: int) -> Map:
+        """The same in float32 as a map, with sides rounded up to a multiple of four and no more than tiles of ``side``
+        pixels at the image's size in memory."""
 
         def normalise(name: str, x: Map) -> Map:
             layer = None if name == "out" else self.norm[name]
@@ -73,8 +73,7 @@ class JohnsonNet(nn.Module):
                 return Normalised(x, layer.weight, layer.bias, side)
             return x if layer is None else Local(layer, x)
 
-        image = Local(lambda x: self._bounded(x).float(), self.body.by_tiles(images, normalise, side))
-        return collect(image, side, images)
+        return Local(lambda x: self._bounded(x).float(), self.body.by_tiles(images, normalise, side))
 
     def _bounded(self, image: Tensor) -> Tensor:
         return (1 + torch.tanh(image)) / 2 if hasattr(self, "tanh") else image
@@ -143,16 +142,16 @@ code, paper) | the same objective, whatever the batch |
         cpu_precision="bf16",
         cuda_precision="fp32",
         pixel_bytes=150,
-        kept_bytes=16,
         tiled=True,
+        kept_bytes=16,
     )
     Config = JohnsonConfig
     reads_levels = True
     FIRST = "body.conv1.weight"
+
     def _build(self) -> None:
         super()._build()
         self.traits = self.traits.of_width(max(one.body.width for one in self._networks.values()), 16)
-
 
     def _like(self, state: Mapping[str, Tensor]) -> nn.Module:
         return JohnsonNet.like(state)

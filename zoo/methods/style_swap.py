@@ -226,7 +226,6 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
 
     def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         """All is local given the style's patches: a tile's patches lie on the picture's grid, beyond its border too."""
-        assert call.tile is not None  # what tiles are for
         assert self.decoder is not None  # whatever fits pixels has no tiles
         sources: list[Map] = [Local(self._features, Whole(content), halo=self.encoder.reach(TAP), down=CELL)]
         if call.context.content_masks is not None:
@@ -236,7 +235,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
             return self._moved(features, style, weights[0][0] if weights else None, call.strength)
 
         swapped = Local(move, *sources, halo=self.config.patch_size, cell=self.config.stride)
-        image = collect(Local(self._decoded, swapped, halo=self.decoder.reach, up=CELL), call.tile, content)
+        image = collect(Local(self._decoded, swapped, halo=self.decoder.reach, up=CELL), call, content)
         call.report(1, 1, {}, lambda: image)
         return Stylized(image)
 

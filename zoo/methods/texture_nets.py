@@ -18,7 +18,6 @@ scales has 8 i. With circular padding a texture tiles without a seam.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict
@@ -31,6 +30,7 @@ from zoo.config import Config, option
 from zoo.errors import ConfigError, UnsupportedError
 from zoo.methods._trained import TrainedMethod
 from zoo.nn.noise_pyramid import NOISE, Norm, OfPhotograph, Pyramid, draw, with_image
+from zoo.nn.tiles import collect
 from zoo.styles import TEXTURE, load_style, one_of
 from zoo.stylizer import Call, Mix, Stylized, Traits
 from zoo.training.perceptual import PerceptualLoss, evaluating, objective
@@ -91,6 +91,7 @@ suits any style's contrast |
         kept_bytes=8,
     )
     Config = TextureNetsConfig
+    reads_levels = True
     FIRST = "enter.0.conv.0.weight"
 
     def _build(self) -> None:
@@ -134,8 +135,10 @@ suits any style's contrast |
         noise = None
         if network.inputs > NOISE:
             noise = draw(network, 1, (content.shape[-2], content.shape[-1]), call.generator())
-        run = network if call.tile is None else functools.partial(network.by_tiles, side=call.tile)
-        return self._run(run, with_image(network, content, noise), call)
+        if call.tile is None:
+            return self._run(network, with_image(network, content, noise), call)
+        side = call.tile
+        return self._run(lambda image: collect(network.by_tiles(image, noise, side), call, image), content, call)
 
     def _as_network(self, style: Mix) -> nn.Module:
         network = self._pyramid(style, "stylise")

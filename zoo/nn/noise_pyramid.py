@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zoo.contract import require_tensors
 from zoo.errors import UnsupportedError, WeightsError
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised, Whole, kept, store
+from zoo.nn.tiles import Local, Map, Normalised, Whole, kept
 
 Norm = Literal["batch", "instance"]
 
@@ -126,21 +126,30 @@ class Pyramid(nn.Module):
             x = self.join[i - 1](x)
         return self.out(x)
 
-    def by_tiles(self, levels: Sequence[Tensor], side: int) -> Tensor:
-        """The same in float32, with no more than tiles of ``side`` pixels in memory of what takes more than the image.
+    def by_tiles(self, image: Tensor, noise: Sequence[Tensor] | None, side: int) -> Map:
+        """What :func:`with_image` and this network make of them, in float32 as a map, with no more than tiles of
+        ``side`` pixels in memory of what takes more than the image.
 
         Raises UnsupportedError for circular padding: the first tile would depend on the last.
         """
         if hasattr(self, "circular"):
             raise UnsupportedError("This style's network pads circularly and cannot be computed by tiles.")
-        inputs = [Whole(level, 2**k) for k, level in zip(range(self.scales - 1, -1, -1), levels, strict=True)]
+        inputs: list[Map] = []
+        for k in range(self.scales - 1, -1, -1):
+            inputs.append(Local(functools.partial(_pooled, 2**k), Whole(image), down=2**k))
+            if noise is not None and self.inputs > NOISE:
+                inputs[-1] = Local(_joined, inputs[-1], Whole(noise[self.scales - 1 - k].to(image.device), 2**k))
         x = self.enter[0].by_tiles(inputs[0], side)
         for i in range(1, self.scales):
-            # Enlarging changes no moment, so the smaller map is normalised.
-            below = Local(_doubled, self.below[i - 1].by_tiles(kept(x, side), side), up=2)
-            beside = self.beside[i - 1].by_tiles(kept(self.enter[i].by_tiles(inputs[i], side), side), side)
-            x = self.join[i - 1].by_tiles(Local(_joined, below, beside), side)
-        return store(Local(lambda part: self.out(part).float(), x), side).tensor
+            # Enlarging changes no moment, so the smaller map is normalised. What blocks give is a step from maps that
+            # they keep, and not kept once more; nor has it a name that would keep it until the next one is there.
+            x = Local(
+                _joined,
+                Local(_doubled, self.below[i - 1].by_tiles(x, side), up=2),
+                self.beside[i - 1].by_tiles(self.enter[i].by_tiles(inputs[i], side), side),
+            )
+            x = self.join[i - 1].by_tiles(x, side)
+        return Local(lambda part: self.out(part).float(), x)
 
     @property
     def cell(self) -> int:
@@ -164,6 +173,10 @@ def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+def _pooled(side: int, image: Tensor) -> Tensor:
+    return F.avg_pool2d(image, side) if side > 1 else image
+
+
 def _joined(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([x, y], 1)
 
@@ -182,7 +195,7 @@ def draw(network: Pyramid, batch: int, size: tuple[int, int], generator: torch.G
 
 def with_image(network: Pyramid, image: Tensor, noise: Sequence[Tensor] | None) -> list[Tensor]:
     """Average-pool the image to every scale, and append the noise where the network takes some."""
-    levels = [F.avg_pool2d(image, 2**k) if k else image for k in range(network.scales - 1, -1, -1)]
+    levels = [_pooled(2**k, image) for k in range(network.scales - 1, -1, -1)]
     if network.inputs == NOISE or noise is None:
         return levels
     return [

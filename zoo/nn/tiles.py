@@ -162,12 +162,13 @@ def store(source: Map, side: int, out: Tensor | None = None) -> Whole:
     return Whole(out, source.stride)
 
 
-def collect(source: Map, side: int, content: Tensor) -> Tensor:
-    """Return ``source`` stored as the result for ``content``, (1, 3, H, W) of its size: levels where that is of levels,
-    so that nothing of the picture's size is float32."""
-    if content.dtype == torch.uint8:
+def collect(source: Map, call: Call, content: Tensor) -> Tensor:
+    """Return ``source`` stored by tiles as what ``call`` makes of ``content``, (1, 3, H, W) of its size: levels where
+    these are wanted, so that nothing of the picture's size is float32."""
+    assert call.tile is not None  # what tiles are for
+    if call.levels:
         source = Local(to_levels, source)
-    return store(source, side).tensor[..., : content.shape[-2], : content.shape[-1]]
+    return store(source, call.tile).tensor[..., : content.shape[-2], : content.shape[-1]]
 
 
 def from_levels(image: Tensor) -> Tensor:
