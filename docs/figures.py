@@ -6,7 +6,7 @@
 ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every network that takes any style, of six
 pairs (``optimised``) for methods that fit pixels or need no training, and (``trained``) of four photographs in all its
 styles for every method of trained styles; ``what-goes-where.webp`` shows methods of labels and places,
-``docs/images/textures.webp`` textures from several seeds.
+``film-strips.webp`` frames of films and ``textures.webp`` textures from several seeds.
 
 Networks take a few minutes on two CPU cores, at 512 pixels as everything but ``optimised`` (256). Methods that fit
 pixels take hours: each picture of theirs is kept in ``build/figures`` once it is there, so that a run broken off goes
@@ -18,6 +18,7 @@ on, and networks trained anew cost nothing but themselves. Delete that folder af
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,9 +30,11 @@ from PIL import Image, ImageDraw
 
 import zoo
 from zoo import images
+from zoo.controls.video import Video
 from zoo.errors import UnsupportedError
 from zoo.report.figures import FigureOptions, draw_figures
 from zoo.stylizer import Context, Style
+from zoo.video.clips import Clip, ClipOptions
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic"), ("rocket", "marbling"))
@@ -256,6 +259,34 @@ def places() -> None:
     zoo.write(IMAGES / "what-goes-where.webp", sheet, quality=85)
 
 
+def films() -> None:
+    """Six of twenty frames of two clips: the film, and ways of keeping frames together; last, Gatys by its own loss."""
+    rows, names = [], []
+    for clip, size in (("carphone", "256"), ("bigbuckbunny", "256"), ("carphone", "176")):
+        opened = Clip(f"builtin:{clip}", ClipOptions(size=size))
+        contents = [frame.pixels for frame in itertools.islice(opened.frames(), 20)]
+        ways = [("johnson", "none"), ("johnson", "warp"), ("johnson.video", "none")]
+        if size == "176":
+            ways = [("gatys", "temporal")]
+        else:
+            rows.append(contents)
+            names.append("film")
+        for method, keep in ways:
+            network = model(method, 40 if method == "gatys" else None)
+            style = zoo.read("builtin:mosaic", size=size).pixels if method == "gatys" else "mosaic"
+            made = list(Video(network, keep).frames(contents, network.encode_style(style, opened.size)))
+            rows.append([frame.image for frame in made])
+            names.append(f"{method}, {keep}")
+            if keep == "warp":
+                blank = torch.zeros(1, 3, *opened.size)
+                rows.append([blank if one.trusted is None else one.trusted.expand(1, 3, -1, -1) for one in made])
+                names.append("carried on")
+    sheet = images.contact_sheet([[row[at] for at in _FRAMES] for row in rows], row_labels=names, cell=200)
+    zoo.write(IMAGES / "film-strips.webp", sheet, quality=80)
+
+
+_FRAMES = (0, 1, 2, 6, 12, 19)
+
 # Sky, trees, water and meadow: their colors, and where they are, in hundredths of width and height, one over the other.
 _COLORS = ((153, 204, 255), (26, 128, 26), (51, 77, 230), (230, 204, 77))
 _DRAWING = (
@@ -290,6 +321,7 @@ DRAWN = {
     "trained": trained,
     "textures": textures,
     "places": places,
+    "films": films,
     "charts": charts,
 }
 
