@@ -217,13 +217,14 @@ def test_a_singular_covariance_is_whitened_on_its_own_directions(shape: tuple[in
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_directions_that_float32_sums_leave_are_none(scale: float) -> None:
-    """Of 96 channels 40 directions vary; with variances of a million, rounding in the others passes 1e-5."""
+    """Of 96 channels 40 directions vary; with variances of a million, rounding in the others passes 1e-5, and with small
+    ones it depends on the processor whether it does."""
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(96, 40, generator=generator, dtype=torch.float64)
     flat = scale * (mixing @ torch.randn(40, 64 * 64, generator=generator, dtype=torch.float64))
     found = moments(flat.float().view(1, 96, 64, 64))
     left = float(torch.linalg.eigvalsh(found.covariance)[:56].abs().max())
-    assert (left > SMALLEST_EIGENVALUE) == (scale > 1)
+    assert scale == 1 or left > SMALLEST_EIGENVALUE
     assert left < 0.8 * float(found.rounding)
     matrix = whitening(found.covariance, found.rounding)
     assert float((matrix @ found.covariance @ matrix).trace()) == pytest.approx(40, abs=1e-2)
