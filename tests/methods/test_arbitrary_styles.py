@@ -24,7 +24,7 @@ from zoo.images import Image
 from zoo.methods.adain import STYLE_TAPS, AdaINTraining, AdaINTrainingConfig, mean_std
 from zoo.methods.style_swap import StyleSwapTraining, StyleSwapTrainingConfig
 from zoo.registry import load_registry
-from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer
+from zoo.stylizer import Context, Mix, Style, StyleCode, Stylized, Stylizer, Traits
 from zoo.training.export import read_metadata
 from zoo.training.join import join_checkpoints
 from zoo.training.reconstruction import ReconstructionConfig, ReconstructionTask, psnr
@@ -126,6 +126,8 @@ def test_masks_and_weights_exclude_each_other(tmp_path: Path, capsys: pytest.Cap
 
 class Encoder:
     """A method that only tells what it is asked to encode, and which of its codes are still held."""
+
+    traits = Traits(iterative=True, source="image")  # whose styles need no memory to be encoded
 
     def __init__(self) -> None:
         self.codes: list[weakref.ref[StyleCode]] = []
