@@ -217,8 +217,8 @@ def test_a_singular_covariance_is_whitened_on_its_own_directions(shape: tuple[in
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_directions_that_float32_sums_leave_are_none(scale: float) -> None:
-    """Of 96 channels 40 directions vary; with variances of a million, rounding in the others passes 1e-5. With small ones
-    it depends on the processor."""
+    """Of 96 channels 40 directions vary; with variances of a million, rounding in the others passes 1e-5; with small
+    ones it depends on the processor."""
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(96, 40, generator=generator, dtype=torch.float64)
     flat = scale * (mixing @ torch.randn(40, 64 * 64, generator=generator, dtype=torch.float64))

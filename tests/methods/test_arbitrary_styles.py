@@ -127,7 +127,8 @@ def test_masks_and_weights_exclude_each_other(tmp_path: Path, capsys: pytest.Cap
 class Encoder:
     """A method that only tells what it is asked to encode, and which of its codes are still held."""
 
-    traits = Traits(iterative=True, source="image", strength="loss", min_size=16)  # whose styles need no memory to be encoded
+    # Encoding a style takes no memory.
+    traits = Traits(iterative=True, source="image", strength="loss")
 
     def __init__(self) -> None:
         self.codes: list[weakref.ref[StyleCode]] = []
