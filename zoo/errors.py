@@ -6,6 +6,7 @@
     ├── ConfigError               an option that does not exist or whose value is out of range
     ├── ImageError                a file that cannot be read as, or written as, an image
     ├── InputError                a tensor or argument that breaks the contract of a call
+    │   └── UnsuitedError         a picture that lacks what the method is about (UnsupportedError too)
     ├── UnsupportedError          the method cannot do this (see its traits)
     ├── WeightsError              a checkpoint is missing, damaged or of another shape
     │   └── DownloadRequiredError weights that must be fetched first, and how
@@ -64,6 +65,10 @@ class InputError(ZooError):
 
 class UnsupportedError(ZooError):
     """The method's traits say that it cannot do this."""
+
+
+class UnsuitedError(InputError, UnsupportedError):
+    """A picture lacks what the method is about, such as a face; others would do."""
 
 
 class WeightsError(ZooError):

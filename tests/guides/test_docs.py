@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import pytest
 
 from zoo.bench.folder import Folder
@@ -45,7 +46,8 @@ def test_the_example_of_the_guide_to_reports_gives_what_the_table_has(
     for line in read_table(ROOT / "results" / "quick").lines:
         assert line.method in printed
         found = good[(good.method == line.method) & (good.metric == "ssim")].value.mean()
-        assert found == pytest.approx(line.values["ssim"])
+        wanted = line.values["ssim"]  # None of a method that takes none of the pictures
+        assert found == pytest.approx(np.nan if wanted is None else wanted, nan_ok=True)
 
 
 def test_the_readme_example_runs(tmp_path, monkeypatch):

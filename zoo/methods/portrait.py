@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from zoo import device as devices
 from zoo.config import option
-from zoo.errors import InputError
+from zoo.errors import UnsuitedError
 from zoo.faces import landmarks
 from zoo.images import resize
 from zoo.methods._pixels import (
@@ -80,8 +80,8 @@ class Portrait(PixelMethod):
 
     Landmarks need the extra ``faces``; with ``align=none`` the painting is laid over the content as it is, for pictures
     framed alike. ``strength`` scales the Gram matrices' loss, the gain's departure from 1 and the start's from the
-    content. Raises InputError where a picture has no face. Extras: ``landmarks`` and ``style_landmarks``, (5, 2) x and
-    y in pixels.
+    content. Raises UnsuitedError where a picture has no face. Extras: ``landmarks`` and ``style_landmarks``, (5, 2), x
+    and y in pixels.
 
     | paper | here | why |
     | --- | --- | --- |
@@ -198,7 +198,7 @@ of flat places, such as a background, say little of their color |
 def _found(image: Tensor, role: str) -> Tensor:
     points = landmarks(image)
     if points is None:
-        raise InputError(
+        raise UnsuitedError(
             f"No face was found in the {role}: portrait needs one of at least 24 pixels, seen from the front."
         )
     return points
