@@ -149,6 +149,19 @@ def test_a_fault_is_found_before_anything_is_trained(run, both, recipe, photos, 
     recipe.write_text(TWO)
     assert run("recipe", recipe, "--content-dir", photos / "content", "--out", out) == 2
     assert "needs style images" in capsys.readouterr().err
+    for changed, missing in (
+        ("task: {start: none.safetensors}", "none.safetensors"),
+        ("init_from: none.pt", "none.pt"),
+    ):
+        recipe.write_text(TWO.replace("task: {start: {run: first}}", changed))
+        assert run("recipe", recipe, *both, "--out", out) == 2
+        assert f"The run second needs {missing}, and there is no such file" in capsys.readouterr().err
+    recipe.write_text(TWO)
+    given = ["--content-dir", photos / "content", "--style-dir", photos / "nothing"]
+    assert run("recipe", recipe, *given, "--out", out) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert run("recipe", recipe, *both, "--held-out-style", "none.png", "--out", out) == 2
+    assert "does not exist" in capsys.readouterr().err
     for flags, expected in (
         (["--hours", "0"], "--hours"),
         (["--only", "frist"], "did you mean first"),

@@ -86,7 +86,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def test_a_run_leaves_weights_a_card_and_its_configuration(run, both, photos, tmp_path, capsys):
     out = tmp_path / "run"
-    held_out = ["--held-out-content", photos / "content", "--held-out-size", "long:32", "--held-out-count", "2"]
+    held_out = ["--held-out-content", photos / "style", "--held-out-size", "long:32", "--held-out-count", "2"]
     options = ["--width", "5", "--steps=7", "--lr", "0.02", "--notes", "Made here."]
     assert run("tint-net", *both, "--out", out, *options, *held_out) == 0
     said = capsys.readouterr().err

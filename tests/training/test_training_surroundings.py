@@ -323,7 +323,8 @@ def test_names_that_are_no_text_work_to_the_end(run: Run, photos: Path, tmp_path
     shutil.copytree(photos / "content", content)
     (content / f"{NAME}.png").write_bytes((photos / "content/0.png").read_bytes())
     (content / f"{NAME}-torn.png").write_bytes(b"\x89PNG nothing")
-    held_out = ["--held-out-content", content / f"{NAME}.png", "--held-out-size", "long:32"]
+    other = shutil.copy(photos / "style/0.png", tmp_path / f"{NAME}.png")
+    held_out = ["--held-out-content", other, "--held-out-size", "long:32"]
     cache = ["--cache-dir", tmp_path / f"{NAME}-cache", "--notes", f"Of {NAME}."]
     assert run("--out", tmp_path / "run", "--steps", "1", *held_out, *cache, content=content) == 0
     said = capsys.readouterr().err

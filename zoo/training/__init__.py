@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.training.data import ImageSet, find_images
-    from zoo.training.export import export_checkpoint, read_metadata, write_card
+    from zoo.training.export import read_metadata, write_card
     from zoo.training.progress import TrainProgress, TrainResult, TrainState
     from zoo.training.task import TrainConfig, TrainingTask
     from zoo.training.trainer import train
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "ImageSet": "data",
     "find_images": "data",
-    "export_checkpoint": "export",
     "read_metadata": "export",
     "write_card": "export",
     "TrainConfig": "task",
@@ -37,7 +36,6 @@ __all__ = [
     "TrainResult",
     "TrainState",
     "TrainingTask",
-    "export_checkpoint",
     "find_images",
     "read_metadata",
     "train",

@@ -154,9 +154,8 @@ class ImageSet:
         to.
         """
         found = find_images(source)
-        identity = [
-            (str(path), stat.st_size, stat.st_mtime_ns) for path in found if (stat := _stat(path)) is not None
-        ] + [(str(path), -1, -1) for path in found if _stat(path) is None]
+        # In full, as a relative path names other files elsewhere.
+        identity = [(str(path.absolute()), *_size_and_time(path)) for path in found]
         text = json.dumps([_FORMAT, store, identity])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         folder = Path(cache_dir or home() / "datasets") / f"{digest}-{store}"
@@ -166,22 +165,34 @@ class ImageSet:
             with FileLock(f"{folder}.lock"):
                 if not (folder / "index.json").exists():
                     _build(folder, found, store, progress)
+        try:
+            return cls._read(folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ImageError(f"The cache of decoded images {folder} is damaged: delete that folder.") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> ImageSet:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         sizes = np.asarray(index["sizes"], dtype=np.int64).reshape(-1, 2)
         lengths = sizes.prod(1) * 3
         pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
         if pixels.size != lengths.sum():
-            raise ImageError(f"The cache of decoded images {folder} is damaged: delete that folder.")
+            raise ValueError(pixels.size)
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         skipped = tuple((name, reason) for name, reason in index["skipped"])
         return cls(pixels, sizes, offsets, skipped, tuple(index["sources"]), tuple(index["hashes"]))
 
+    def holds(self, path: Path) -> bool:
+        """Return whether one of the images has the bytes of this file, whatever it is called."""
+        return path.is_file() and files.sha256(path)[:_HASH] in self.hashes
 
-def _stat(path: Path) -> os.stat_result | None:
+
+def _size_and_time(path: Path) -> tuple[int, int]:
     try:
-        return path.stat()
+        stat = path.stat()
     except OSError:
-        return None
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building | None) -> None:
@@ -293,8 +304,7 @@ class Sampler:
     def batch(self, position: int, rank: int = 0, world: int = 1) -> Tensor:
         """Batch ``position`` of process ``rank``."""
         first = (position * world + rank) * self.batch_size
-        stacked = np.stack([self.sample(first + i) for i in range(self.batch_size)])
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+        return as_batch([self.sample(first + i) for i in range(self.batch_size)])
 
 
 class Loader:
@@ -341,6 +351,11 @@ class Loader:
         """Stop the thread."""
         self._closed.set()
         self._thread.join(timeout=5)
+
+
+def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Pictures (H, W, 3) uint8 of one size as (B, 3, H, W), channels-last in memory."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
 def to_float(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from zoo import files
 from zoo.errors import NumericalError, WeightsError
@@ -61,15 +60,13 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def export(
-    task: TrainingTask, folder: Path, held_out: Mapping[str, Sequence[Tensor]] | None = None
-) -> tuple[Path, Path]:
+def export(task: TrainingTask, folder: Path) -> None:
     """Write model.safetensors, card.md and losses.png of the run in ``folder`` from ``task.network`` as it stands.
 
     Needs the run.json that the trainer writes. Raises NumericalError where a weight does not fit fp16.
     """
     record = _texts(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    record.pop("options", None)  # with the paths of this machine
+    del record["options"], record["init_from"]  # with the paths of this machine
     state = {}
     for name, value in task.network.state_dict().items():
         half = value.detach().to("cpu", torch.float16) if value.is_floating_point() else value.detach().cpu()
@@ -79,11 +76,12 @@ def export(
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     path = folder / "model.safetensors"
     files.write(path, save(state, metadata))
-    previews = sorted((folder / "previews").glob("*.png"))
+    # Where a run was begun anew, a later one may be of the run before.
+    last = f"step_{record['step']:07d}"
+    previews = sorted(p for p in (folder / "previews").glob("*.png") if p.stem <= last)
     plotted = plot_losses(folder)
     pictures = [p.relative_to(folder).as_posix() for p in (*previews[-1:], *([plotted] if plotted else []))]
-    card = write_card(path, folder / "card.md", pictures, folder / "evaluation.csv")
-    return path, card
+    write_card(path, folder / "card.md", pictures, folder / "evaluation.csv")
 
 
 def _texts(value: Any) -> Any:
@@ -93,24 +91,6 @@ def _texts(value: Any) -> Any:
     if isinstance(value, dict):
         return {_texts(key): _texts(inner) for key, inner in value.items()}
     return [_texts(inner) for inner in value] if isinstance(value, list) else value
-
-
-def export_checkpoint(task: TrainingTask, folder: Path) -> Path:
-    """model.safetensors and card.md from the checkpoint of a run that is going on or was broken off.
-
-    ``task`` must be built with the run's options. Takes the moving average where the run keeps one.
-    """
-    path = folder / "checkpoint.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        task.network.load_state_dict(state["network"])
-    except Exception as error:
-        raise WeightsError(f"{path} is not a checkpoint of this task ({error}).") from error
-    if state["ema"] is not None:
-        own = [p for p in task.network.parameters() if p.requires_grad]
-        for parameter, average in zip(own, state["ema"], strict=True):
-            parameter.data.copy_(average)
-    return export(task, folder)[0]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -184,7 +164,7 @@ def evaluation_lines(path: Path, most: int = 12) -> list[str]:
     names = list(rows[0])
     lines = ["## Held-out figures during the run", "", f"| {' | '.join(names)} |", "|" + "---:|" * len(names)]
     for row in chosen:
-        values = [row["step"], *(f"{float(row[name]):.4g}" for name in names if name != "step")]
+        values = [row["step"], *(row[name] and f"{float(row[name]):.4g}" for name in names if name != "step")]
         lines.append(f"| {' | '.join(values)} |")
     return [*lines, ""]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo import files
 from zoo.config import Config
-from zoo.errors import ConfigError, WeightsError
+from zoo.errors import ConfigError, WeightsError, reason
 from zoo.training.data import ImageSet, short_path, without_folders
 from zoo.training.task import TrainConfig, TrainingTask
 from zoo.weights import read_state
@@ -60,7 +60,7 @@ def require_same(folder: Path, saved: str, now: Mapping[str, Any]) -> None:
     """Raise ConfigError, which names what differs, unless the identity ``saved`` by the run in ``folder`` is that of
     ``now``."""
     before = json.loads(saved)
-    changed = [told for key in now for told in _differences(key, before[key], now[key])]
+    changed = [told for key in now for told in _differences(key, before.get(key), now[key])]
     if changed:
         raise ConfigError(
             f"The run in {folder} was begun with other {', '.join(changed)}: leave that as it was, or start a new run "
@@ -83,6 +83,19 @@ def _differences(name: str, before: Any, now: Any) -> list[str]:
     return [f"{name} ({old}, not {new})"]
 
 
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return a run's checkpoint.pt; WeightsError where the file is something else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict) or "identity" not in state:
+            raise ValueError("it holds something else")
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as a training checkpoint ({reason(error)}): take another, or start the run anew."
+        ) from error
+    return state
+
+
 def start_values(path: Path, task: TrainingTask) -> dict[str, Tensor]:
     """Return the weights in a safetensors file; or in a run's checkpoint, with the moving average where it keeps one.
 
@@ -90,15 +103,11 @@ def start_values(path: Path, task: TrainingTask) -> dict[str, Tensor]:
     """
     if path.suffix != ".pt":
         return read_state(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights, average = dict(state["network"]), state["ema"]
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as a training checkpoint: {error}.") from error
-    if average is not None:
-        trained = [name for name, parameter in task.network.named_parameters() if parameter.requires_grad]
-        weights |= dict(zip(trained, average, strict=False))
-    return weights
+    state = read_checkpoint(path)
+    if state["ema"] is None:
+        return state["network"]
+    trained = [name for name, parameter in task.network.named_parameters() if parameter.requires_grad]
+    return state["network"] | dict(zip(trained, state["ema"], strict=False))
 
 
 def weights_named(task: TrainingTask) -> dict[str, Path]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zoo import images
 from zoo.config import Config, OptionSpec, describe, parse
@@ -47,6 +46,10 @@ class Material:
     held_out_size: str = "long:512"
     held_out_count: int = 0
     cache_dir: Path | None = None
+
+    def held_out_files(self, name: str) -> list[Path]:
+        """The held-out images of a set; ImageError where one does not exist."""
+        return images.list_images(self.held_out.get(name, ()))[: self.held_out_count or None]
 
 
 def trainable() -> list[str]:
@@ -121,12 +124,20 @@ def _begun_with(task: type[TrainingTask], record: Mapping[str, Any]) -> dict[str
     return found
 
 
-def check_sets(label: str, task: type[TrainingTask], material: Material) -> None:
-    """ConfigError that names the sets which ``task`` needs and ``material`` lacks."""
+def check_sets(label: str, task: type[TrainingTask], material: Material, folder: Path) -> None:
+    """ConfigError that names the sets which ``task`` needs and ``material`` lacks, or one in whose folder the run's
+    ``folder`` lies, where previews would be taken for images."""
     missing = [name for name in task.sets if not material.sets.get(name)]
     if missing:
         flags = " and ".join(f"--{name}-dir FOLDER" for name in missing)
         raise ConfigError(f"Training {label} needs {' and '.join(missing)} images: give {flags}.")
+    for name in task.sets:
+        places = [Path(source).resolve() for source in material.sets[name] if os.path.isdir(source)]
+        if any(folder.resolve().is_relative_to(place) for place in places):
+            raise ConfigError(
+                f"--out {folder} lies in the folder of {name} images, so that its previews would be some of them: "
+                "give another."
+            )
 
 
 def launch(
@@ -161,14 +172,19 @@ def launch(
         options = _begun_with(task, begun) | options
         command = begun.get("command") or command
         notes = notes or begun.get("notes", "")
+        init_from = init_from or (Path(begun["init_from"]) if begun.get("init_from") else None)
     task_config, config = configure(task, options)
-    check_sets(label, task, material)
+    check_sets(label, task, material, folder)
     require_folder(folder, "--out", for_weights=True)
-    if not resume and (folder / "checkpoint.pt").exists():
+    saved = (folder / "checkpoint.pt").exists()
+    if saved and not resume:
         raise ConfigError(f"{folder} already holds a run: add --resume to go on with it, or give another folder.")
-    if init_from is not None and not init_from.is_file():
+    if init_from is not None and not saved and not init_from.is_file():
         raise ConfigError(f"There is no file {init_from} to start from: check the path.")
-    held_out = {name: _read_held_out(source, material) for name, source in material.held_out.items() if source}
+    paths = {name: material.held_out_files(name) for name, sources in material.held_out.items() if sources}
+    held_out = {
+        name: [images.read(path, size=material.held_out_size).pixels for path in some] for name, some in paths.items()
+    }
     make: Any = task
     # All that is random before the first step is drawn on the CPU; the caller's state comes back.
     with torch.random.fork_rng(devices=[]):
@@ -182,6 +198,12 @@ def launch(
             material.sets[name], store=config.store, cache_dir=material.cache_dir, progress=heard
         )
         say(describe_images(name, data[name]))
+        trained_on = [str(path) for path in paths.get(name, ()) if data[name].holds(path)]
+        if trained_on:
+            raise ConfigError(
+                f"Held-out images are among the {name} images, and figures of them would tell nothing: take "
+                f"{', '.join(trained_on[:_NAMED])} out of one of the two."
+            )
     return train(
         built,
         config,
@@ -205,11 +227,6 @@ def describe_images(name: str, data: ImageSet) -> str:
     named = ", ".join(f"{Path(path).name} ({reason.rstrip('.')})" for path, reason in data.skipped[:_NAMED])
     more = f" and {len(data.skipped) - _NAMED} more" if len(data.skipped) > _NAMED else ""
     return f"{text}; {len(data.skipped)} cannot be read and are left out: {named}{more}"
-
-
-def _read_held_out(sources: Sequence[str], material: Material) -> list[Tensor]:
-    paths = images.list_images(sources)[: material.held_out_count or None]
-    return [images.read(path, size=material.held_out_size).pixels for path in paths]
 
 
 def portable(argument: str) -> str:

@@ -28,12 +28,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from zoo import files, shipped
 from zoo.errors import ConfigError, UnknownNameError, WeightsError, ZooError
+from zoo.images import READ_EXTENSIONS
+from zoo.names import on_disk
 from zoo.training.processes import processes
 
 if TYPE_CHECKING:
     from zoo.training.launch import Material
     from zoo.training.progress import TrainResult, TrainState
 
+_FILES = (*READ_EXTENSIONS, ".json", ".safetensors", ".pt")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 State = Literal["new", "broken off", "done"]
 
@@ -182,13 +185,14 @@ def run_recipe(
     that inputs exist or will. Raises what :func:`zoo.training.launch.launch` raises, and ConfigError where a run in
     ``folder`` was begun and ``resume`` is not given, or was done by other settings.
     """
-    from zoo.training.data import require_folder
+    from zoo.training.data import find_images, require_folder
     from zoo.training.launch import check_sets, configure, launch, task_class, typed
 
     require_folder(folder, "--out", for_weights=True)
     chosen = recipe.chosen(only)
     todo: list[tuple[Run, Any, dict[str, Any]]] = []
     coming: set[str] = set()
+    sets: set[str] = set()
     for run in chosen:
         task = task_class(run.method)
         try:
@@ -205,7 +209,7 @@ def run_recipe(
         end = {"steps": config.steps, "time_limit": config.time_limit}
         settings |= end
         options |= end
-        check_sets(run.name, task, material)
+        check_sets(run.name, task, material, folder / run.name)
         state = _state(run, task, folder, settings)
         if state == "broken off" and not resume:
             raise ConfigError(f"{folder / run.name} holds a run that is not done: add --resume to go on with it.")
@@ -216,7 +220,12 @@ def run_recipe(
         if state == "done":
             display.say(f"{run.name}: done before")
         else:
+            _require_files(run)
+            sets.update(task.sets)
             todo.append((run, task, options | {"settings": settings}))
+    for name in sorted(sets):
+        find_images(material.sets[name])
+        material.held_out_files(name)
 
     for place, (run, task, options) in enumerate(todo, 1):
         settings = options.pop("settings")
@@ -242,6 +251,14 @@ def run_recipe(
         _mark(folder / run.name, settings)
     _join(recipe, folder, {run.name for run in chosen}, display)
     return "done"
+
+
+def _require_files(run: Run) -> None:
+    """ConfigError for a picture, weights or records that a run names and that are not there."""
+    for value in (*run.task.values(), run.init_from):
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and Path(text).suffix.lower() in _FILES and not on_disk(text).is_file():
+                raise ConfigError(f"The run {run.name} needs {text}, and there is no such file: check the path.")
 
 
 def _plain(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Log:
 
     def __init__(self, folder: Path, step: int, evaluated: int) -> None:
         self._files: dict[str, io.TextIOWrapper] = {}
+        self._writers: dict[str, csv.DictWriter[str]] = {}
         self._folder = folder
         for name, last in (("losses", step), ("evaluation", evaluated)):
             path = folder / f"{name}.csv"
@@ -96,11 +97,18 @@ class Log:
     def _row(self, name: str, row: Mapping[str, Any]) -> None:
         if name not in self._files:
             path = self._folder / f"{name}.csv"
-            new = not path.exists() or path.stat().st_size == 0
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            before = csv.DictReader(io.StringIO(text))
+            columns = list(dict.fromkeys([*(before.fieldnames or ()), *row]))
+            if columns != before.fieldnames:  # held-out images of another set have figures of their own
+                whole = io.StringIO(newline="")
+                writer = csv.DictWriter(whole, columns, restval="", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(before)
+                files.write(path, whole.getvalue())
             self._files[name] = path.open("a", encoding="utf-8", newline="")
-            if new:
-                csv.writer(self._files[name]).writerow(row)
-        csv.writer(self._files[name]).writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
+            self._writers[name] = csv.DictWriter(self._files[name], columns, restval="")
+        self._writers[name].writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
 
     def losses(self, step: int, lr: float, row: Mapping[str, float]) -> None:
         """The losses of an update."""

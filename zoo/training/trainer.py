@@ -6,8 +6,8 @@ scaler) is in the checkpoint, which is written whole or not at all. A cosine und
 
 A run's folder::
 
-    run.json            the effective configuration, the data, the machine, and how long the training took; and the
-                        task's options as they were given, by which alone it goes on (never part of what is exported)
+    run.json            the effective configuration, the data, the machine, and how long the training took; and as
+                        they were given the task's options and the weights that it began from (never exported)
     losses.csv          a row per update: step, lr, grad_norm and each loss; cut back to the checkpoint on resume
     evaluation.csv      figures on the held-out images
     previews/           a sheet every ``preview_every`` updates, of the same images each time
@@ -36,11 +36,19 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo import files
-from zoo.errors import ConfigError, NumericalError, WeightsError
+from zoo.errors import ConfigError, NumericalError
 from zoo.stylizer import require_tensors
 from zoo.training.clock import Clock
-from zoo.training.data import Crops, ImageSet, Loader, Sampler, to_float, without_folders
-from zoo.training.identity import derived_seed, identity, require_same, start_values, weights_named, with_digest
+from zoo.training.data import Crops, ImageSet, Loader, Sampler, as_batch, to_float, without_folders
+from zoo.training.identity import (
+    derived_seed,
+    identity,
+    read_checkpoint,
+    require_same,
+    start_values,
+    weights_named,
+    with_digest,
+)
 from zoo.training.optimisers import Optimisers
 from zoo.training.processes import make_fabric, processes
 from zoo.training.progress import TrainProgress, TrainResult, TrainState
@@ -82,7 +90,8 @@ def train(
         raise ConfigError(f"Training {task.method} needs {' and '.join(missing)} images: give their folder.")
     check_crop(task, config)
     run = _Run(task, config, data, folder, held_out or {}, progress)
-    run.words = {"command": command, "notes": notes, "options": dict(options or {})}
+    start = None if init_from is None else str(init_from.absolute())
+    run.words = {"command": command, "notes": notes, "options": dict(options or {}), "init_from": start}
     # Steps seed the global generators; the caller's state comes back afterwards.
     kept = held(folder) if run.processes.first else contextlib.nullcontext()
     with torch.random.fork_rng(), devices.ieee_float32(run.device), kept:
@@ -176,12 +185,12 @@ class _Run:
             loader.close()
             if self.log is not None:
                 self.log.close()
-        if self.fabric.is_global_zero:
+        if fabric.is_global_zero:
             self._write_run()
             from zoo.training.export import export
 
             with self._averaged():
-                export(self.task, self.folder, self.held_out)
+                export(self.task, self.folder)
         fabric.barrier()
         return TrainResult(self.folder, self._state(), ended)
 
@@ -216,7 +225,8 @@ class _Run:
     def _loop(self, loader: Loader) -> str:
         config = self.config
         saved = heard = time.monotonic()
-        ended = ""
+        # Before the clock goes on, when every process reads the same.
+        ended = "time" if self._late() and self.step < config.steps else ""
         self.clock.listen(loader)
         if self._due():  # the process was ended between this checkpoint and its evaluation
             self._evaluate()
@@ -236,7 +246,7 @@ class _Run:
                 heard = time.monotonic()
                 self._drain()
                 asked = self.progress is not None and self.fabric.is_global_zero and self.progress(self._state())
-                late = config.time_limit is not None and self.clock.seconds >= 60 * config.time_limit
+                late = self._late()
                 due = time.monotonic() - saved >= 60 * config.checkpoint_minutes
                 # One process decides, so that all stop and save at the same step.
                 asked, late, due = self.fabric.broadcast((bool(asked), late, due))
@@ -250,9 +260,8 @@ class _Run:
                 self._preview()
             self.clock.skip()
         self._drain()
-        if ended == "asked":
-            # Whoever asked may not wait for the evaluation.
-            self._save()
+        # Whoever asked may not wait for the evaluation, and it may fail.
+        self._save()
         self._evaluate()
         self._preview()
         self._save()
@@ -296,6 +305,9 @@ class _Run:
                 done = max(done, min(1.0, self.clock.seconds / (60 * config.time_limit)))
             return lr * 0.5 * (1 + math.cos(math.pi * done))
         return lr
+
+    def _late(self) -> bool:
+        return self.config.time_limit is not None and self.clock.seconds >= 60 * self.config.time_limit
 
     def _diverged(self, what: str, step: int) -> NumericalError:
         checkpoint = self.folder / "checkpoint.pt"
@@ -372,12 +384,14 @@ class _Run:
 
     def _evaluate(self) -> None:
         """The figures of this step, once: they depend on the weights alone, as the noise is the same every time."""
-        if not self.fabric.is_global_zero or not self.held_out or self.evaluated == self.step:
+        if not self.fabric.is_global_zero or self.evaluated == self.step:
             return
-        held_out = {k: [i.to(self.fabric.device) for i in v] for k, v in self.held_out.items()}
+        self.figures = {}  # those of other weights
+        if not self.held_out:
+            return
         torch.manual_seed(derived_seed(self.config.seed, "evaluation"))
         with self._averaged(), torch.no_grad(), self.fabric.autocast():
-            self.figures = self.task.evaluate(held_out)
+            self.figures = self.task.evaluate(self._on_device(self.held_out))
         self.evaluated = self.step
         if self.figures and self.log is not None:
             self.log.figures(self.step, self.figures)
@@ -390,22 +404,16 @@ class _Run:
 
     def _preview_images(self) -> dict[str, list[Tensor]]:
         if self.held_out:
-            return {k: [i.to(self.fabric.device) for i in v] for k, v in self.held_out.items()}
+            return self._on_device(self.held_out)
         # Not from the stream of training samples: the same few whenever and wherever the run goes on.
-        return {
-            name: [
-                to_float(
-                    {
-                        "x": torch.from_numpy(s.crops.cut(s.picture(i), np.random.default_rng(0)).copy())[None].permute(
-                            0, 3, 1, 2
-                        )
-                    },
-                    self.fabric.device,
-                )["x"]
-                for i in range(min(4, len(s.images)))
-            ]
+        first = {
+            name: as_batch([s.crops.cut(s.picture(i), np.random.default_rng(0)) for i in range(min(4, len(s.images)))])
             for name, s in self.samplers.items()
         }
+        return {name: list(batch.split(1)) for name, batch in to_float(first, self.fabric.device).items()}
+
+    def _on_device(self, held_out: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+        return {name: [image.to(self.fabric.device) for image in some] for name, some in held_out.items()}
 
     def _identity(self) -> dict[str, Any]:
         return identity(self.task, self.config, self.data, self.precision, self.fabric.world_size)
@@ -438,15 +446,11 @@ class _Run:
         self._write_run()
 
     def _load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
-        except Exception as error:
-            raise WeightsError(
-                f"{path} cannot be read as a training checkpoint ({error}): start the run anew."
-            ) from error
+        state = read_checkpoint(path, self.fabric.device)
         require_same(path.parent, state["identity"], self._identity())
         for name, hashes in state["images"].items():
             self.samplers[name].arrange(hashes)
+        require_tensors(state["network"], self.task.network.state_dict(), str(path))
         self.task.network.load_state_dict(state["network"])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
