@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -403,6 +404,31 @@ def test_what_does_not_fit_is_reported_and_not_written(changes, expected, tmp_pa
     assert not out.exists()
 
 
+@pytest.mark.parametrize("values", [torch.full((3,), math.nan), torch.zeros(3, dtype=torch.int8)])
+def test_values_that_are_no_weights_are_not_written(values, tmp_path, capsys):
+    published(tmp_path / "bad.pth", 2, **{"8.bias": values})
+    assert run("import", "wct", tmp_path / "bad.pth", "--out", tmp_path / "out.safetensors") == 2
+    assert "level2.conv1_1.bias is of values that are no finite weights" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_tensors_that_share_memory_are_written_as_their_own(tmp_path):
+    bias = torch.rand(64)
+    published(tmp_path / "tied.pth", 2, **{"1.bias": bias, "5.bias": bias})
+    assert run("import", "wct", tmp_path / "tied.pth", "--out", tmp_path / "out.safetensors") == 0
+    state = read_state(tmp_path / "out.safetensors")
+    assert all(torch.equal(state[f"level2.{name}.bias"], bias) for name in ("conv2_1", "conv1_2"))
+
+
+def test_two_files_of_one_name_are_not_one_style(tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        torch.save({"x": torch.ones(1)}, tmp_path / folder / "candy.pth")
+    given = (tmp_path / "a/candy.pth", tmp_path / "b/candy.pth")
+    assert run("import", "johnson", *given, "--out", tmp_path / "out.safetensors") == 2
+    assert "Two files are called candy" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_level_is_recognised_also_where_a_key_is_missing(tmp_path):
     from zoo.importers import read_source
 
@@ -416,6 +442,7 @@ class Harmful:
         return Path.touch, (Path("harmed"),)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_a_pickle_never_runs_code(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.save({"1.weight": Harmful()}, tmp_path / "evil.pth")
@@ -424,7 +451,10 @@ def test_a_pickle_never_runs_code(tmp_path, monkeypatch, capsys):
     assert "evil.pth is not a file of plain tensors" in said
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "harmed").exists()
-    for content in ([1, 2], {}, {"a": "text"}):
+    endless: dict[str, object] = {}
+    endless["state_dict"] = endless
+    meta, sparse = torch.ones(2, device="meta"), torch.ones(2).to_sparse()
+    for content in ([1, 2], {}, {"a": "text"}, endless, {"a": meta}, {"a": sparse}):
         torch.save(content, tmp_path / "other.pth")
         assert run("import", "wct", tmp_path / "other.pth", "--out", "x.safetensors") == 2
         assert "not a dictionary of tensors" in capsys.readouterr().err

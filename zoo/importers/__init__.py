@@ -97,6 +97,7 @@ def import_weights(
     Raises UnknownNameError, and WeightsError where a file is unsafe or unreadable or does not fit; then nothing is
     written.
     """
+    import torch
     from safetensors.torch import save
 
     known = importers()
@@ -124,7 +125,8 @@ def import_weights(
         facts["encoder"] = {own_encoder.name: own_encoder.sha256}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    write(out, save({k: v.contiguous() for k, v in draft.state.items()}, metadata))
+    # Copies, as the format takes no two tensors of one memory.
+    write(out, save({k: v.clone(memory_format=torch.contiguous_format) for k, v in draft.state.items()}, metadata))
     return result
 
 
@@ -137,6 +139,8 @@ def _compare(method: str, draft: Draft) -> ImportReport:
             verdict = "unexpected"
         elif shape != draft.expected[ours]:
             verdict = f"of another shape, {_times(shape)} instead of {_times(draft.expected[ours])}"
+        elif not (value.is_floating_point() and value.isfinite().all()):
+            verdict = "of values that are no finite weights"
         else:
             verdict = "mapped"
         rows.append((theirs.get(ours, ""), ours, _times(shape), verdict))
@@ -173,9 +177,13 @@ def read_source(path: Path) -> Source:
             f"{path.name} is not a file of plain tensors, and nothing else is opened, since a pickle can run code "
             f"({reason.rstrip('.')})."
         ) from error
-    while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+    if not isinstance(state, dict) or not state or not all(map(plain, state.values())):
         raise WeightsError(f"{path.name} is not a dictionary of tensors: give a file of weights (a state dict).")
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
     return Source(path.name, hashlib.sha256(data).hexdigest(), state)

@@ -16,8 +16,10 @@ def convert(files: Sequence[Source], encoder: Source | None) -> Draft:
     if encoder is not None:
         raise WeightsError("Johnson's networks read images, not features: leave --encoder out.")
     draft = Draft({}, {}, [])
-    for source in files:
-        style = Path(source.name).stem
+    styles = [Path(source.name).stem for source in files]
+    for source, style in zip(files, styles, strict=True):
+        if styles.count(style) > 1:
+            raise WeightsError(f"Two files are called {style}, as the styles in them would be: rename one.")
         prefix = "" if len(files) == 1 else f"{style}."
         try:
             state = import_state(source.state)
@@ -26,7 +28,7 @@ def convert(files: Sequence[Source], encoder: Source | None) -> Draft:
         draft.state |= {prefix + key: value for key, value in state.items()}
     # import_state has compared names and shapes itself.
     draft.expected = {key: tuple(value.shape) for key, value in draft.state.items()}
-    draft.notes.append("As published; styles: " + ", ".join(Path(source.name).stem for source in files) + ".")
+    draft.notes.append("As published; styles: " + ", ".join(styles) + ".")
     if len(files) == 1:
         draft.notes.append("The style is called like the file written.")
     return draft
