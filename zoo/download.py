@@ -154,8 +154,9 @@ def _receive_all(
             reason = f"it ended after {part.stat().st_size} of {size} bytes"
         except urllib.error.HTTPError as refusal:
             refusal.close()
-            if refusal.code == 416:  # another file, shorter than what is here
+            if refusal.code == 416:  # the whole of it is here, or of another file: from the beginning
                 part.unlink()
+                before = -1
             reason = f"{refusal.code} {refusal.reason}"
             if refusal.code not in (408, 416, 429, 500, 502, 503, 504):
                 raise error(f"{what} cannot be fetched from {whence}: {reason}.") from refusal

@@ -596,6 +596,13 @@ def test_timm_refusals(tmp_path: Path) -> None:
         _trunk()("test_resnet", ["layer1"], tmp_path / "vit.safetensors")
 
 
+@pytest.mark.parametrize("data", [b"", b"\x80\x02}q\x00(X", b"<html>Sign in</html>"])
+def test_a_torn_timm_file_is_one_sentence(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin do not fit the network: \w"):
+        _trunk()("test_resnet", ["layer1"], tmp_path / "pytorch_model.bin")
+
+
 def test_a_timm_trunk_is_never_left_partly_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm loads feature trunks leniently; were the strict load beside it lost, the comparison must still tell."""
     import timm

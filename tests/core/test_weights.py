@@ -21,7 +21,7 @@ from zoo.errors import DownloadRequiredError, WeightsError
 from zoo.importers import import_weights, importers
 from zoo.importers.vgg import decoder_entries, encoder_entries, guess_level
 from zoo.nn.decoder import VGGDecoder
-from zoo.registry import Checkpoint, Provenance, load_registry
+from zoo.registry import Asset, Checkpoint, Provenance, load_registry
 from zoo.training import read_metadata
 from zoo.weights import read_state
 
@@ -133,6 +133,16 @@ def test_a_killed_process_leaves_what_the_next_one_goes_on_from(server):
     assert part_of(path).read_bytes() == DATA[:70_000]
     assert weights.fetch("net.tag", entry).read_bytes() == DATA
     assert server.asked[-1][1] == "bytes=70000-"
+
+
+def test_a_process_killed_when_all_had_come_costs_no_further_command(server, monkeypatch):
+    """Of a file whose size nobody knows."""
+    monkeypatch.setattr("zoo.weights.place", lambda name, asset: home() / "w.safetensors")
+    entry = Asset(summary="Any", url=f"{server.url}/w.safetensors")
+    home().mkdir(parents=True)
+    part_of(home() / "w.safetensors").write_bytes(DATA)
+    assert weights.fetch("net.tag", entry).read_bytes() == DATA
+    assert [asked[1] for asked in server.asked] == [f"bytes={len(DATA)}-", None]
 
 
 def test_a_server_without_ranges_starts_over(server):

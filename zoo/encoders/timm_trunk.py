@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from zoo.encoders.base import Encoder
@@ -91,8 +90,8 @@ def _load(backbone: str, path: Path, outputs: Sequence[int]) -> Any:
         try:
             whole = timm.create_model(backbone, **options)
             trunk = timm.create_model(backbone, features_only=True, out_indices=outputs, **options)
-        except (RuntimeError, KeyError, OSError, SafetensorError) as error:
-            raise WeightsError(f"{misfit}: {error}.") from error
+        except Exception as error:  # whatever a damaged pickle makes of itself
+            raise WeightsError(f"{misfit}: {str(error) or type(error).__name__}.") from error
     loaded = {_fingerprint(tensor) for tensor in whole.state_dict().values()}
     stray = [name for name, tensor in trunk.state_dict().items() if _fingerprint(tensor) not in loaded]
     if stray:
