@@ -394,6 +394,10 @@ def test_records_of_styles(tmp_path: Path) -> None:
         load_style(str(tmp_path / "My Style.png"), 30, str(tmp_path / "r.json"))
     with pytest.raises(ConfigError, match="cannot be read as JSON"):
         load_style(str(tmp_path / "My Style.png"), 30, str(tmp_path / "none.json"))
+    for content in ([1], {"My Style": 3}):
+        (tmp_path / "r.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match="an object for every style"):
+            load_style(str(tmp_path / "My Style.png"), 30, str(tmp_path / "r.json"))
 
 
 def test_records_are_found_however_deep() -> None:

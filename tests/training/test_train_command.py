@@ -135,6 +135,7 @@ MISTAKES = {
     "not a task": (["zoo.config:Config"], "not a TrainingTask"),
     "no module": (["zoo.nothing:Task"], "cannot be imported"),
     "nameless set": (["tint-net", "--set", "drawings"], "--set takes NAME=DIR"),
+    "set without a name": (["tint-net", "--set", "=drawings"], "--set takes NAME=DIR"),
     "crop of a decoder": (["wct", "--level", "5", "--crop", "200"], "multiple of 16 pixels, not 200"),
     "crop of pixels": (["style-swap", "--pixel-weight", "1", "--crop", "150"], "multiple of 4 pixels, not 150"),
     "crop of least squares": (["style-swap", "--start", "least-squares", "--crop", "150"], "multiple of 4 pixels"),

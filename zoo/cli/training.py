@@ -53,7 +53,7 @@ class ImageOptions(Quiet):
         found = {"content": split_paths(self.content_dir), "style": split_paths(self.style_dir)}
         for given in self.more_sets or []:
             name, _, paths = given.partition("=")
-            if not paths:
+            if not (name and paths):
                 raise ConfigError(f"--set takes NAME=DIR, such as sketches=drawings; got {given!r}.")
             found[name] = [*found.get(name, []), *split_paths([paths])]
         return found

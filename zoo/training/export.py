@@ -71,7 +71,9 @@ def export(task: TrainingTask, folder: Path) -> None:
     for name, value in task.network.state_dict().items():
         half = value.detach().to("cpu", torch.float16) if value.is_floating_point() else value.detach().cpu()
         if not torch.isfinite(half).all():
-            raise NumericalError(f"Weight {name!r} is not finite in fp16: train on with a lower learning rate.")
+            raise NumericalError(
+                f"Weight {name!r} is not finite in fp16: start a new run with a lower learning rate (--lr)."
+            )
         state[name] = half.contiguous()
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     path = folder / "model.safetensors"
