@@ -116,7 +116,7 @@ Train = Callable[[str, float], str]
 
 def needs(run: Run) -> set[str]:
     """The runs that must be done before this one."""
-    return {*run.inputs, *run.after}
+    return set(run.inputs)
 
 
 def ordered(recipe: Recipe, value: str = VALUE) -> list[Run]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ConfigError, ZooError, reason
 
 PACKAGE = Path(__file__).parent
 
@@ -128,15 +128,10 @@ def place(source: Path, target: Path, error: type[ZooError] = ConfigError, *, fl
             shutil.copyfile(source, work)
 
 
-def reason(failure: OSError) -> str:
-    """Return why, in the system's own words: ``No space left on device``."""
-    return failure.strerror or str(failure)
-
-
 def _flush(path: Path) -> None:
     """Bring a file to the disk before it replaces another: a machine that stops must not leave an empty one."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-__all__ = ["PACKAGE", "new_folder", "place", "reason", "replacing", "sha256", "temporary", "write"]
+__all__ = ["PACKAGE", "new_folder", "place", "replacing", "sha256", "temporary", "write"]

@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself: how many numbers it holds, and the run that made them. Read without torch."""
+"""What a safetensors file says of itself: how many numbers it holds, and the run that made them. Without torch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ class Header:
 @functools.cache
 def read_header(path: Path) -> Header:
     """Return what is known of a file that ``zoo train`` exported; raises WeightsError where it is no safetensors."""
+    count, metadata = read_facts(path)
+    return Header(count, _provenance(metadata, path))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a safetensors file as :func:`read_facts`."""
+    return read_facts(path)[1]
+
+
+def written(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return facts as such metadata, which hold texts alone: others as JSON, and a text that would be taken for it."""
+    return {k: v if isinstance(v, str) and _parsed(v) == v else json.dumps(v) for k, v in facts.items()}
+
+
+def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return how many numbers a safetensors file holds, and its metadata, values parsed from JSON where they are JSON.
+
+    WeightsError where it is no such file.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -34,17 +53,20 @@ def read_header(path: Path) -> Header:
                 raise ValueError("its header is too long")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
+        ends = [tensor["data_offsets"][1] for tensor in header.values()]
+        if path.stat().st_size != 8 + length + max(ends, default=0):
+            raise ValueError("it is cut short")
         count = sum(math.prod(tensor["shape"]) for tensor in header.values())
-        return Header(count, _provenance(metadata, path))
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        return count, {key: _parsed(value) for key, value in metadata.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise WeightsError(
             f"{path} cannot be read as a safetensors file ({error}): fetch or train it again."
         ) from error
 
 
-def _provenance(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+def _provenance(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
     # Several runs joined in one file: each tells of itself, and the card of all.
-    parts = [*json.loads(metadata["parts"]).values()] if "parts" in metadata else [_read(metadata)]
+    parts = [*metadata["parts"].values()] if "parts" in metadata else [metadata]
     first = parts[0]
     card = f"in the card (zoo/checkpoints/{path.stem}.md)"
     machine = first.get("machine", {})
@@ -62,17 +84,14 @@ def _provenance(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     }
 
 
-def _read(metadata: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in metadata.items():
-        try:
-            found[key] = json.loads(value) if value[:1] in "{[" else value
-        except ValueError:
-            found[key] = value
-    return found
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
-def _data(parts: list[dict[str, Any]]) -> str:
+def _data(parts: list[Mapping[str, Any]]) -> str:
     """``2,173 content and 1,691 style images from 23 collections``."""
     counts: dict[str, int] = {}
     folders: set[str] = set()
@@ -87,4 +106,4 @@ def _data(parts: list[dict[str, Any]]) -> str:
     return f"{told} images{where}"
 
 
-__all__ = ["Header", "read_header"]
+__all__ = ["Header", "read_facts", "read_header", "read_metadata", "written"]

@@ -25,6 +25,7 @@ from zoo import images
 from zoo.color import luminance
 from zoo.errors import ConfigError, UnknownNameError, UnsupportedError, WeightsError
 from zoo.names import find
+from zoo.provenance import read_metadata
 
 if TYPE_CHECKING:
     from zoo.stylizer import Style
@@ -131,24 +132,6 @@ def _read_records(path: str) -> dict[str, dict[str, Any]]:
     if not (isinstance(found, dict) and all(isinstance(facts, dict) for facts in found.values())):
         raise ConfigError(f"The records of styles {path} must be a JSON object that holds an object for every style.")
     return found
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a safetensors file, values parsed from JSON where they are JSON; WeightsError if unreadable."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            raw: dict[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as a safetensors checkpoint: {error}.") from error
-    parsed: dict[str, Any] = {}
-    for key, value in raw.items():
-        try:
-            parsed[key] = json.loads(value)
-        except ValueError:
-            parsed[key] = value
-    return parsed
 
 
 def find_styles(metadata: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, TrainedStyle]:

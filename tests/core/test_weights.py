@@ -308,6 +308,8 @@ def test_join_refuses_what_does_not_belong_together(tmp_path, capsys):
     other = trained(tmp_path / "b.safetensors", "adain", weight=torch.ones(2))
     large = trained(tmp_path / "c.safetensors", weight=torch.tensor([1e6]))
     save_file({"weight": torch.ones(1)}, tmp_path / "plain.safetensors")
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(a.read_bytes()[:-1])
     out = tmp_path / "all.safetensors"
     for parts, expected in (
         ([f"x={a}", f"y={other}"], "several methods"),
@@ -317,6 +319,7 @@ def test_join_refuses_what_does_not_belong_together(tmp_path, capsys):
         ([f"x={tmp_path / 'plain.safetensors'}"], "which method"),
         ([f"x={tmp_path / 'absent.safetensors'}"], "cannot be read"),
         ([f"x={large}"], "not finite"),
+        ([f"x={torn}"], "it is cut short"),
     ):
         assert run("join", out, *parts) == 2
         assert expected in capsys.readouterr().err
@@ -326,6 +329,7 @@ def test_join_refuses_what_does_not_belong_together(tmp_path, capsys):
         "b.safetensors",
         "c.safetensors",
         "plain.safetensors",
+        "torn.safetensors",
     }
 
 

@@ -178,7 +178,11 @@ def test_a_fault_is_found_before_anything_is_trained(run, both, recipe, photos, 
 FAULTS = {
     "unknown key": ("share: 1", "share: 1, speed: 2", "speed"),
     "negative share": ("share: 1", "share: -1", "share"),
-    "later run": ("method: tint-net, share: 1", "method: tint-net, share: 1, after: [second]", "no run before"),
+    "later run": (
+        "method: tint-net, share: 1",
+        "method: tint-net, share: 1, init_from: {run: second}",
+        "no run before",
+    ),
     "twice": ("name: second", "name: first", "twice"),
     "unknown part": ("two: second", "two: third", "third"),
 }

@@ -34,15 +34,16 @@ from zoo.training.data import Crops, Loader, Sampler
 from zoo.training.export import plot_losses
 from zoo.training.launch import Material, launch, portable
 from zoo.training.progress import TrainState
-from zoo.training.whitened import WhitenedAdam, measure, sample_patches, whitened_adam
+from zoo.training.whitened import WhitenedAdam, WhitenedTask, measure, sample_patches
 from zoo.weights import read_state
 
 
-class Watched(Tiny):
+class Watched(WhitenedTask, Tiny):
     """Its optimiser measures the noisy loss before the first step; what that found and each step's rate are kept."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.config = types.SimpleNamespace(whiten=True)
         generator = torch.Generator().manual_seed(3)
         self.network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
         for parameter in self.network.parameters():
@@ -51,7 +52,7 @@ class Watched(Tiny):
         self.found: list[torch.Tensor] = []
 
     def optimiser(self, config, batches):
-        optimiser = whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
+        optimiser = super().optimiser(config, batches)
         optimiser.register_step_pre_hook(lambda made, *_: self.rates.append(made.param_groups[0]["lr"]))
         self.found = [state["whitening"] for state in optimiser.state.values()]
         return optimiser
@@ -170,6 +171,7 @@ def test_crops_of_other_zooms_keep_the_size_and_the_picture():
         # A reduced crop spans more of the ramp per pixel.
         assert np.diff(cut[8, 3:13, 0]).mean() == pytest.approx(slope, rel=0.1)
     assert Crops(16).cut(ramp[:9, :12], random).shape == (16, 16, 3)
+    assert Crops(16, (50.0, 50.0)).cut(ramp, random).shape == (16, 16, 3)
     with pytest.raises(InputError):
         Crops(16, (2.0, 1.0))
 

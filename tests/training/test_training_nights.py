@@ -127,6 +127,15 @@ def test_a_resume_before_the_first_checkpoint_begins_from_the_same_weights(run, 
     assert "There is no file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("notes", ["2024", "null", '["a"]', "a | b\nc"])
+def test_notes_are_text_whatever_they_say(notes, run, both, tmp_path):  # noqa: F811
+    assert run("tint-net", *both, "--out", tmp_path, "--steps", "1", "--notes", notes) == 0
+    assert read_metadata(tmp_path / "model.safetensors")["notes"] == notes
+    rows = (tmp_path / "card.md").read_text().split("\n\n")[1].splitlines()
+    assert all(row.startswith("|") and row.replace(r"\|", "").count("|") == 3 for row in rows)
+    assert f"\n\n{notes}\n" in (tmp_path / "card.md").read_text()
+
+
 def test_a_run_does_not_lie_among_its_images(run, photos, tmp_path, capsys):  # noqa: F811
     """Its previews would be images of the next run, and of its own when it goes on."""
     content = shutil.copytree(photos / "content", tmp_path / "content")

@@ -24,7 +24,6 @@ def load_encoder(
     ceil_mode: bool = False,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    allow_download: bool = False,
 ) -> Encoder:
     """The encoder ``name``, cut behind the deepest of ``taps``, on ``device`` with weights in ``dtype``.
 
@@ -35,7 +34,6 @@ def load_encoder(
     ``pool``, ``padding``, ``ceil_mode``: see :class:`zoo.encoders.vgg.VGG`; a timm backbone stays as it was trained.
     ``dtype``: images are taken in any floating type and cast after the mean is subtracted; features come out in
     ``dtype``. With bfloat16 weights the forward pass needs no autocast, which would cast frozen weights every time.
-    ``allow_download``: fetch what is not on this machine into torch hub's cache.
 
     Weights are channels-last, so features are too (same shape, other strides); on the CPU encoders of one name share
     them. Raises UnknownNameError (encoder or tap), InputError, UnsupportedError, DownloadRequiredError, WeightsError.
@@ -51,13 +49,10 @@ def load_encoder(
         if name.startswith(weights.TIMM_PREFIX):
             if (pool, padding, ceil_mode) != ("max", "zeros", False):
                 raise UnsupportedError(f"{name} cannot change its pooling or padding: leave pool, padding, ceil_mode.")
-            file = weights.fetch(name) if allow_download else weights.path(name)
+            file = weights.path(name)
             from zoo.encoders.timm_trunk import TimmTrunk
 
             encoder: Encoder = TimmTrunk(name.removeprefix(weights.TIMM_PREFIX), taps, file)
         else:
-            info = encoder_info(name)
-            if allow_download:
-                weights.fetch(name)
-            encoder = VGG(info, taps, pool=pool, padding=padding, ceil_mode=ceil_mode)
+            encoder = VGG(encoder_info(name), taps, pool=pool, padding=padding, ceil_mode=ceil_mode)
         return encoder.to(device=resolve_device(device), dtype=dtype)

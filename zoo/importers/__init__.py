@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UnknownNameError, WeightsError
 from zoo.files import write
+from zoo.provenance import written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,10 +123,10 @@ def import_weights(
     }
     if own_encoder is not None:
         facts["encoder"] = {own_encoder.name: own_encoder.sha256}
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     # Copies, as the format takes no two tensors of one memory.
-    write(out, save({k: v.clone(memory_format=torch.contiguous_format) for k, v in draft.state.items()}, metadata))
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in draft.state.items()}
+    write(out, save(state, written(facts)))
     return result
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from zoo import files, images
 from zoo.download import home
 from zoo.errors import ConfigError, ImageError, InputError
+from zoo.nn.tiles import to_levels
 
 Building = Callable[[int, int], None]
 _FORMAT = 1
@@ -205,15 +206,12 @@ def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building |
         with (work / "pixels.bin").open("wb") as out:
             for done, path in enumerate(paths, 1):
                 try:
-                    picture = images.read(path).pixels
-                    if min(picture.shape[-2:]) > store:
-                        picture = images.resize(picture, f"short:{store}")
+                    array = read_reduced(path, store)
                     own = files.sha256(path)[:_HASH]
                 except (ImageError, OSError) as error:
                     skipped.append((str(path), str(error)))
                 else:
-                    array = picture[0].clamp(0, 1).mul(255).add_(0.5).to(torch.uint8).permute(1, 2, 0)
-                    out.write(array.contiguous().numpy().tobytes())
+                    out.write(array.tobytes())
                     sizes.append((array.shape[0], array.shape[1]))
                     kept.append(str(path))
                     hashes.append(own)
@@ -223,6 +221,15 @@ def _build(folder: Path, paths: Sequence[Path], store: int, progress: Building |
             raise ImageError(f"None of the {len(paths)} images can be read; the first: {skipped[0][1]}")
         index = {"sizes": sizes, "sources": kept, "hashes": hashes, "skipped": skipped}
         (work / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def read_reduced(path: Path, side: int) -> np.ndarray:
+    """An image file as (H, W, 3) uint8, its shorter side reduced to ``side``, never enlarged; ImageError as in
+    :func:`zoo.images.read`."""
+    picture = images.read(path).pixels
+    if min(picture.shape[-2:]) > side:
+        picture = images.resize(picture, f"short:{side}")
+    return to_levels(picture)[0].permute(1, 2, 0).contiguous().numpy()
 
 
 @dataclass(frozen=True)
@@ -245,7 +252,7 @@ class Crops:
         """(size, size, 3) uint8 from (H, W, 3) uint8."""
         height, width = picture.shape[:2]
         zoom = math.exp(random.uniform(math.log(self.zoom[0]), math.log(self.zoom[1])))
-        side = min(round(self.size / zoom), height, width)
+        side = max(1, min(round(self.size / zoom), height, width))
         top = int(random.integers(0, height - side + 1))
         left = int(random.integers(0, width - side + 1))
         window = picture[top : top + side, left : left + side]
@@ -310,11 +317,9 @@ class Sampler:
 class Loader:
     """Batches of several sets, made ahead by one thread; ``waited`` is the seconds that training spent waiting."""
 
-    def __init__(
-        self, samplers: Mapping[str, Sampler], *, first: int = 0, rank: int = 0, world: int = 1, ahead: int = 3
-    ) -> None:
+    def __init__(self, samplers: Mapping[str, Sampler], *, first: int = 0, rank: int = 0, world: int = 1) -> None:
         self._samplers, self._rank, self._world = dict(samplers), rank, world
-        self._queue: queue.Queue[Any] = queue.Queue(ahead)
+        self._queue: queue.Queue[Any] = queue.Queue(3)
         self._closed = threading.Event()
         self.waited = 0.0
         self._thread = threading.Thread(target=self._work, args=(first,), daemon=True, name="zoo-training-data")

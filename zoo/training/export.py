@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 
-from zoo import files
+from zoo import files, provenance
 from zoo.errors import NumericalError, WeightsError
 from zoo.training.data import ImageSet, short_path
 from zoo.training.task import TrainingTask
@@ -75,9 +74,8 @@ def export(task: TrainingTask, folder: Path) -> None:
                 f"Weight {name!r} is not finite in fp16: start a new run with a lower learning rate (--lr)."
             )
         state[name] = half.contiguous()
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     path = folder / "model.safetensors"
-    files.write(path, save(state, metadata))
+    files.write(path, save(state, provenance.written(record)))
     # Where a run was begun anew, a later one may be of the run before.
     last = f"step_{record['step']:07d}"
     previews = sorted(p for p in (folder / "previews").glob("*.png") if p.stem <= last)
@@ -97,29 +95,16 @@ def _texts(value: Any) -> Any:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return what a checkpoint of ours says of itself; WeightsError if it says nothing or is no safetensors file."""
-    try:
-        with safe_open(path, "pt") as file:
-            raw = file.metadata() or {}
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as a safetensors checkpoint: {error}.") from error
-    if "method" not in raw:
+    facts = provenance.read_metadata(path)
+    if "method" not in facts:
         raise WeightsError(f"{path} does not say which method it belongs to: it was not written by the trainer.")
-    return {key: _loads(value) for key, value in raw.items()}
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return facts
 
 
 def write_card(checkpoint: Path, path: Path, pictures: Sequence[str] = (), evaluation: Path | None = None) -> Path:
     """A model card in Markdown from the checkpoint's own metadata. ``pictures`` are paths relative to the card;
     ``evaluation`` is the run's evaluation.csv, if it has one: how the held-out figures went."""
-    facts = read_metadata(checkpoint)
-    with safe_open(checkpoint, "pt") as file:
-        count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118  # not a mapping
+    count, facts = provenance.read_facts(checkpoint)
     lines = [f"# {facts['method']}: {checkpoint.name}", "", *table_lines(facts_rows(facts, count)), ""]
     lines += ["## Data", "", *data_lines(facts), ""]
     lines += evaluation_lines(evaluation) if evaluation is not None and evaluation.exists() else []
@@ -155,14 +140,14 @@ def facts_rows(facts: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
     ]
 
 
-def evaluation_lines(path: Path, most: int = 12) -> list[str]:
-    """The held-out figures in the course of a run, at most so many of them, evenly chosen, the last one always."""
+def evaluation_lines(path: Path) -> list[str]:
+    """The held-out figures in the course of a run, at most 12 of them, evenly chosen, the last one always."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         return []
     # Counted from the end, so that the last is there.
-    chosen = rows[:: -math.ceil(len(rows) / most)][::-1]
+    chosen = rows[:: -math.ceil(len(rows) / 12)][::-1]
     names = list(rows[0])
     lines = ["## Held-out figures during the run", "", f"| {' | '.join(names)} |", "|" + "---:|" * len(names)]
     for row in chosen:
@@ -173,7 +158,8 @@ def evaluation_lines(path: Path, most: int = 12) -> list[str]:
 
 def table_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
     """A Markdown table without heading, empty values left out."""
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)]
+    cells = [(name, " ".join(str(value).split()).replace("|", r"\|")) for name, value in rows if value]
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)]
 
 
 def data_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ WCT runs five decoders and ships one file, whose keys are ``level1.conv1_1.weigh
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,9 @@ from torch import Tensor
 
 from zoo import files
 from zoo.errors import NumericalError, WeightsError
+from zoo.provenance import written
 from zoo.training.export import data_lines, facts_rows, read_metadata, table_lines
+from zoo.weights import read_state
 
 
 def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
@@ -42,15 +43,14 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
         raise WeightsError(f"The parts belong to several methods ({', '.join(methods)}): join those of one.")
     state: dict[str, Tensor] = {}
     for prefix, path in parts.items():
-        with safe_open(path, "pt") as file:
-            # A file that was joined before gives its part of the same name.
-            own = [key for key in file.keys() if key.startswith(f"{prefix}.")]  # noqa: SIM118  # not a mapping
-            for key in own or file.keys():
-                value = file.get_tensor(key)
-                half = value.to(torch.float16) if value.is_floating_point() else value
-                if not torch.isfinite(half).all():
-                    raise NumericalError(f"Weight {key!r} of {path} is not finite in fp16.")
-                state[f"{prefix}.{key.removeprefix(f'{prefix}.')}"] = half.contiguous()
+        part = read_state(path)
+        # A file that was joined before gives its part of the same name.
+        own = {key: value for key, value in part.items() if key.startswith(f"{prefix}.")}
+        for key, value in (own or part).items():
+            half = value.to(torch.float16) if value.is_floating_point() else value
+            if not torch.isfinite(half).all():
+                raise NumericalError(f"Weight {key!r} of {path} is not finite in fp16.")
+            state[f"{prefix}.{key.removeprefix(f'{prefix}.')}"] = half.contiguous()
         facts[prefix].setdefault("sha256", hashlib.sha256(path.read_bytes()).hexdigest())
     first = next(iter(facts.values()))
     record = {
@@ -60,9 +60,8 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
         "step": sum(int(part.get("step", 0)) for part in facts.values()),
         "parts": facts,
     }
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    files.write(out, save(state, metadata))
+    files.write(out, save(state, written(record)))
     return out, write_joined_card(out, out.with_suffix(".md"))
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from zoo import files, images
+from zoo import files
 from zoo.errors import ConfigError, ImageError
-from zoo.training.data import find_images, require_folder
+from zoo.training.data import find_images, read_reduced, require_folder
 from zoo.words import counted
 
 Packing = Callable[[str, int, int], None]
@@ -130,13 +130,10 @@ def _decode(
     found = []
     for done, path in enumerate(paths, 1):
         try:
-            picture = images.read(path).pixels
-            if min(picture.shape[-2:]) > side:
-                picture = images.resize(picture, f"short:{side}")
+            array = read_reduced(path, side)
         except ImageError as error:
             skipped.append((path.name, str(error)))
         else:
-            array = picture[0].clamp(0, 1).mul(255).add(0.5).byte().permute(1, 2, 0).contiguous().numpy()
             found.append((path.name, PILImage.fromarray(array)))
         if progress is not None:
             progress(f"reading {name}", done, len(paths))

@@ -34,9 +34,9 @@ from zoo.training.task import teacher
 class PerceptualLoss(nn.Module):
     """Content, style and total variation of images against targets. Frozen: gradients reach the images only.
 
-    ``style_layers`` with one ``layer_weights`` for all or one each. ``divide_by``: of Gram matrices (see
-    :func:`zoo.nn.gram.gram`). ``content_layer`` None leaves content out (texture synthesis). ConfigError for weights
-    that do not match the layers; UnknownNameError for an unknown layer. ``relative``: see the module's docstring.
+    ``divide_by``: of Gram matrices (see :func:`zoo.nn.gram.gram`). ``content_layer`` None leaves content out (texture
+    synthesis). ``relative``: see the module's docstring. ConfigError without a style layer, UnknownNameError for an
+    unknown one.
     """
 
     def __init__(
@@ -48,20 +48,17 @@ class PerceptualLoss(nn.Module):
         content_weight: float = 1.0,
         style_weight: float = 5.0,
         tv_weight: float = 0.0,
-        layer_weights: Sequence[float] = (1.0,),
         divide_by: Divisor = "chw",
         pool: Pool = "max",
         relative: bool = False,
     ) -> None:
         super().__init__()
-        if len(layer_weights) not in (1, len(style_layers)):
-            raise ConfigError(f"Give one style layer weight for all, or one for each of {', '.join(style_layers)}.")
-        self.content_layer, self.style_layers = content_layer, tuple(style_layers)
+        if not style_layers:
+            raise ConfigError("The style needs at least one layer, such as relu2_2: name some.")
+        self.content_layer, self.style_layers = content_layer, tuple(dict.fromkeys(style_layers))
         self.divide_by: Divisor = divide_by
         self.relative = relative
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
-        weights = tuple(layer_weights) * (len(style_layers) if len(layer_weights) == 1 else 1)
-        self.layer_weights = dict(zip(style_layers, weights, strict=True))
         taps = [*([content_layer] if content_layer else []), *style_layers]
         self.network = load_encoder(encoder, taps=taps, pool=pool)
         # The content is never needed deeper than its layer.
@@ -109,11 +106,11 @@ class PerceptualLoss(nn.Module):
                 content_term = content_term / wanted.square().mean((1, 2, 3))
             terms["content"] = self.content_weight * content_term
         layers = []
-        for layer, weight in self.layer_weights.items():
+        for layer in self.style_layers:
             term = (gram(features[layer], self.divide_by) - style[layer]).square().mean((1, 2))
             if self.relative:
-                term = term / style[layer].square().mean((1, 2)) / len(self.layer_weights)
-            layers.append(weight * term)
+                term = term / style[layer].square().mean((1, 2)) / len(self.style_layers)
+            layers.append(term)
         terms["style"] = self.style_weight * torch.stack(layers).sum(0)
         if self.tv_weight:
             variation = torch.stack([total_variation(image) for image in images.split(1)])

@@ -62,8 +62,7 @@ class Output(_Strict):
 
 
 class Run(_Strict):
-    """One run. ``task`` are options of the method's loss, ``train`` of the run; ``after`` names runs that must be done
-    first although nothing of theirs is read."""
+    """One run. ``task`` are options of the method's loss, ``train`` of the run."""
 
     name: str = Field(pattern=_NAME)
     method: str
@@ -71,7 +70,6 @@ class Run(_Strict):
     task: dict[str, Output | Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
     init_from: Output | str | None = None
-    after: list[str] = Field(default_factory=list)
     notes: str = ""
 
     @property
@@ -103,7 +101,7 @@ class Recipe(_Strict):
         for run in self.runs:
             if run.name in seen:
                 raise ValueError(f"runs: {run.name} is listed twice")
-            for name in [*run.inputs, *run.after]:
+            for name in run.inputs:
                 if name not in seen:
                     raise ValueError(f"runs: {run.name} needs {name!r}, which is no run before it")
             seen.append(run.name)
@@ -213,7 +211,7 @@ def run_recipe(
         state = _state(run, task, folder, settings)
         if state == "broken off" and not resume:
             raise ConfigError(f"{folder / run.name} holds a run that is not done: add --resume to go on with it.")
-        for name in [*run.inputs, *run.after]:
+        for name in run.inputs:
             if name not in coming and not (folder / name / "model.safetensors").is_file():
                 raise ConfigError(f"{run.name} needs the weights of {name}, which {folder} lacks: train that first.")
         coming.add(run.name)

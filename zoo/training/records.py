@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo import files, images
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, reason
 from zoo.training.task import TrainingTask
 
 _LOCK = ".lock"
@@ -34,7 +34,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be made ({files.reason(error)}): give another --out.") from error
+        raise ConfigError(f"{folder} cannot be made ({reason(error)}): give another --out.") from error
     lock = filelock.FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
@@ -44,7 +44,7 @@ def held(folder: Path) -> Iterator[None]:
         pass
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-            raise ConfigError(f"{folder} cannot be written to ({files.reason(error)}): give another --out.") from error
+            raise ConfigError(f"{folder} cannot be written to ({reason(error)}): give another --out.") from error
     try:
         yield
     finally:

@@ -88,15 +88,6 @@ class WhitenedAdam(torch.optim.Optimizer):
             bias.add_(change[:, -1])
 
 
-def whitened_adam(
-    network: nn.Module, run: Callable[[Any], Any], lr: float, beta2: float, batches: Iterator[Any] | None
-) -> WhitenedAdam:
-    """The optimiser of a task that asks for it: measured over ``batches`` that ``run`` sends through ``network``, or
-    unmeasured where they are None and a checkpoint will bring its state."""
-    whitening = None if batches is None else measure(network, run, batches)
-    return WhitenedAdam(network, lr, whitening, (0.9, beta2))
-
-
 @torch.no_grad()
 def measure(
     network: nn.Module, run: Callable[[Any], Any], batches: Iterator[Any], *, count: int = 24, samples: int = 4
@@ -174,9 +165,6 @@ def _product_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if devices.fast_bf16(device) else torch.float32
 
 
-__all__ = ["WhitenedAdam", "measure", "sample_patches", "whitened_adam"]
-
-
 class WhitenedTask(TrainingTask):
     """A task with an option ``whiten``: Adam in whitened coordinates, or the optimiser that the run names."""
 
@@ -185,4 +173,9 @@ class WhitenedTask(TrainingTask):
     def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         if not self.config.whiten:
             return super().optimiser(config, batches)
-        return whitened_adam(self.network, self.loss, config.lr, config.beta2, batches)
+        # Where a run goes on its checkpoint brings what was measured.
+        whitening = None if batches is None else measure(self.network, self.loss, batches)
+        return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))
+
+
+__all__ = ["WhitenedAdam", "WhitenedTask", "measure", "sample_patches"]

@@ -132,7 +132,7 @@ class Film:
             # Not the folder of a film: it was there a moment ago.
             self.parts.mkdir(parents=self._folder is not None)
         except OSError as error:
-            raise ConfigError(f"{self.parts} cannot be made ({files.reason(error)}): choose another place.") from error
+            raise ConfigError(f"{self.parts} cannot be made ({reason(error)}): choose another place.") from error
         try:
             files.write(record, json.dumps(self._identity))
         except ConfigError:

@@ -24,7 +24,7 @@ import filelock
 from zoo import files
 from zoo.addresses import Names
 from zoo.apps.study.answers import Answers, Key, parse_answers, read_answers
-from zoo.errors import ConfigError, StudyError
+from zoo.errors import ConfigError, StudyError, reason
 
 # A form of a hundred judgements with three questions is about 100 kB.
 LARGEST_BODY = 1 << 20
@@ -125,7 +125,7 @@ class Desk:
             except (OSError, ConfigError) as error:
                 # Without the path, which is not the business of whoever reaches the address.
                 cause = error if isinstance(error, OSError) else error.__cause__
-                why = files.reason(cause) if isinstance(cause, OSError) else "?"
+                why = reason(cause) if isinstance(cause, OSError) else "?"
                 raise StudyError(f"The answers cannot be written ({why}): save them as a file.") from error
             if earlier is None and self._begun[found.form]:
                 self._begun[found.form].pop(0)
