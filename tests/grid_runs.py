@@ -30,10 +30,13 @@ def run_file() -> dict[str, Any]:
         "seeds": [0],
         "strengths": [1.0],
         "sizes": [64],
+        "resize": "long",
+        "timing": {"warmup": 1},
         "baselines": list(SANITY),
     }
     conditions = {"version": "0.1.0", "device": "cpu", "precision": "auto", "threads": 2, "machine": "Box, 2 cores"}
-    runs = [{"load_before": 0.1, "environment": {"usable_cores": 2, "source": "abc"}}]
+    environment = {"usable_cores": 2, "source": "abc"}
+    runs = [{"run_id": "r", "started": "2026-01-02T03:04:05Z", "load_before": 0.1, "environment": environment}]
     return {"protocol": {"id": PROTOCOL, "resolved": resolved}, "conditions": conditions, "runs": runs}
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import math
+import operator
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grid_runs import run_file
 
 from zoo.bench.folder import Folder, check_conditions, write_text
 from zoo.bench.rows import Row, RowStore, latest, read_rows
@@ -95,6 +99,31 @@ def test_damage_before_the_last_line_is_an_error_and_changes_nothing(tmp_path):
     assert path.read_bytes() == data
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"value": math.nan}, {"samples": [math.nan]}, {"samples": "0.1"}, {"size": "64"}, {"seed": 0.5},
+        {"method": None}, {"content": 3}, {"utc": "yesterday"}, {"strength": None}, {"extra": 1}, {"value": True},
+        {"metric": [[]] * 9}, *({name: ...} for name in ("unit", "utc")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_line_that_is_no_row_is_told_wherever_it_stands(damage, place, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    spoiled = {name: value for name, value in {**json.loads(ROW.to_json()), **damage}.items() if value is not ...}
+    lines = [row(seed=1).to_json()]
+    lines.insert(place, json.dumps(spoiled))
+    path.write_text("\n".join(lines) + "\n")
+    before = path.read_bytes()
+    for read in (read_rows, RowStore):
+        with pytest.raises(ProtocolError, match=f"damaged at line {place + 1}"):
+            read(path)
+    assert path.read_bytes() == before
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(ProtocolError, match="damaged at line 1"):
+        read_rows(path)
+
+
 def test_rows_of_two_protocols_never_share_a_file(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(ROW.to_json() + "\n" + row(protocol="p@2", seed=1).to_json() + "\n")
@@ -171,9 +200,34 @@ def test_a_damaged_or_missing_run_file_is_named(tmp_path):
     folder.rows.write_text(ROW.to_json() + "\n")
     with pytest.raises(ProtocolError, match=r"run\.json"):
         folder.read_run()
-    folder.run.write_text('{"protocol"')
-    with pytest.raises(ProtocolError, match="damaged"):
-        folder.read_run()
+    for text in ('{"protocol"', "[" * 100_000, "[1]"):
+        folder.run.write_text(text)
+        with pytest.raises(ProtocolError, match="damaged"):
+            folder.read_run()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["protocol", "protocol.id", "protocol.resolved.pairs", "conditions", "conditions.machine", "runs",
+     "runs.0.environment", "runs.0.environment.source"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [None, "text", [], {}, 5, ...])
+def test_a_run_file_that_lacks_what_reports_need_is_damaged(place, value, tmp_path):
+    data: Any = run_file()
+    *names, last = [int(name) if name.isdigit() else name for name in place.split(".")]
+    inner = functools.reduce(operator.getitem, names, data)
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    folder = Folder(tmp_path)
+    folder.run.write_text(json.dumps(data))
+    if (place, value) in [("protocol.id", "text"), ("conditions.machine", "text"), ("runs", []),
+                          ("protocol.resolved.pairs", []), ("runs.0.environment.source", "text")]:  # fmt: skip
+        assert folder.read_run() == data
+    else:
+        with pytest.raises(ProtocolError, match="damaged"):
+            folder.read_run()
 
 
 def test_conditions_that_differ_are_named():

@@ -275,12 +275,12 @@ def test_a_sheet_of_many_pairs_shows_some_of_them(tmp_path):
     protocol = {"id": "p@1", "resolved": {**RUN["protocol"]["resolved"], "pairs": pairs}}
     folder = Folder(tmp_path)
     folder.outputs.mkdir()
-    folder.write_run({**RUN, "protocol": protocol})
+    run = {**RUN, "protocol": protocol}
     picture = torch.zeros(1, 3, 64, 64)
     rows = [row("m.x", content, "ssim", 0.5) for content, _ in pairs]
     for content, style in pairs:
         images.write(folder.output(Cell("m.x", content, style, 64, 0, 1)), picture)
-    write_sheet(folder, build_table(rows, {**RUN, "protocol": protocol}), cell=32)
+    write_sheet(folder, run, build_table(rows, run), cell=32)
     sheet = images.read(tmp_path / "sheet.jpg").pixels
     assert SHEET_PAIRS * 32 < sheet.shape[-2] < (SHEET_PAIRS + 2) * 36
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from grid_runs import run_file
 
 import zoo
 from zoo.bench.folder import write_rows
 from zoo.bench.rows import Row
 from zoo.errors import ProtocolError
 
-RUN = {"protocol": {"id": "p@1"}, "conditions": {"machine": "Box", "threads": 2}, "runs": []}
 SECONDS = Row(
     "r", "p@1", "m.x", "ab12", None, "bf16", "a", "s", 64, 2**63, 0.5, "seconds.stylize", 0.25, "s", "ok", "",
     "2026-11-21T11:34:56Z", (0.2, 0.25, 0.5), "cd34",
@@ -25,7 +26,7 @@ FAILED = Row(
 
 
 def folder(path: Path, *rows: Row) -> Path:
-    (path / "run.json").write_text(json.dumps(RUN))
+    (path / "run.json").write_text(json.dumps(run_file()))
     write_rows(path / "rows.jsonl", rows)
     return path
 
@@ -42,7 +43,10 @@ def test_columns_have_types_and_metrics_units(tmp_path: Path) -> None:
         "method": "string", "size": "int64", "strength": "float64", "value": "float64", "status": "string",
     }  # fmt: skip
     assert frame.attrs["units"] == {"seconds.stylize": "s", "kid": ""}
-    assert (frame.attrs["protocol"], frame.attrs["conditions"]) == ("p@1", RUN["conditions"])
+    assert (frame.attrs["protocol"], frame.attrs["conditions"]) == (
+        run_file()["protocol"]["id"],
+        run_file()["conditions"],
+    )
 
 
 def test_a_run_without_rows_has_the_same_columns(tmp_path: Path) -> None:
@@ -55,9 +59,8 @@ def test_a_run_without_rows_has_the_same_columns(tmp_path: Path) -> None:
 
 
 def test_only_rows_that_count_are_there(tmp_path: Path) -> None:
-    again = Row.from_dict({**json.loads(SECONDS.to_json()), "value": 0.75})
-    named = {"method": "johnson.zoo", "metric": "seconds.encode_style"}
-    trained = Row.from_dict({**json.loads(SECONDS.to_json()), **named})
+    again = dataclasses.replace(SECONDS, value=0.75)
+    trained = dataclasses.replace(SECONDS, method="johnson.zoo", metric="seconds.encode_style")
     frame = zoo.results(folder(tmp_path, SECONDS, again, trained))
     assert frame.value.tolist() == [0.75]
 

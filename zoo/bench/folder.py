@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from pydantic import BaseModel, ConfigDict
 
 from zoo import files
 from zoo.bench.plan import Cell
@@ -26,6 +27,59 @@ from zoo.errors import ProtocolError
 
 _RESULTS = ("rows.jsonl", "table.csv", "table.md", "table.tex", "sheet.jpg", "tables", "figures", "page", "run.json")
 _LOCK = ".lock"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Image(_Part):
+    name: str
+    sha256: str
+
+
+class _Resolved(_Part):
+    contents: list[_Image]
+    styles: list[_Image]
+    pairs: list[tuple[str, str]]
+    sizes: list[int]
+    resize: str
+    seeds: list[int]
+    strengths: list[float]
+    timing: dict[str, Any]
+    baselines: list[str]
+
+
+class _Identity(_Part):
+    id: str
+    resolved: _Resolved
+
+
+class _Conditions(_Part):
+    version: str
+    device: str
+    precision: str
+    threads: int
+    machine: str
+
+
+class _Environment(_Part):
+    source: str
+    usable_cores: int
+
+
+class _Entry(_Part):
+    run_id: str
+    started: str
+    environment: _Environment
+
+
+class _RunFile(_Part):
+    """What everything that reads a run.json relies on; it holds more."""
+
+    protocol: _Identity
+    conditions: _Conditions
+    runs: list[_Entry]
 
 
 class Folder:
@@ -117,12 +171,14 @@ class Folder:
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None where nothing was measured; ProtocolError where it is damaged or missing beside rows."""
         try:
-            data = json.loads(self.run.read_text(encoding="utf-8"))
-            for described in (data["conditions"], *(run.get("environment", {}) for run in data["runs"])):
+            text = self.run.read_bytes()
+            _RunFile.model_validate_json(text)
+            data: dict[str, Any] = json.loads(text)
+            for described in (data["conditions"], *(run["environment"] for run in data["runs"])):
                 # As it was written until one core became singular.
-                if str(described.get("machine", "")).endswith(", 1 cores"):
+                if described.get("machine", "").endswith(", 1 cores"):
                     described["machine"] = described["machine"].removesuffix("s")
-            return {"protocol": data["protocol"], "conditions": data["conditions"], "runs": list(data["runs"])}
+            return data
         except FileNotFoundError:
             if self.rows.exists() and self.rows.stat().st_size:
                 raise ProtocolError(
@@ -130,7 +186,7 @@ class Folder:
                     "restore it, or set the rows aside with --fresh."
                 ) from None
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ProtocolError(f"{self.run} is damaged: restore it, or start over with --fresh.") from error
 
     def write_run(self, data: dict[str, Any]) -> None:

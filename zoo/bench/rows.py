@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from zoo.errors import ProtocolError
 
@@ -43,6 +45,8 @@ class Row:
     kept); one that is ``ok`` has a finite value, and as reason what must be said beside it, if anything.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     run_id: str
     protocol: str
     method: str
@@ -59,7 +63,7 @@ class Row:
     unit: str
     status: Status
     reason: str
-    utc: str
+    utc: Annotated[str, Field(pattern=r"^\d{4}(-\d\d){2}T\d\d(:\d\d){2}Z$")]
     samples: tuple[float, ...] = ()
     picture: str | None = None
     cause: Cause | None = None
@@ -85,10 +89,8 @@ class Row:
                 del data[name]
         return json.dumps(data, allow_nan=False, ensure_ascii=False)
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """A row from a parsed line; TypeError on missing or unknown fields."""
-        return cls(**{**data, "samples": tuple(data.get("samples", ()))})
+
+_LINE = TypeAdapter(Row)
 
 
 def utc_now() -> str:
@@ -107,7 +109,7 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 def read_rows(path: Path) -> list[Row]:
     """Every complete row of a file, without changing it; none where there is no file.
 
-    Raises ProtocolError for a damaged line that is not the last, and for rows of several protocols.
+    Raises ProtocolError for a damaged line with its end, and for rows of several protocols.
     """
     rows, _ = _parse(path)
     return rows
@@ -123,21 +125,16 @@ def _parse(path: Path) -> tuple[list[Row], int]:
         raise ProtocolError(f"{path} cannot be read: {error.strerror}.") from error
     rows: list[Row] = []
     good = 0
-    end = 0
     for number, line in enumerate(io.BytesIO(data), 1):
-        end += len(line)
+        if not line.endswith(b"\n"):  # cut off by a kill
+            break
         try:
-            rows.append(Row.from_dict(json.loads(line)))
-        except (ValueError, TypeError, ProtocolError) as error:
-            if end < len(data):
-                raise ProtocolError(
-                    f"{path} is damaged at line {number}: restore it, or measure into another folder."
-                ) from error
-            break
-        if not line.endswith(b"\n"):
-            rows.pop()
-            break
-        good = end
+            rows.append(_LINE.validate_json(line))
+        except (ValueError, ProtocolError) as error:
+            raise ProtocolError(
+                f"{path} is damaged at line {number}: restore it, or measure into another folder."
+            ) from error
+        good += len(line)
     ids = sorted({row.protocol for row in rows})
     if len(ids) > 1:
         raise ProtocolError(f"{path} mixes rows of the protocols {' and '.join(ids)}: keep one folder per protocol.")

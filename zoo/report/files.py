@@ -14,9 +14,10 @@ each as .md, .tex and .html to be read, and as .csv and .json with everything: a
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.bench.folder import Folder, write_text
 from zoo.bench.plan import Cell, last_steps
@@ -100,11 +101,11 @@ def write_report(path: Path) -> list[Form]:
     write_text(path / "table.csv", to_csv(table))
     write_text(path / "table.md", to_markdown(*forms))
     write_text(path / "table.tex", to_latex(*forms))
-    write_sheet(folder, table)
+    write_sheet(folder, run_file, table)
     return forms
 
 
-def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
+def write_sheet(folder: Folder, run_file: Mapping[str, Any], table: Table, cell: int = 192) -> None:
     """Pairs down, content, style and methods across, at the smallest size, first seed and largest strength.
 
     Of more than SHEET_PAIRS pairs as many are drawn, always the same. Without the pictures (they are not under version
@@ -112,7 +113,7 @@ def write_sheet(folder: Folder, table: Table, cell: int = 192) -> None:
     """
     from zoo import images
 
-    protocol = (folder.read_run() or {})["protocol"]["resolved"]
+    protocol = run_file["protocol"]["resolved"]
     size = table.lines[0].size if table.lines else 0
     lines = [line for line in table.lines if line.size == size and not line.baseline]
     methods = last_steps(line.method for line in lines if any(line.values.values()))
