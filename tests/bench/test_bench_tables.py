@@ -324,7 +324,7 @@ def test_latex_is_booktabs_with_everything_escaped():
 
 
 def test_escape_tex_covers_what_tex_reads_specially():
-    assert escape_tex("a_b^~\\<") == r"a\_b\textasciicircum{}\textasciitilde{}\textbackslash{}\textless{}"
+    assert escape_tex("a_b^~\\<|") == r"a\_b\textasciicircum{}\textasciitilde{}\textbackslash{}\textless{}\textbar{}"
 
 
 def test_the_terminal_shows_the_same_numbers():
@@ -344,6 +344,10 @@ def test_the_terminal_shows_the_same_numbers():
         (0.01234, "0.0123"),
         (12.34, "12.3"),
         (123.4, "123"),
+        (99.96, "100"),
+        (-99.96, "-100"),
+        (9.996, "10.0"),
+        (1.234e-5, "1.23e-05"),
         (12345.6, "12346"),
     ],
 )
@@ -374,6 +378,16 @@ def test_sanity_rows_count_for_every_seed():
     assert values(table, "ssim") == {"m.x": 0.375, "content-copy": 1.0}
     assert set(table.pairs.values()) == {2}
     assert table.missing == {}
+
+
+def test_what_is_lost_counts_pairs_and_not_seeds():
+    rows = [row("m.x", "a", "ssim", None, seed=seed) for seed in (0, 1)]
+    rows += [row("content-copy", content, "ssim", None) for content in "ab"]
+    table = build_table(rows, run_with(seeds=[0, 1]))
+    assert [(line.failed, [table.notes[note - 1] for note in line.notes]) for line in table.lines] == [
+        (2, ["ssim failed on 1 pair: boom."]),
+        (2, ["ssim failed on 2 pairs: boom."]),
+    ]
 
 
 def test_loading_has_no_strength_of_its_own():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -52,6 +53,15 @@ def test_intervals_of_quality_are_of_pairs_and_those_of_timings_of_repeats(table
     assert line(table, "adain.zoo").intervals["seconds.stylize"] == timed
     assert set(line(table, "adain.zoo").intervals) == {*METRICS, "seconds.stylize"}
     assert "2000 resamples" in table.intervals
+
+
+def test_the_interval_of_a_very_small_number_is_as_fine_as_the_number():
+    """Decimals that end before the number begins would say that it is certain."""
+    small = [dataclasses.replace(r, value=1e-5 * (r.value or 0)) if r.method == "adain.zoo" else r for r in rows()]
+    made = present(build_table(small, run_file()), Layout.make("ssim"))
+    (entry,) = (row[1] for group in made.groups for row in group.rows if row[0].text == "adain.zoo")
+    assert re.fullmatch(r"\d\.\d\de-06", entry.text)
+    assert re.fullmatch(r"± [1-9]\.\d\de-0\d", entry.spread)
 
 
 def test_two_contents_have_no_intervals_and_the_table_says_so():

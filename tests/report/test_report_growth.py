@@ -16,9 +16,11 @@ from zoo.report.growth import growth_sheet
 
 LIMIT = "out of memory: 19 GiB resident; projected need at 512, from its growth over smaller sizes: 1600 MiB above idle"
 
+NOW = "2026-01-02T03:04:05Z"
+
 
 def row(metric: str, size: int, value: float | None, **changes: Any) -> Row:
-    base = Row("r", PROTOCOL, "wct.zoo", None, None, "fp32", "a", "s", size, 0, 1.0, metric, 1.0, "s", "ok", "", "now")
+    base = Row("r", PROTOCOL, "wct.zoo", None, None, "fp32", "a", "s", size, 0, 1.0, metric, 1.0, "s", "ok", "", NOW)
     return dataclasses.replace(base, value=value, **changes)
 
 

@@ -45,7 +45,10 @@ def number(value: float, digits: int = 3) -> str:
     """``digits`` significant digits, 3 as in ``0.0120``, ``1.23``, ``123``, ``12346``; ``1.23e-05`` below 0.0001."""
     if value == 0:
         return "0"
-    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    # 99.96 is 100 without decimals, of which the form leaves the marker.
+    return f"{value:#.{digits}g}".rstrip(".").replace(".e", "e")
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,8 @@ def _entry(table: Table, i: int, shown: _Shown, layout: Layout) -> Entry:
     spread = ""
     if interval is not None and layout.intervals != "none":
         # As many decimals as the number has: a spread that is finer than its number claims too much.
-        decimals = len(text.partition(".")[2]) if "e" not in text else 3
-        low, high, half = (
-            f"{bound / factor:.{decimals}f}" for bound in (interval.low, interval.high, interval.half_width)
-        )
+        form = f".{layout.digits - 1}e" if "e" in text else f".{len(text.partition('.')[2])}f"
+        low, high, half = (f"{bound / factor:{form}}" for bound in (interval.low, interval.high, interval.half_width))
         spread = f"± {half}" if layout.intervals == "plusminus" else f"[{low}, {high}]"
     mark = "best" if (i, metric) in table.best else "second" if (i, metric) in table.second else ""
     return Entry(text, spread, mark)

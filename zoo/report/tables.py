@@ -30,8 +30,9 @@ from zoo.registry import Registry, load_registry
 from zoo.report import remarks, statistics
 from zoo.report.families import FAMILIES, OTHERS, SANITY, family, method_entry
 from zoo.report.remarks import Remark
-from zoo.report.scores import Scores, Unit, gather, names_of
+from zoo.report.scores import Scores, Unit, by_method, gather, names_of
 from zoo.report.statistics import Interval
+from zoo.report.words import dates
 from zoo.words import counted
 
 Direction = Literal["higher", "lower"]
@@ -149,7 +150,7 @@ def build_table(rows: Iterable[Row], run_file: Mapping[str, Any], registry: Regi
             dataclasses.replace(row, seed=seed)
             for row in valid
             if row.size == size and for_all_strengths(row, baselines)
-            for seed in (seeds if row.method in baselines else [row.seed])
+            for seed in (seeds if row.method in baselines and row.status == "ok" else [row.seed])
         ]
         for strength in sorted(strengths, reverse=True):
             own = [row for row in groups.get((size, strength), []) if not for_all_strengths(row, baselines)]
@@ -230,17 +231,15 @@ def _lines(
     notes: list[str],
     said: list[Remark],
 ) -> list[Line]:
-    by_method: dict[str, list[Row]] = {}
-    for row in rows:
-        by_method.setdefault(row.method, []).append(row)
+    own = by_method(rows)
     # Family by family, the methods of each in the order they were measured; the baselines come last.
-    families = {method: SANITY if method in baselines else family(method, registry) for method in by_method}
-    order = sorted(by_method, key=lambda method: FAMILIES.index(families[method]))
+    families = {method: SANITY if method in baselines else family(method, registry) for method in own}
+    order = sorted(own, key=lambda method: FAMILIES.index(families[method]))
     values: dict[str, dict[str, float | None]] = {method: {} for method in order}
     intervals: dict[str, dict[str, Interval]] = {method: {} for method in order}
     partial: dict[tuple[tuple[Unit, ...], tuple[Unit, ...]], list[str]] = {}
     for column in columns:
-        scores = gather({method: by_method[method] for method in order}, column.metric)
+        scores = gather({method: own[method] for method in order}, column.metric)
         pairs[size, strength, column.metric] = len(scores.units)
         if scores.missing:
             missing[size, strength, column.metric] = tuple(names_of(scores.missing))
@@ -256,14 +255,14 @@ def _lines(
     return [
         Line(
             method,
-            next((row.precision for row in by_method[method] if row.precision), None),
+            next((row.precision for row in own[method] if row.precision), None),
             size,
             strength,
             method in baselines,
             values[method],
-            sum(row.status == "failed" for row in by_method[method]),
-            sum(row.status == "skipped" for row in by_method[method]),
-            _notes_of(by_method[method], notes),
+            sum(row.status == "failed" for row in own[method]),
+            sum(row.status == "skipped" for row in own[method]),
+            _notes_of(own[method], notes),
             families[method],
             intervals[method],
         )
@@ -352,16 +351,14 @@ def _placed(lines: Sequence[Line], start: int, columns: Sequence[Column], place:
 
 def _notes_of(rows: Sequence[Row], notes: list[str]) -> tuple[int, ...]:
     """Footnotes for what failed or was skipped, one per reason; numbers count from 1."""
-    reasons: dict[tuple[str, str, str], int] = {}
-    pairs: dict[tuple[str, str, str], bool] = {}
+    lost: dict[tuple[str, str, str], set[tuple[str | None, str | None]]] = {}
     for row in rows:
         if row.status != "ok":
             key = (row.status, "" if row.metric == PRIMARY else f"{row.metric} ", row.reason)
-            reasons[key] = reasons.get(key, 0) + 1
-            pairs[key] = row.content is not None or row.metric in MEASURES
+            lost.setdefault(key, set()).add((row.content, row.style))
     numbers = []
-    for (status, metric, reason), count in reasons.items():
-        where = f"on {counted(count, 'pair')}" if pairs[status, metric, reason] else "on all pictures"
+    for (status, metric, reason), pairs in lost.items():
+        where = "on all pictures" if (None, None) in pairs else f"on {counted(len(pairs), 'pair')}"
         text = f"{metric}{status} {where}: {reason.rstrip('.')}."
         if text not in notes:
             notes.append(text)
@@ -372,8 +369,6 @@ def _notes_of(rows: Sequence[Row], notes: list[str]) -> tuple[int, ...]:
 def _caption(run_file: Mapping[str, Any], rows: Sequence[Row]) -> str:
     conditions = run_file["conditions"]
     resolved = run_file["protocol"]["resolved"]
-    dates = sorted({row.utc[:10] for row in rows})
-    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "nothing measured"
     precisions = sorted({row.precision for row in rows if row.precision})
     precisions = precisions if len(precisions) == 1 else []
     parts = [
@@ -382,7 +377,7 @@ def _caption(run_file: Mapping[str, Any], rows: Sequence[Row]) -> str:
         str(conditions["machine"]),
         ", ".join([str(conditions["device"]), counted(conditions["threads"], "thread"), *precisions]),
         f"zoo {conditions['version']}",
-        when,
+        dates(rows) or "nothing measured",
     ]
     return "; ".join(parts)
 

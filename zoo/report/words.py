@@ -21,9 +21,9 @@ def epoch(rows: Iterable[Row]) -> int:
 
 
 def dates(rows: Iterable[Row]) -> str:
-    """Return the days on which rows were written: one, or the first and the last."""
-    dates = sorted({row.utc[:10] for row in rows})
-    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    """Return the days on which rows were written: one, the first and the last, or nothing without rows."""
+    days = sorted({row.utc[:10] for row in rows})
+    return " to ".join(dict.fromkeys((*days[:1], *days[-1:])))
 
 
 def pixels(size: int) -> str:
