@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from zoo import images
+from zoo.bench.folder import Folder, write_rows
 from zoo.bench.plan import last_steps, split_step
 from zoo.bench.rows import read_rows
 from zoo.bench.run import run
+from zoo.bench.workers.steps import _Session
 from zoo.errors import ZooError
 from zoo.loading import load
 from zoo.report.figures import FigureOptions, draw_figures
@@ -66,6 +72,31 @@ def test_a_step_that_no_run_reaches_is_skipped(measured: Path) -> None:
     assert {(row.status, row.reason) for row in late} == {("skipped", "The run ended before step 9.")}
 
 
+def test_a_run_of_steps_is_warmed_up_as_the_protocol_says(tmp_path: Path) -> None:
+    """What the first call of a process costs alone is no part of the seconds until a step."""
+    taken: list[int] = []
+
+    class Model:
+        device = torch.device("cpu")
+
+        def encode_style(self, *_: object) -> None: ...
+
+        def stylize(self, content: torch.Tensor, *_: object, progress: Any, **__: object) -> None:
+            for step in range(1, 5):
+                taken.append(step)
+                if progress(step, 4, {"total": 1.0}, lambda: content):
+                    return
+
+    for name in ("content", "style"):
+        images.write(tmp_path / f"{name}.png", torch.zeros(1, 3, 8, 8))
+    cell = {name: str(tmp_path / f"{name}.png") for name in ("content", "style", "output")}
+    cell |= {"seed": 0, "strength": 1.0, "step": 3}
+    job = {"timing": {"warmup": 2}, "cells": [cell]}
+    numbers = _Session(job, Model(), 0).measure(cell)  # type: ignore[arg-type]
+    assert taken == [1, 1, 1, 2, 3]
+    assert {one["metric"] for one in numbers} == {"memory.resident", "loss.total", "seconds.stylize"}
+
+
 def test_methods_of_one_pass_have_one_line(measured: Path) -> None:
     assert {row.method for row in read_rows(measured / "rows.jsonl") if row.method.startswith("adain")} == {"adain.zoo"}
 
@@ -81,8 +112,6 @@ def test_a_run_of_steps_goes_on_where_a_picture_is_lost(measured: Path) -> None:
 
 
 def test_ranks_are_of_the_last_step(measured: Path) -> None:
-    from zoo.bench.folder import Folder
-
     found = Run(read_rows(measured / "rows.jsonl"), read_run(Folder(measured)))
     assert {row.method for row in found.rows} == {GATYS.format(4), "adain.zoo"}
 
@@ -96,6 +125,28 @@ def test_figures_and_page_show_the_way(measured: Path) -> None:
     # Gatys, and AdaIN for what it has of ssim, style loss; the own loss is Gatys' alone: three groups of charts.
     assert len(re.findall(r'<path d="M[\d. L]+h0"', section)) == 3 * 5
     assert re.search("All pairs.*Astronaut in mosaic.*Coffee in mosaic", section, re.DOTALL)
+
+
+def test_what_was_lost_leaves_no_figure_and_no_chart(measured: Path, tmp_path: Path) -> None:
+    rows = read_rows(measured / "rows.jsonl")
+    lost = [
+        dataclasses.replace(row, value=None, status="failed", reason="no luck", cause="crash")
+        for row in rows
+        if row.metric == "seconds.stylize"
+    ]
+    for name, gone, wanted, groups in (
+        ("pair", {"coffee"}, ["convergence", "convergence-astronaut-mosaic"], 2),
+        ("all", {"coffee", "astronaut"}, [], 0),
+    ):
+        kept = [row for row in rows if row.content not in gone or row.method == "content-copy"]
+        folder = Folder(tmp_path / name)
+        folder.path.mkdir()
+        shutil.copy(measured / "run.json", folder.run)
+        write_rows(folder.rows, [*kept, *(row for row in lost if row.content in gone)])
+        drawn = draw_figures(folder.path, options=FigureOptions(only=["convergence"]))
+        assert list(drawn.written) == wanted
+        assert bool(drawn.omitted) != bool(wanted)
+        assert write_page(folder.path).read_text().count('against seconds" viewBox') == 3 * groups
 
 
 def test_steps_are_told_from_options() -> None:

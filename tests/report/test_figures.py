@@ -323,7 +323,12 @@ def test_the_running_median_takes_whole_windows():
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("a,b\n1,2\n", "column 'step'"), ("step,lr\n1,2\n", "no column beside"), ("step,total\n1,x\n", "not a table")],
+    [
+        ("a,b\n1,2\n", "column 'step'"),
+        ("step,lr\n1,2\n", "no column beside"),
+        ("step,total\n1,x\n", "not a table"),
+        ("step,total\ninf,1\n", "not a table"),
+    ],
 )
 def test_a_file_that_holds_no_losses_is_refused(tmp_path: Path, text: str, match: str):
     path = tmp_path / "x.csv"

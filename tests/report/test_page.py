@@ -177,7 +177,7 @@ def test_a_missing_picture_says_why(run: Path, page: Path, tmp_path: Path):
     page = write_page(bare)
     reasons = {one["reason"] for one in embedded(page)["pictures"]["outputs"] if one["size"] == 32}
     assert len(reasons) == 1
-    assert "not kept under version control" in reasons.pop()
+    assert "not kept under version control: 'zoo bench --again'" in reasons.pop()
     assert "pictures are missing" in "".join(Document(page.read_text(encoding="utf-8")).text)
 
 

@@ -307,7 +307,7 @@ def _write_picture(source: Path, target: Path, lossless: bool) -> None:
         with Image.open(source) as opened:
             pixels = np.asarray(opened.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{source} cannot be read ({error}): remove it, and 'zoo bench' makes it again.") from error
+        raise ImageError(f"{source} cannot be read ({error}): 'zoo bench --again' makes it anew.") from error
     if max(pixels.shape) > _LARGEST_WEBP:
         raise ImageError(
             f"{source} has a side above {_LARGEST_WEBP} pixels, more than a study shows: take a size below."

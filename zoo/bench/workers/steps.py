@@ -3,7 +3,8 @@
 A cell is a pair at a step; the cells of a pair are answered from one run, which ends at the last step that is wanted of
 it. A picture is the one that the method evaluates at that step, as ``zoo stylize --save-every`` writes it. The numbers:
 
-    seconds.stylize   from the encoded style to that step; making and writing earlier pictures does not count
+    seconds.stylize   from the encoded style to that step, after warm-up calls of one step each; making and writing
+                      earlier pictures does not count
     loss.total        the method's own loss of that picture
     memory.*          peaks of the whole run, as zoo.bench.workers.measure
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
@@ -66,7 +68,7 @@ class _Session:
     def _make(self, cell: Mapping[str, Any], wanted: Mapping[int, str]) -> None:
         """One run, as far as it is wanted."""
         from zoo import images
-        from zoo.bench import memory
+        from zoo.bench import memory, timing
         from zoo.bench.measures import PRIMARY
         from zoo.device import synchronize
         from zoo.download import file_sha256
@@ -93,8 +95,11 @@ class _Session:
 
         with memory.peak(self.model.device) as peak:
             code = self.model.encode_style(style, (content.shape[-2], content.shape[-1]))
+            stylize = partial(self.model.stylize, content, code, strength=cell["strength"], seed=cell["seed"])
+            for _ in range(self.job["timing"]["warmup"]):
+                stylize(progress=timing.StepClock(self.model.device, stop_after=1))
             begun = time.perf_counter()
-            self.model.stylize(content, code, strength=cell["strength"], seed=cell["seed"], progress=watch)
+            stylize(progress=watch)
         peaks = [measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB")]
         if peak.cuda_allocated is not None:
             peaks.append(measurement("memory.cuda_allocated", peak.cuda_allocated / memory.MIB, "MiB"))

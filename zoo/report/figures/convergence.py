@@ -41,6 +41,11 @@ class Courses:
     methods: Sequence[Course]
     metrics: Mapping[str, str]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether any method has a curve."""
+        return any(course.steps and any(course.values.values()) for course in self.methods)
+
 
 def courses(rows: Sequence[Row], run_file: Mapping[str, Any], registry: Registry, size: int) -> Courses:
     """Return the curves of the rows at ``size``, with the numbers of their table: means over the pairs they share.
@@ -48,6 +53,8 @@ def courses(rows: Sequence[Row], run_file: Mapping[str, Any], registry: Registry
     Shown are one metric of content and two of style (:func:`zoo.report.narrow.choose`), and each method's own loss as
     a share of that at its first step.
     """
+    if all(row.size != size for row in rows):
+        return Courses([], {})
     chosen = choose(rows, run_file, registry, Layout(size=size), content=1, style=2)
     table = build_table(chosen.rows, run_file, registry)
     found: dict[str, list[tuple[int, Mapping[str, float | None]]]] = {}

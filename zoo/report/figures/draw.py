@@ -297,14 +297,14 @@ def _convergence(source: _Source, options: FigureOptions) -> dict[str, tuple[Fig
     """The means over the pairs, and a figure for each of several pairs (or of those that were chosen)."""
     size, _ = source.compared(options)
     everything = courses(source.steps, source.run, source.registry, size)
-    if not any(course.steps for course in everything.methods):
-        raise _NoDataError("no method of this run has pictures at several steps: protocol 'convergence' has")
+    if not everything.drawn:
+        raise _NoDataError("no method of this run has numbers at several steps: protocol 'convergence' has")
     found = {"convergence": ("means over the pairs that every method covers", everything)}
     pairs = {(row.content, row.style) for row in source.steps if row.content is not None}
     for content, style in sorted(pairs & set(options.pairs) if options.pairs else pairs) if len(pairs) > 1 else ():
         rows = [row for row in source.steps if (row.content, row.style) == (content, style)]
-        one = courses(rows, source.run, source.registry, size)
-        found[f"convergence-{content}-{style}"] = (f"{content} in {style}", one)
+        if (one := courses(rows, source.run, source.registry, size)).drawn:
+            found[f"convergence-{content}-{style}"] = (f"{content} in {style}", one)
     labels = [course.label for course in everything.methods]
     looks, names = canvas.looks(labels), {**canvas.short_names(labels), **options.names}
     return {
@@ -333,7 +333,7 @@ def _grid(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
     else:
         raise _NoDataError(
             f"the pictures are not in {source.folder.outputs} (results under version control keep none): "
-            "run 'zoo bench' into this folder again, or copy them there"
+            "'zoo bench --again' makes them anew, or copy them there"
         )
     names = source.names(options)
     figure = grid(rows, ["content", "style", *(names[method] for method in methods)], width_mm=options.width)

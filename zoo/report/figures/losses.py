@@ -55,7 +55,7 @@ def read_curve(path: Path, name: str) -> Curve:
     try:
         steps = tuple(int(float(row["step"])) for row in rows)
         losses = {term: tuple(float(row[term]) if row[term] else None for row in rows) for term in terms}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path} is not a table of losses: {error}.") from error
     return Curve(name, steps, losses)
 

@@ -21,7 +21,7 @@ _COPIES = ("content-copy", "style-copy")
 CHANGED = "The file is not the one that was measured: its sha256 differs from the row's."
 NOT_KEPT = (
     "The picture is not in the run's folder 'outputs', which is not kept under version control: "
-    "the same 'zoo bench' command makes it again."
+    "'zoo bench --again' makes it anew, and its numbers."
 )
 
 

@@ -24,7 +24,8 @@ def courses_data(rows: Sequence[Row], run_file: Mapping[str, Any], registry: Reg
     found = {"all pairs": list(rows)} if len(pairs) > 1 else {}
     for pair in pairs:
         found[" in ".join(map(str, pair))] = [row for row in rows if (row.content, row.style) == pair]
-    return [{"name": name, "charts": _charts(courses(own, run_file, registry, size))} for name, own in found.items()]
+    made = {name: courses(own, run_file, registry, size) for name, own in found.items()}
+    return [{"name": name, "charts": _charts(one)} for name, one in made.items() if one.drawn]
 
 
 def _charts(found: Courses) -> list[dict[str, Any]]:

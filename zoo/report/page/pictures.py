@@ -42,7 +42,7 @@ def publish(picture: Path, folder: Path) -> Published | None:
         with Image.open(picture) as opened:
             image = opened.convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{picture} cannot be read ({error}): remove it, and 'zoo bench' makes it again.") from error
+        raise ImageError(f"{picture} cannot be read ({error}): 'zoo bench --again' makes it anew.") from error
     if max(image.size) > _LARGEST_WEBP:
         source = folder / "pictures" / picture.name
         shutil.copyfile(picture, source)
