@@ -13,6 +13,7 @@ from grid_runs import METHODS, METRICS, rows, run_file, write_run
 from scipy import stats
 
 from zoo.bench.rows import Row
+from zoo.errors import ProtocolError
 from zoo.report import statistics
 from zoo.report.compare import compare_runs
 from zoo.report.summary import Run
@@ -155,6 +156,49 @@ def test_a_cell_that_fails_now_is_a_regression(tmp_path):
     assert found.regressions == 1
 
 
+def test_what_is_skipped_or_not_measured_now_is_told(tmp_path):
+    def change(row: Row) -> Row | None:
+        if (row.method, row.content) == ("wct.zoo", "coffee"):
+            skipped = dataclasses.replace(row, value=None, status="skipped", reason="too few", samples=())
+            return skipped if row.metric == "seconds.stylize" else None
+        return None if (row.method, row.metric) == ("adain.zoo", "lp") else row
+
+    before, after = write_run(tmp_path / "a"), write_run(tmp_path / "b", change=change)
+    found = compare_runs(before, after)
+    lost = "12 numbers of adain.zoo, 15 numbers of wct.zoo"
+    assert found.said == [f"Skipped or not measured in {after}, so not compared: {lost}."]
+    assert {c.pairs for c in found.changes if c.method == "wct.zoo"} == {9}
+    assert compare_runs(after, before).said == []
+
+
+def test_a_method_that_fails_everywhere_is_a_regression_and_no_mistake(tmp_path):
+    def change(row: Row) -> Row | None:
+        lost = dataclasses.replace(row, value=None, status="failed", reason="boom.", samples=())
+        return {"wct.zoo": lost if row.metric == "seconds.stylize" else None}.get(row.method)
+
+    before = write_run(tmp_path / "a", change=lambda row: row if row.method == "wct.zoo" else None)
+    found = compare_runs(before, write_run(tmp_path / "b", change=change))
+    assert (found.regressions, found.changes, found.said) == (12, [], [])
+
+
+def test_what_tells_a_steady_film_is_quality(tmp_path):
+    """Its tolerance is that of quality, and another machine makes the same film."""
+
+    def film(factor: float):
+        def change(row: Row) -> Row | None:
+            if row.metric == "gram_loss":
+                return dataclasses.replace(row, metric="film.short", value=factor, unit="/255")
+            return row if row.metric.startswith("seconds.") else None
+
+        return change
+
+    before = write_run(tmp_path / "a", change=film(2.0))
+    after = write_run(tmp_path / "b", change=film(2.1), conditions={"machine": "Tower, 64 cores"})
+    found = compare_runs(before, after)
+    assert set(verdicts(found).items()) >= {(("wct.zoo", "film.short"), "worse")}
+    assert {c.metric for c in found.changes} == {"film.short"}
+
+
 def test_timings_of_another_machine_are_not_compared(tmp_path):
     before = write_run(tmp_path / "a")
     after = write_run(
@@ -163,6 +207,11 @@ def test_timings_of_another_machine_are_not_compared(tmp_path):
     found = compare_runs(before, after)
     assert {c.metric for c in found.changes} == set(METRICS)
     assert found.said == ["Seconds and memory are not compared: machine Box, 2 cores and Tower, 64 cores."]
+    for folder in (before, after):
+        lines = [line for line in (folder / "rows.jsonl").read_text().splitlines() if '"seconds.' in line]
+        (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ProtocolError, match=r"no number in common\. Seconds and memory are not compared: machine Box"):
+        compare_runs(before, after)
 
 
 def test_the_exit_code_says_whether_anything_became_worse(tmp_path, capsys):

@@ -10,6 +10,7 @@ interval, if it has one, excludes no change; a cell that failed in the later run
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from zoo.errors import ProtocolError
 from zoo.registry import Registry, load_registry
 from zoo.report import statistics
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
+from zoo.report.narrow import FILM_MEASURES
 from zoo.report.present import number
 from zoo.report.scores import gather
 from zoo.report.statistics import Interval
@@ -143,15 +145,19 @@ def compare_runs(before: Path, after: Path, *, tolerance: float = 0.01, time_tol
             [row for row in side if (row.method, row.size, row.strength) == (method, size, strength)] for side in rows
         ]
         for metric in dict.fromkeys(row.metric for row in own[0]):
-            if metric in MEASURES and others:
+            cost = metric in MEASURES and metric not in FILM_MEASURES
+            if cost and others:
                 continue
-            limit = time_tolerance if metric in MEASURES else tolerance
+            limit = time_tolerance if cost else tolerance
             change = _change(own[0], own[1], metric, registry, limit)
             if change is not None:
                 changes.append(change)
-    if not changes:
-        raise ProtocolError(f"{before} and {after} have no number in common: compare runs of the same methods.")
-    return Differences(ids[0], (str(before), str(after)), changes, _newly_failed(*rows), said)
+    failed = _newly_failed(*rows)
+    if not changes and not failed:
+        raise ProtocolError(f"{before} and {after} have no number in common. {' '.join(said)}")
+    if lost := _lost(*rows):
+        said.append(f"Skipped or not measured in {after}, so not compared: {lost}.")
+    return Differences(ids[0], (str(before), str(after)), changes, failed, said)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -222,6 +228,19 @@ def _newly_failed(before: list[Row], after: list[Row]) -> list[str]:
         for row in after
         if row.status == "failed" and row.key in had
     ]
+
+
+def _lost(before: list[Row], after: list[Row]) -> str:
+    """How many numbers of which methods the earlier run has and the later one neither has nor failed."""
+    methods = {row.method for row in after}
+    there = {row.key for row in after if row.status != "skipped"}
+    failed = {row.key[:-1] for row in after if row.status == "failed" and row.metric == PRIMARY}
+    gone = Counter(
+        row.method
+        for row in before
+        if row.status == "ok" and row.method in methods and row.key not in there and row.key[:-1] not in failed
+    )
+    return ", ".join(f"{counted(number, 'number')} of {method}" for method, number in gone.items())
 
 
 def _row(change: Change) -> list[Entry]:
