@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from grid_runs import run_file
 
-from zoo.bench.folder import Folder, check_conditions, write_text
+from zoo.bench.folder import Folder, check_conditions, write_rows, write_text
+from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, RowStore, latest, read_rows
 from zoo.errors import ProtocolError
 
@@ -192,6 +193,22 @@ def test_earlier_results_are_set_aside_and_not_deleted(tmp_path):
         assert (aside / "tables" / "table.md").read_text() == "report"
         assert not folder.rows.exists()
         assert (folder.outputs / "inputs").is_dir()
+
+
+def test_what_lies_beside_a_picture_is_set_aside_with_it(tmp_path):
+    """A film, its strip and its errors; of another strength nothing, though its name begins alike."""
+    folder = Folder(tmp_path)
+    with folder.locked():
+        folder.run.write_text("{}")
+        rows = [row(metric="seconds.stylize", strength=strength) for strength in (0.0, 0.5)]
+        write_rows(folder.rows, rows)
+        for one in rows:
+            for kind in ("png", "mp4", "jpg", "json"):
+                folder.output(Cell.of(one)).with_suffix(f".{kind}").write_text("film")
+        folder.retire("20260102", lambda one: one.strength == 0, with_picture=lambda one: True)
+    aside = Folder(tmp_path / "earlier-20260102")
+    assert [len(where.made(Cell.of(one))) for where in (folder, aside) for one in rows] == [0, 4, 4, 0]
+    assert read_rows(folder.rows) == rows[1:]
 
 
 def test_a_damaged_or_missing_run_file_is_named(tmp_path):

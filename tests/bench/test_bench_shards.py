@@ -65,7 +65,8 @@ def part(folder: Path, kept: list[Row], **changes: Any) -> Folder:
     data["runs"][0]["run_id"] = folder.name
     made.run.write_text(json.dumps({**data, **changes}))
     made.rows.write_text("".join(row.to_json() + "\n" for row in kept))
-    (made.outputs / f"{folder.name}.png").write_bytes(folder.name.encode())
+    for kind in ("png", "mp4", "json"):
+        (made.outputs / f"{folder.name}.{kind}").write_bytes(folder.name.encode())
     return made
 
 
@@ -82,7 +83,8 @@ def test_merged_shards_hold_every_row_picture_and_run(tmp_path):
     parts = halves(tmp_path)
     from_cluster.merge(target, parts)
     assert {row.key: row for row in read_rows(target.rows)} == {row.key: row for row in rows()}
-    assert sorted(path.name for path in target.outputs.glob("*.png")) == ["first.png", "second.png"]
+    wanted = [f"{name}.{kind}" for name in ("first", "second") for kind in ("json", "mp4", "png")]
+    assert sorted(path.name for path in target.outputs.glob("*.*") if path.suffix) == wanted
     found = target.read_run()
     assert found is not None
     assert [entry["run_id"] for entry in found["runs"]] == ["first", "second"]

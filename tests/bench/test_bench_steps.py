@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ def test_a_run_of_steps_is_warmed_up_as_the_protocol_says(tmp_path: Path) -> Non
 
     class Model:
         device = torch.device("cpu")
+        traits = SimpleNamespace(iterative=True)
 
         def encode_style(self, *_: object) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,9 +12,13 @@ import torch
 from test_video import encode, moving
 from torch import Tensor
 
+from zoo.bench.plan import Plan, plan_methods
+from zoo.bench.protocol import load_protocol, resolve_protocol
 from zoo.bench.rows import read_rows
 from zoo.bench.run import run
-from zoo.errors import ZooError
+from zoo.bench.workers.films import _Session
+from zoo.errors import InputError, ZooError
+from zoo.registry import load_registry
 from zoo.report.files import write_report
 from zoo.report.page import write_page
 from zoo.video import measure
@@ -94,6 +99,25 @@ def test_films_are_measured(measured: Path) -> None:
     assert rows["johnson.zoo[keep=warp]", "film.trusted"] > 50
     film = next((measured / "run" / "outputs").glob("*warp*.mp4"))
     assert len(list(Clip(film).frames())) == 4
+
+
+def test_a_film_is_measured_in_a_process_of_its_own(measured: Path, tmp_path: Path) -> None:
+    """The networks that judge one stay in their process, and would count as memory of the next."""
+    for name in ("clip", "other"):
+        shutil.copy(measured / "clip.mp4", tmp_path / f"{name}.mp4")
+    (tmp_path / "two.yaml").write_text(TINY.replace("[clip.mp4]", "[clip.mp4, other.mp4]"))
+    registry = load_registry()
+    protocol = resolve_protocol(load_protocol(tmp_path / "two.yaml"), tmp_path, registry)
+    plan = Plan(protocol, registry, plan_methods(protocol, registry, ["johnson"]))
+    assert [len(group) for group in plan.grouped(lambda method, cell: True)] == [1] * 6
+
+
+def test_a_clip_that_ends_before_the_protocol_does_is_a_failure(measured: Path) -> None:
+    """Its numbers would be of fewer frames than the protocol says."""
+    film = {"frames": 7, "start": 0, "resize": "long", "clips": {"clip": str(measured / "clip.mp4")}}
+    session = _Session({"name": "content-copy", "film": film}, None, torch.device("cpu"), 0)
+    with pytest.raises(InputError, match="clip has 6 frames from second 0 on, and the protocol takes 7"):
+        session.measure({"name": "clip", "size": 48, "output": str(measured / "none.png")})
 
 
 def test_the_page_plays_films(measured: Path) -> None:

@@ -27,6 +27,8 @@ from zoo.errors import ProtocolError
 
 _RESULTS = ("rows.jsonl", "table.csv", "table.md", "table.tex", "sheet.jpg", "tables", "figures", "page", "run.json")
 _LOCK = ".lock"
+# A picture, and what lies beside it where it is the last frame of a film.
+KINDS = (".png", ".mp4", ".jpg", ".json")
 
 
 class _Part(BaseModel):
@@ -95,6 +97,10 @@ class Folder:
         """Where a cell's picture goes."""
         return self.outputs / cell.filename
 
+    def made(self, cell: Cell) -> list[Path]:
+        """What there is of a cell: its picture and, of a film, what lies beside it."""
+        return [path for kind in KINDS if (path := self.output(cell).with_suffix(kind)).exists()]
+
     def input(self, role: str, name: str, size: int) -> Path:
         """Where the prepared content or style of a size lies: what every method and metric is given."""
         return self.outputs / "inputs" / f"{role}__{name}__{size}.png"
@@ -152,18 +158,13 @@ class Folder:
         if not retired:
             return
         target = self.path / f"earlier-{stamp}"
-        names = {
-            Cell.of(row).filename
-            for row in retired
-            if with_picture(row) and row.content is not None and row.style is not None
-        }
+        cells = {Cell.of(row) for row in retired if with_picture(row) and row.content is not None}
         try:
             (target / "outputs").mkdir(parents=True)
             shutil.copyfile(self.run, target / self.run.name)
             write_rows(target / self.rows.name, retired)
-            for name in sorted(names):
-                if (self.outputs / name).exists():
-                    shutil.move(self.outputs / name, target / "outputs" / name)
+            for path in [path for cell in cells for path in self.made(cell)]:
+                shutil.move(path, target / "outputs" / path.name)
         except OSError as error:
             raise ProtocolError(f"Earlier results in {self.path} cannot be moved: {error}.") from error
         write_rows(self.rows, [row for row in rows if not wanted(row)])

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from zoo.bench.folder import Folder, place
+from zoo.bench.folder import KINDS, Folder, place
 from zoo.bench.ledger import Event
 from zoo.bench.plan import Shard, plan_methods
 from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
@@ -252,8 +252,9 @@ def merge(target: Folder, parts: Sequence[Folder]) -> None:
         if merged is None:
             return
         for part in parts:
-            for picture in part.outputs.rglob("*.png"):
-                place(picture, target.outputs / picture.relative_to(part.outputs))
+            for path in part.outputs.rglob("*.*"):
+                if path.suffix in KINDS:
+                    place(path, target.outputs / path.relative_to(part.outputs))
         # As in a run: rows are nothing without run.json, which therefore comes first.
         target.write_run(merged)
         with RowStore(target.rows) as store:

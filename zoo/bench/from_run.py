@@ -90,7 +90,8 @@ def take(
         )
     for cell in cells:
         # A file of that name here has no row: a run that was killed left it.
-        place(other.output(cell), folder.output(cell), replace=True)
+        for path in other.made(cell):
+            place(path, folder.outputs / path.name, replace=True)
     present = {entry["run_id"] for entry in run_file["runs"]}
     measured = {row.run_id for row in rows}
     run_file["runs"] += [

@@ -192,12 +192,15 @@ class Plan:
         self.sets = {cell: SetCell.of(group) for group in groups for cell in group} if self.set_metrics else {}
 
     def grouped(self, wanted: Callable[[MethodPlan, Cell], bool]) -> list[list[Cell]]:
-        """The wanted cells, a group per method and size; of steps a pair's one after another."""
-        groups: dict[tuple[str, int], list[Cell]] = {}
+        """The wanted cells, a group per method and size; of steps a pair's one after another.
+
+        A film is a group of its own: the networks that judge it leave memory behind, which the next peak would show.
+        """
+        groups: dict[Any, list[Cell]] = {}
         for method in self.methods:
             for cell in method.cells:
                 if wanted(method, cell):
-                    groups.setdefault((method.worked, cell.size), []).append(cell)
+                    groups.setdefault(cell if method.film else (method.worked, cell.size), []).append(cell)
         place = {pair: number for number, pair in enumerate(self.protocol.pairs)}
         for group in groups.values():
             # Cells of a pair that the protocol does not list keep their order.

@@ -29,9 +29,10 @@ from zoo.errors import (
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from zoo.bench.rows import Cause
-    from zoo.stylizer import Stylizer
+    from zoo.stylizer import StyleCode, Stylizer
 
 REFUSALS = (UnsupportedError, DownloadRequiredError)
 
@@ -95,6 +96,15 @@ def build(channel: Channel) -> Stylizer | None:
     except Exception as error:
         channel.send("failed", cell=None, **why(error))
     return None
+
+
+def warm_up(model: Stylizer, content: Tensor, code: StyleCode, cell: Mapping[str, Any], calls: int) -> None:
+    """Calls before the clock counts; of a method that optimises, each is stopped after its first step."""
+    from zoo.bench.timing import StepClock
+
+    for _ in range(calls):
+        watch = StepClock(model.device, stop_after=1) if model.traits.iterative else None
+        model.stylize(content, code, strength=cell["strength"], seed=cell["seed"], progress=watch)
 
 
 def run_cells(

@@ -7,9 +7,10 @@ known of their motion (``.jpg``), and ``.json`` with what the page plots: the er
     film.gram_loss, film.gram_change   style loss, and how much of it neighbors differ by
     film.perceptual         distance of neighbors by ST-LPIPS, where the package that brings its weights is installed
     film.trusted            pixels that ``warp`` carried on
-    film.rate               frames a second, from opening the clip to the finished film, motion and encoding included
+    film.rate               frames a second, from opening the clip to the finished film, motion and encoding included,
+                            after warm-up calls on the first frame
     seconds.stylize         seconds between two frames, median
-    memory.*                as zoo.bench.workers.measure
+    memory.*                as zoo.bench.workers.measure, without the clip that the harness keeps to judge by
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
-from zoo.errors import DataError, DownloadRequiredError, ImageError
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells, warm_up
+from zoo.errors import DataError, DownloadRequiredError, ImageError, InputError
+from zoo.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +80,7 @@ class _Session:
 
     def measure(self, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The numbers of a cell; picture, film and series are on disk then."""
-        from zoo import images
+        from zoo import files, images
         from zoo.bench import memory
         from zoo.bench.measures import PRIMARY
         from zoo.download import file_sha256
@@ -86,7 +88,16 @@ class _Session:
 
         output = Path(cell["output"])
         contents = list(self._contents(cell))
+        if len(contents) < self.film["frames"]:
+            raise InputError(
+                f"{cell['name']} has {counted(len(contents), 'frame')} from second {self.film['start']:g} on, "
+                f"and the protocol takes {self.film['frames']}."
+            )
         style = images.read(cell["style"]).pixels
+        if self.model is not None:
+            code = self.model.encode_style(style, (contents[0].shape[-2], contents[0].shape[-1]))
+            warm_up(self.model, contents[0], code, cell, self.job["timing"]["warmup"])
+            del code
         with memory.peak(self.device) as peak:
             begun = time.perf_counter()
             frames, carried, seconds = self._make(cell, style, output.with_suffix(".mp4"))
@@ -95,7 +106,8 @@ class _Session:
         result = self._judged(contents, frames, style, short)
         if self.model is not None:
             result.append(measurement("film.rate", len(frames) / whole, "1/s"))
-            result.append(measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB"))
+            kept = self.idle + sum(frame.nbytes for frame in contents)
+            result.append(measurement("memory.resident", (peak.resident - kept) / memory.MIB, "MiB"))
             if peak.cuda_allocated is not None:
                 result.append(measurement("memory.cuda_allocated", peak.cuda_allocated / memory.MIB, "MiB"))
         if carried:
@@ -107,8 +119,8 @@ class _Session:
         try:
             images.write(output.with_suffix(".jpg"), _strip(frames, known), quality=85)
             written = images.write(output, frames[-1])
-            output.with_suffix(".json").write_text(json.dumps(series), encoding="utf-8")
-        except (ImageError, OSError) as failure:
+            files.write(output.with_suffix(".json"), json.dumps(series), DataError)
+        except (ImageError, DataError) as failure:
             raise UnwritableError(str(failure)) from failure
         picture = {"picture": file_sha256(written)}
         return [*result, measurement(PRIMARY, statistics.median(seconds), "s") | picture]

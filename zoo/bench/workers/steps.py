@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
+from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells, warm_up
 from zoo.errors import ImageError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class _Session:
     def _make(self, cell: Mapping[str, Any], wanted: Mapping[int, str]) -> None:
         """One run, as far as it is wanted."""
         from zoo import images
-        from zoo.bench import memory, timing
+        from zoo.bench import memory
         from zoo.bench.measures import PRIMARY
         from zoo.device import synchronize
         from zoo.download import file_sha256
@@ -95,11 +94,9 @@ class _Session:
 
         with memory.peak(self.model.device) as peak:
             code = self.model.encode_style(style, (content.shape[-2], content.shape[-1]))
-            stylize = partial(self.model.stylize, content, code, strength=cell["strength"], seed=cell["seed"])
-            for _ in range(self.job["timing"]["warmup"]):
-                stylize(progress=timing.StepClock(self.model.device, stop_after=1))
+            warm_up(self.model, content, code, cell, self.job["timing"]["warmup"])
             begun = time.perf_counter()
-            stylize(progress=watch)
+            self.model.stylize(content, code, strength=cell["strength"], seed=cell["seed"], progress=watch)
         peaks = [measurement("memory.resident", (peak.resident - self.idle) / memory.MIB, "MiB")]
         if peak.cuda_allocated is not None:
             peaks.append(measurement("memory.cuda_allocated", peak.cuda_allocated / memory.MIB, "MiB"))
