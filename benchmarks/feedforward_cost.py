@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"median_s": statistics.median(seconds), "low_s": min(seconds), "high_s": max(seconds)}
 
 
+def alternating(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every contestant on the CPU in every round, in turns, after two rounds of warm-up."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 2):
+        for name, act in contestants.items():
+            began = time.perf_counter()
+            act()
+            if turn >= 2:
+                taken[name].append(time.perf_counter() - began)
+    return taken
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Everything but memory, in this process."""
     import torch
@@ -60,7 +73,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import zoo
     from zoo import device as devices
     from zoo import images
-    from zoo.bench.workers.machine import alternating, convolution, convolutions
+    from zoo.bench.workers.machine import convolution, convolutions
 
     content, style = (images.read(s, size=f"exact:{args.size}x{args.size}").pixels for s in (args.content, args.style))
     report: dict[str, Any] = {"ceiling_gflops": {}, "time": {}, "precision": {}}

@@ -23,12 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import overhead
 import torch
 import yaml
 from torch import Tensor
 from turns import conditions, write
 
-from zoo.bench import environment, overhead
+from zoo.bench import environment
 from zoo.bench.memory import MIB
 from zoo.bench.rows import Row
 from zoo.bench.run import BenchResult, run

@@ -34,11 +34,13 @@ PACKAGE = Path(__file__).resolve().parent
 ENTRY_POINT_GROUP = "zoo.methods"
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Strict(BaseModel):
+    """A part of a file: frozen, and an unknown key or a number that is not finite is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Taxonomy(_Entry):
+class Taxonomy(Strict):
     """Place in the survey's tree: what is optimised, how many styles one model holds, which statistics of style."""
 
     optimises: Literal["image", "model"]
@@ -46,7 +48,7 @@ class Taxonomy(_Entry):
     statistics: Literal["parametric", "patches"]
 
 
-class Preset(_Entry):
+class Preset(Strict):
     """Named options that reproduce a known setting; ``checkpoint`` names weights it goes with."""
 
     summary: str
@@ -54,7 +56,7 @@ class Preset(_Entry):
     checkpoint: str | None = None
 
 
-class Provenance(_Entry):
+class Provenance(Strict):
     """The origin of weights: ``trained`` by us, as the file's own metadata says, or ``published`` by the authors.
 
     ``steps`` and ``hours`` are of the last run; ``hours_in_all`` adds the runs this one resumed.
@@ -73,7 +75,7 @@ class Provenance(_Entry):
     converter: str = ""
 
 
-class Asset(_Entry):
+class Asset(Strict):
     """A file of pretrained weights: one place, the bytes it must have, and what may be done with it.
 
     ``file`` lies in the folder of ``package``, a module that ``install`` (a requirement of pip) brings, or of the zoo
@@ -155,7 +157,7 @@ class Checkpoint(Asset):
         return Provenance(**read_header(PACKAGE / str(self.file)).provenance, hours_in_all=self.hours_in_all)
 
 
-class MethodEntry(_Entry):
+class MethodEntry(Strict):
     """One method: its class as ``module:Class``, its paper, its place in the taxonomy, its presets and checkpoints.
 
     Title, authors, year and BibTeX are those of the entry ``cite`` in references.bib; a plugin, which has no entry
@@ -197,7 +199,7 @@ class MethodEntry(_Entry):
         return [*self.presets, *self.checkpoints]
 
 
-class MetricEntry(_Entry):
+class MetricEntry(Strict):
     """A metric: its class, what it measures, which direction is better, its unit and the version of its definition.
 
     ``scope``: a value of one picture (``pair``), or of all pictures of a method together (``set``). ``needs`` are the
@@ -228,7 +230,7 @@ class MetricEntry(_Entry):
         return float(low), float(high)
 
 
-class RegistryFile(_Entry):
+class RegistryFile(Strict):
     """The schema of registry.yaml."""
 
     version: Literal[1] = Field(alias="schema")

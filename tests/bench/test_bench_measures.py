@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +22,7 @@ from bench_fakes import Tint
 from PIL import Image
 from torch import nn
 
-from zoo.bench import environment, growth, operations, overhead, runner
+from zoo.bench import environment, growth, operations, runner
 from zoo.bench.parameters import parameters
 from zoo.bench.plan import of_run
 from zoo.bench.rows import Row
@@ -52,6 +54,14 @@ PROTOCOL: dict[str, Any] = {
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with bench_runs.installed(tmp_path_factory.mktemp("plugin")):
         yield
+
+
+@pytest.fixture(scope="module")
+def overhead() -> Iterator[Any]:
+    """The account of a run, which a benchmark of the harness writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield importlib.import_module("overhead")
 
 
 class Watched(Worker):
@@ -218,7 +228,7 @@ def test_the_run_says_how_busy_the_machine_was(measured):
     assert bool(said) == entry["busy"]
 
 
-def test_the_account_of_a_run_explains_what_its_workers_did(measured):
+def test_the_account_of_a_run_explains_what_its_workers_did(measured, overhead):
     result, _ = measured
     (entry,) = json.loads((result.folder / "run.json").read_text())["runs"]
     found = overhead.account(result.rows, entry)
@@ -256,7 +266,7 @@ def test_a_method_of_trained_styles_has_no_time_of_encoding_one(tmp_path):
     assert found["trained"]["seconds.whole"] >= found["trained"]["seconds.stylize"]
 
 
-def test_the_account_adds_up_what_does_not_overlap():
+def test_the_account_adds_up_what_does_not_overlap(overhead):
     rows = [
         row("seconds.import", 32, 2.0),
         row("seconds.load", 32, 1.0),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from zoo import shipped
 from zoo.bench.selection import SET_PREFIX, Pairs, Seed, expand_sets, list_pairs, set_file
@@ -24,17 +25,13 @@ from zoo.config import Config
 from zoo.errors import ConfigError, ImageError, ProtocolError, UnknownNameError, ZooError
 from zoo.images import MAX_SIDE
 from zoo.names import composed
-from zoo.registry import Registry, Resolved, import_object
+from zoo.registry import Registry, Resolved, Strict, import_object
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Baseline = Literal["content-copy", "style-copy", "color-transfer", "frozen-frame"]
 _YEAR = 31_536_000  # seconds; a clock of the system cannot wait for every number
 # -0.0 and 0.0 are one number, and two spellings would be two protocols.
 _Number = Annotated[float, AfterValidator(lambda value: value + 0.0)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 _Settings = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
-class ImageRef(_Strict):
+class ImageRef(Strict):
     """An image: ``builtin:NAME``, ``set:NAME/FILE`` or a path relative to the protocol's file.
 
     Alone, or with a name and its sha256. ``{set: NAME}`` in its place stands for all images of a set in that role, see
@@ -70,7 +67,7 @@ class ImageRef(_Strict):
         return self.name or composed(Path(self.image.removeprefix("builtin:").removeprefix(SET_PREFIX)).stem)
 
 
-class Timing(_Strict):
+class Timing(Strict):
     """How often a call is timed: ``warmup`` calls first, then up to ``repeats``, none begun after ``budget`` seconds.
 
     A call encodes the style and stylises with that; both are timed apart. At least one call is timed. A warm-up call of
@@ -88,7 +85,7 @@ class Timing(_Strict):
     batches: list[Annotated[int, Field(ge=2, le=65_536)]] = Field(default_factory=list)
 
 
-class MethodSettings(_Strict):
+class MethodSettings(Strict):
     """What a protocol changes of a method: options of its Config, shown in the row's label, and its timing."""
 
     options: _Settings = Field(default_factory=dict)
@@ -101,7 +98,7 @@ class MethodChoice(MethodSettings):
     preset: str | None = None
 
 
-class MetricUse(_Strict):
+class MetricUse(Strict):
     """A metric by its name in the registry, with settings other than its defaults."""
 
     name: str
@@ -113,7 +110,7 @@ class MetricUse(_Strict):
         return label_with(self.name, self.settings)
 
 
-class FilmSettings(_Strict):
+class FilmSettings(Strict):
     """Makes a protocol one of films: its contents are clips, of which ``frames`` are stylized from second ``start`` on.
 
     ``keep`` are the ways of keeping frames together (:class:`zoo.controls.video.Video`), each a line of its own;
@@ -126,7 +123,7 @@ class FilmSettings(_Strict):
     long: int = Field(default=8, ge=2, le=10_000)
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """``seconds`` for loading and for each cell; ``memory`` as a share of the machine's, for a method's process."""
 
     seconds: float = Field(default=600.0, gt=0, le=_YEAR)
@@ -144,7 +141,7 @@ def _metric(value: Any) -> Any:
 _Images = list[Annotated[ImageRef, BeforeValidator(_image)]]
 
 
-class Protocol(_Strict):
+class Protocol(Strict):
     """The schema of a protocol's file.
 
     ``pairs`` is a rule of :mod:`zoo.bench.selection`; images that no pair takes are left out of the protocol.
@@ -171,7 +168,7 @@ class Protocol(_Strict):
     optimisation: MethodSettings = MethodSettings()
     methods: dict[str, MethodChoice] = Field(default_factory=dict)
     metrics: list[Annotated[MetricUse, BeforeValidator(_metric)]] = Field(default_factory=list)
-    baselines: list[Baseline] = ["content-copy", "style-copy", "color-transfer"]
+    baselines: list[Baseline] = Field(default=["content-copy", "style-copy", "color-transfer"])
     film: FilmSettings | None = None
     steps: list[Annotated[int, Field(ge=1, le=10**9)]] = Field(default_factory=list)
     limits: Limits = Limits()
@@ -196,6 +193,9 @@ class Protocol(_Strict):
                 raise ValueError(f"baselines: {name} is none of {'films' if self.film else 'pictures'}")
         if self.film and self.metrics:
             raise ValueError("metrics: a protocol of films has measures of its own, leave them out")
+        timings = [self.timing, self.optimisation.timing, *(choice.timing for choice in self.methods.values())]
+        if (self.film or self.steps) and any(one and (one.count or one.batches) for one in timings):
+            raise ValueError("timing: count and batches are of single pictures, not of films or steps")
         for name, choice in self.methods.items():
             if choice.preset is not None and "." in name:
                 raise ValueError(f"methods: {name} names its preset already, so none can be chosen for it")
@@ -209,8 +209,8 @@ class Protocol(_Strict):
 
 
 def _refuse_twice(what: str, values: list[Any]) -> None:
-    for value in values:
-        if values.count(value) > 1:
+    for value, number in Counter(values).items():
+        if number > 1:
             raise ValueError(f"{what}: {value} is listed twice")
 
 

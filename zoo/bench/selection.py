@@ -12,22 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
 from zoo.config import LARGEST_INT, SEEDS
 from zoo.imagesets import Role, load_manifest, set_image
 from zoo.names import find
-from zoo.registry import explain
+from zoo.registry import Strict, explain
 
 SET_PREFIX = "set:"
 Seed = Annotated[int, Field(ge=SEEDS[0], le=SEEDS[1])]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SetUse(_Strict):
+class SetUse(Strict):
     """The contents or styles of an image set: all, or ``sample`` of them that ``seed`` decides."""
 
     set: str
@@ -35,14 +31,14 @@ class SetUse(_Strict):
     seed: Seed = 0
 
 
-class PairSample(_Strict):
+class PairSample(Strict):
     """``sample`` of all pairs of a content and a style, decided by ``seed``."""
 
     sample: int = Field(ge=1, le=LARGEST_INT)
     seed: Seed = 0
 
 
-class StylesPerContent(_Strict):
+class StylesPerContent(Strict):
     """For every content ``styles_per_content`` of the styles, decided by ``seed`` and the content's name."""
 
     styles_per_content: int = Field(ge=1, le=LARGEST_INT)

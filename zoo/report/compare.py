@@ -28,7 +28,7 @@ from zoo.report.narrow import FILM_MEASURES
 from zoo.report.present import number
 from zoo.report.scores import gather
 from zoo.report.statistics import Interval
-from zoo.report.tables import Direction, counted_rows, read_run
+from zoo.report.tables import Direction, column_of, counted_rows, read_run
 from zoo.words import counted
 
 Verdict = Literal["worse", "better", "same", "unsure"]
@@ -173,12 +173,9 @@ def _change(before: list[Row], after: list[Row], metric: str, registry: Registry
     if len(sides.methods) < 2 or not sides.units:
         return None
     row = before[0]
-    direction, combine, unit = _kind(metric, registry)
+    column = column_of(metric, registry)
     values = sides.values
-    if combine == "max":
-        first, second = float(values[:, 0].max()), float(values[:, 1].max())
-    else:
-        first, second = float(values[:, 0].mean()), float(values[:, 1].mean())
+    first, second = (values.max(axis=0) if column.combine == "max" else values.mean(axis=0)).tolist()
     interval = None
     if metric in MEASURES:
         if metric.startswith("seconds.") and not metric.endswith((".p95", ".iqr")):
@@ -186,16 +183,9 @@ def _change(before: list[Row], after: list[Row], metric: str, registry: Registry
     elif (pairs := sides.pairs) is not None:
         drawn = statistics.mean_intervals(values[:, 1] - values[:, 0], pairs)
         interval = drawn[0] if drawn else None
-    verdict = _verdict(first, second, interval, direction, tolerance)
-    return Change(row.method, row.size, row.strength, metric, unit, first, second, interval, len(sides.units), verdict)
-
-
-def _kind(metric: str, registry: Registry) -> tuple[Direction, Literal["mean", "max"], str]:
-    if metric in MEASURES:
-        measure = MEASURES[metric]
-        return measure.direction, measure.combine, measure.unit
-    entry = registry.metric(metric.partition("[")[0])
-    return entry.direction, "mean", entry.unit
+    verdict = _verdict(first, second, interval, column.direction, tolerance)
+    place = row.method, row.size, row.strength, metric, column.unit
+    return Change(*place, first, second, interval, len(sides.units), verdict)
 
 
 def _timing_interval(before: tuple[tuple[float, ...], ...], after: tuple[tuple[float, ...], ...]) -> Interval | None:

@@ -20,17 +20,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from zoo.errors import ConfigError, RegistryError
-from zoo.registry import explain, read_yaml
+from zoo.registry import Strict, explain, read_yaml
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ColumnChoice(_Strict):
+class ColumnChoice(Strict):
     """A column by the name of its metric, with another heading or a fixed number of decimals."""
 
     metric: str
@@ -42,7 +38,7 @@ def _column(value: Any) -> Any:
     return {"metric": value} if isinstance(value, str) else value
 
 
-class Layout(_Strict):
+class Layout(Strict):
     """The choices of the tables that are read."""
 
     columns: list[Annotated[ColumnChoice, BeforeValidator(_column)]] | None = Field(default=None, min_length=1)

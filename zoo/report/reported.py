@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zoo.bench.measures import MEASURES
 from zoo.bench.rows import Row, latest
-from zoo.registry import Registry, read_yaml
+from zoo.registry import Registry, Strict, read_yaml
 from zoo.report.bibliography import image_sets
 from zoo.report.forms import MISSING, Entry, Form, Group, Heading
 from zoo.report.present import Sheet
@@ -24,18 +24,14 @@ from zoo.words import counted
 _FILE = Path(__file__).with_name("reported.yaml")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class QuotedMetric(_Strict):
+class QuotedMetric(Strict):
     """How a metric was computed there; ``ours`` is the zoo's label of the same definition, if it is one."""
 
     how: str
     ours: str | None = None
 
 
-class Source(_Strict):
+class Source(Strict):
     """One table of one source."""
 
     title: str
@@ -47,7 +43,7 @@ class Source(_Strict):
     rows: dict[str, dict[str, Annotated[str, Field(pattern=r"^[0-9]+\.?[0-9]*$")]]]
 
 
-class _File(_Strict):
+class _File(Strict):
     version: Literal[1] = Field(alias="schema")
     sources: dict[str, Source]
 

@@ -191,23 +191,17 @@ def for_all_strengths(row: Row, baselines: set[str]) -> bool:
 
 def _columns(rows: Sequence[Row], registry: Registry) -> list[Column]:
     present = {row.metric for row in rows if row.status == "ok"}
-    columns = [
-        Column(
-            measure.name,
-            measure.column,
-            measure.unit,
-            measure.direction,
-            measure.combine,
-            bool(measure.column),
-            measure.ranked,
-        )
-        for measure in MEASURES.values()
-        if measure.name in present
-    ]
-    for name in dict.fromkeys(row.metric for row in rows if row.metric not in MEASURES):
-        entry = registry.metric(name.partition("[")[0])
-        columns.append(Column(name, metric_title(name, registry), entry.unit, entry.direction))
-    return columns
+    measures = [name for name in MEASURES if name in present]
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric not in MEASURES)
+    return [column_of(name, registry) for name in (*measures, *metrics)]
+
+
+def column_of(metric: str, registry: Registry) -> Column:
+    """Return the column of a measure or a metric."""
+    if (one := MEASURES.get(metric)) is not None:
+        return Column(metric, one.column, one.unit, one.direction, one.combine, bool(one.column), one.ranked)
+    entry = registry.metric(metric.partition("[")[0])
+    return Column(metric, metric_title(metric, registry), entry.unit, entry.direction)
 
 
 def metric_title(name: str, registry: Registry) -> str:

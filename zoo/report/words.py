@@ -67,9 +67,9 @@ def timing(resolved: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def reasons(notes: Sequence[str], listed: int = 3) -> str:
-    """Return the first notes in one clause, and how many there are beside."""
-    texts = [note.rstrip(".") for note in notes[:listed]]
+def reasons(notes: Sequence[str]) -> str:
+    """Return the first three notes in one clause, and how many there are beside."""
+    texts = [note.rstrip(".") for note in notes[:3]]
     rest = len(notes) - len(texts)
     return "; ".join(texts) + (f"; and {counted(rest, 'further reason')}" if rest else "")
 

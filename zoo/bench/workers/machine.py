@@ -10,9 +10,7 @@ a CPU and 8192 on a GPU. The best time counts: what else the machine does can on
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -51,18 +49,6 @@ def convolutions(
             F.conv2d(features, weight)
 
     return run
-
-
-def alternating(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contestant on the CPU in every round, in turns, after two rounds of warm-up."""
-    taken: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 2):
-        for name, act in contestants.items():
-            began = time.perf_counter()
-            act()
-            if turn >= 2:
-                taken[name].append(time.perf_counter() - began)
-    return taken
 
 
 def convolution(dtype: torch.dtype, device: torch.device) -> tuple[float, list[float]]:

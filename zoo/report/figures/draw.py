@@ -12,7 +12,7 @@ from zoo.bench.folder import Folder
 from zoo.bench.measures import PRIMARY
 from zoo.bench.plan import Cell, at_last_step
 from zoo.bench.rows import Row, latest, read_rows
-from zoo.errors import ConfigError, ProtocolError, UnknownNameError
+from zoo.errors import ConfigError, UnknownNameError
 from zoo.registry import Registry, load_registry
 from zoo.report.figures import canvas, data
 from zoo.report.figures.convergence import convergence, courses
@@ -22,7 +22,7 @@ from zoo.report.figures.ranks import Diagram, correlations, critical_differences
 from zoo.report.figures.scaling import scaling
 from zoo.report.figures.tradeoff import tradeoff
 from zoo.report.summary import Ranks, Run
-from zoo.report.tables import Table, build_table
+from zoo.report.tables import Table, build_table, read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,9 +112,7 @@ class _Source:
     @classmethod
     def read(cls, path: Path) -> _Source:
         folder = Folder(path)
-        run = folder.read_run()
-        if run is None:
-            raise ProtocolError(f"{path} holds no results: run 'zoo bench --out {path}' first.")
+        run = read_run(folder)
         steps, registry = latest(read_rows(folder.rows)), load_registry()
         rows = at_last_step(steps)
         table, summary = build_table(rows, run, registry), Run(rows, run, registry)
