@@ -21,6 +21,14 @@ elif errand == "raise":
     raise RuntimeError("the reason")
 elif errand == "exit":
     os._exit(7)
+elif errand == "half":
+    channel._out.write('{"event": "number", "va')
+    channel._out.flush()
+    os._exit(7)
+elif errand == "stay":
+    print("the reason", file=sys.stderr)
+    channel._out.close()
+    time.sleep(600)
 elif errand == "hang":
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     channel.send("child", pid=child.pid)

@@ -240,6 +240,7 @@ def test_two_pictures_of_one_pair_are_refused(other, protocol, tmp_path):
     ("label", "message"),
     [
         ("a__b", "cannot stand for a folder"),
+        ("a\n", "cannot stand for a folder"),
         ("-a", "cannot stand for a folder"),
         ("adain", "is a method of the harness"),
         ("gatys.mine", "is a method of the harness"),

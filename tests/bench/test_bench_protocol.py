@@ -241,6 +241,12 @@ def test_a_labels_brackets_stay_out_of_file_names(folder, registry):
     assert plan.cells[0].filename.startswith("stepper.plain+num_steps=50__photo__paint__32__")
 
 
+def test_names_that_no_file_can_have_are_refused_before_anything_is_measured(folder, registry):
+    protocol = resolve(folder, registry, contents=[{"image": "photo.png", "name": "p" * 200}])
+    with pytest.raises(ProtocolError, match="too long for the name of a file: give the protocol's images shorter"):
+        plan_methods(protocol, registry, ["tint"])
+
+
 @pytest.mark.parametrize("name", list_protocols())
 def test_protocols_that_ship_are_valid_and_named_as_their_file(name):
     assert load_protocol(find_protocol(name)).name == name

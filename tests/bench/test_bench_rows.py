@@ -48,6 +48,7 @@ def row(**changes: object) -> Row:
 
 def test_a_row_survives_its_line(tmp_path):
     lost = row(metric="lpips", value=None, status="skipped", reason="a\nb\u2028c", cause="lacking")
+    assert json.loads(row(reason="caf\udce9").to_json())["reason"] == "caf?"
     rows = [row(content="naïve"), lost, dataclasses.replace(lost, metric="ssim2", cause=None)]
     with RowStore(tmp_path / "rows.jsonl") as store:
         assert store.append(rows) == rows

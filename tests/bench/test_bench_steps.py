@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from zoo import images
 from zoo.bench.folder import Folder, write_rows
+from zoo.bench.from_cluster import run_sharded
 from zoo.bench.plan import last_steps, split_step
 from zoo.bench.rows import read_rows
 from zoo.bench.run import run
@@ -157,6 +159,18 @@ def test_steps_are_told_from_options() -> None:
     assert split_step("gatys.zoo[step=4]") == ("gatys.zoo", 4)
     assert split_step("gatys.zoo[num_steps=8]") == ("gatys.zoo[num_steps=8]", None)
     assert last_steps(["a[step=2]", "b", "a[step=10]", "b"]) == ["a[step=10]", "b"]
+
+
+def test_what_belongs_to_single_pictures_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(TINY)
+    for act in (run, partial(run_sharded, count=2, cluster="local")):
+        with pytest.raises(ZooError, match="--largest is of single pictures"):
+            act(["gatys"], path, tmp_path / "run", find_largest=True)
+    path.write_text(TINY + "timing: {batches: [2]}\n")
+    with pytest.raises(ZooError, match="timing: count and batches are of single pictures"):
+        run(["gatys"], path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("steps", ["[4, 2]", "[2, 2]", "[0]"])

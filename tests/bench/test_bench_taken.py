@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -159,6 +160,18 @@ def test_a_folder_takes_nothing_from_itself(before, folder, tmp_path):
     with pytest.raises(ProtocolError, match="from the folder they go into"):
         run(["tint"], path, out, device="cpu", threads=1, take_from=out / ".." / "out")
     assert len(list((out / "outputs").glob("tint.plain__*.png"))) == 4
+
+
+def test_what_another_method_failed_is_no_failure_of_this_one(before, folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(before.folder, out)
+    lost = {"content": None, "style": None, "size": 0, "value": None, "status": "failed", "reason": "boom"}
+    row = dataclasses.replace(before.rows[0], method="other.x", metric="size.largest", samples=(), picture=None, **lost)
+    with (out / "rows.jsonl").open("a") as file:
+        file.write(row.to_json() + "\n")
+    result = run(["tint"], bench_runs.write_protocol(folder, PROTOCOL), out, device="cpu", threads=1)
+    assert result.ok
+    assert {row.key for row in result.rows} == {row.key for row in before.rows}
 
 
 def test_measuring_and_scoring_anew_go_together(before, folder, tmp_path):

@@ -62,12 +62,19 @@ def test_events_arrive_in_order_and_prints_do_not():
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("raise", r"exit code 1: RuntimeError: the reason"), ("exit", r"exit code 7")],
+    [("raise", r"exit code 1: RuntimeError: the reason"), ("exit", r"exit code 7"), ("half", r"exit code 7")],
 )
 def test_a_worker_that_ends_early_gives_its_reason(name, reason):
     with errand(name) as worker, pytest.raises(WorkerError, match=reason) as caught:
         list(worker.events())
     assert not caught.value.limit
+    assert not caught.value.outside
+
+
+def test_a_worker_that_only_closes_its_output_was_killed_by_nobody_else(monkeypatch):
+    monkeypatch.setattr(supervise, "_EXIT_SECONDS", 0.5)
+    with errand("stay") as worker, pytest.raises(WorkerError, match=r"did not end within 0\.5 s: the reason") as caught:
+        list(worker.events())
     assert not caught.value.outside
 
 

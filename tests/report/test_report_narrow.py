@@ -76,6 +76,8 @@ def test_columns_are_shared_out_and_what_no_run_has_is_refused():
         made(rows(), source="ssin")
     with pytest.raises(UnknownNameError, match="order"):
         made(rows(), sort="nothing")
+    with pytest.raises(ConfigError, match="no column ssim to be sorted by: add it to --columns"):
+        made(rows(), source="lp", sort="ssim")
 
 
 def test_a_footnote_that_every_line_would_bear_is_said_once():

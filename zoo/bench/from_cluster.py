@@ -24,7 +24,7 @@ from zoo.bench.ledger import Event
 from zoo.bench.plan import Shard, plan_methods
 from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import RowStore, latest, read_rows, utc_now
-from zoo.bench.run import BenchResult, run
+from zoo.bench.run import BenchResult, check_largest, run
 from zoo.errors import ConfigError, ProtocolError
 from zoo.extras import lacking
 from zoo.registry import load_registry
@@ -111,6 +111,7 @@ def run_sharded(
         raise ConfigError("Pictures made elsewhere are scored in one run: leave out --shards.")
     if cluster not in get_args(Cluster):
         raise ConfigError(f"Unknown cluster {cluster!r}: use slurm or local.")
+    check_largest(resolved.spec, bool(options.get("find_largest")))
     plans = plan_methods(resolved, registry, registry.match(list(names)))
     if not plans:
         raise ConfigError("There is no method to measure: name some, or 'all'.")

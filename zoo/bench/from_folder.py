@@ -64,7 +64,7 @@ class Gallery:
 def open_gallery(label: str, folder: Path, protocol: ResolvedProtocol, registry: Registry) -> Gallery:
     """Find and hash the pictures of a folder; ProtocolError for a label that cannot be one, a folder without any
     picture of the protocol, or two pictures of one cell."""
-    if not re.match(NAME, label) or "__" in label:
+    if not re.fullmatch(NAME, label) or "__" in label:
         raise ProtocolError(
             f"{label!r} cannot stand for a folder of pictures: use letters, digits, '.', '-' and '_', no two '_' "
             "together."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from zoo.registry import Registry, import_object
 if TYPE_CHECKING:
     from zoo.bench.from_folder import Gallery
     from zoo.bench.ledger import Ledger
+
+# Of a picture's file in bytes; file systems hold 255, and a film has a longer ending.
+_LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,11 @@ def plan_methods(protocol: ResolvedProtocol, registry: Registry, names: Iterable
     if protocol.spec.steps:
         plans = {plan.label: plan for plan in _at_steps(protocol, registry, plans.values())}
     files = [cell.filename for plan in plans.values() for cell in plan.cells]
+    if long := next((name for name in files if len(os.fsencode(name)) > _LONGEST_NAME), ""):
+        raise ProtocolError(
+            f"{long[:60]}... is too long for the name of a file: give the protocol's images shorter names, or a "
+            "method fewer options."
+        )
     if len(set(files)) < len(files):
         raise ProtocolError("Two methods of this run would write the same output files: measure them apart.")
     return list(plans.values())

@@ -87,7 +87,8 @@ class Row:
         for name in ("picture", "cause"):
             if data[name] is None:
                 del data[name]
-        return json.dumps(data, allow_nan=False, ensure_ascii=False)
+        # A byte of a file's name that is no text, in a reason say, is no letter of JSON either.
+        return json.dumps(data, allow_nan=False, ensure_ascii=False).encode(errors="replace").decode()
 
 
 _LINE = TypeAdapter(Row)

@@ -26,8 +26,8 @@ from zoo.bench.from_run import take
 from zoo.bench.largest_size import LargestSize
 from zoo.bench.ledger import Event, Ledger
 from zoo.bench.measure import Measure
-from zoo.bench.plan import Cell, Plan, Shard, of_run, plan_methods
-from zoo.bench.protocol import ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
+from zoo.bench.plan import MACHINE, Cell, Plan, Shard, plan_methods
+from zoo.bench.protocol import Protocol, ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
 from zoo.bench.rows import Row, RowStore, Status, utc_now
 from zoo.bench.runner import Setting
 from zoo.bench.score import Score
@@ -118,6 +118,7 @@ def run(
     galleries = [open_gallery(label, Path(where), resolved, registry) for label, where in (asked.outputs or {}).items()]
     if resolved.spec.film and galleries:
         raise ConfigError("--outputs scores pictures, and this protocol is one of films: leave it out.")
+    check_largest(resolved.spec, asked.find_largest)
     if not plans and not galleries:
         raise ConfigError("There is no method to measure: name some, or 'all'.")
     plan = Plan(resolved, registry, plans, galleries, retry=asked.retry_failed, shard=asked.shard)
@@ -148,8 +149,14 @@ def run(
                 ledger.pictures.update(gallery.hashes)
                 check_unchanged(gallery, ledger)
             _carry_out(setting, ledger, plan, asked, run_file)
-            rows = [row for row in store.rows if row.method in labels or of_run(row)]
+            rows = [row for row in store.rows if row.method in labels or row.method.startswith(MACHINE)]
         return BenchResult(folder.path, rows, ledger.written)
+
+
+def check_largest(spec: Protocol, wanted: bool) -> None:
+    """ConfigError where the largest size is asked for of what has none."""
+    if wanted and (spec.film or spec.steps):
+        raise ConfigError("--largest is of single pictures, and this protocol is one of films or steps: leave it out.")
 
 
 def _carry_out(setting: Setting, ledger: Ledger, plan: Plan, asked: Options, run_file: dict[str, Any]) -> None:

@@ -169,7 +169,7 @@ class Worker:
                     self._check_limits(deadline)
                     continue
                 line = None if self._lines.empty() else self._lines.get()
-            if line is None:
+            if line is None or not line.endswith(b"\n"):  # killed inside a line
                 raise self._death()
             event = json.loads(line)
             if event["event"] == "done":
@@ -211,16 +211,18 @@ class Worker:
 
     def _death(self) -> WorkerError:
         end = time.monotonic() + _EXIT_SECONDS
-        while not self._exited() and time.monotonic() < end:
+        while not (ended := self._exited()) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
         self.kill()
         code = self._process.returncode
         said = next((line for line in reversed(self._stderr) if line.strip()), "")
-        if code == -signal.SIGKILL:
+        if ended and code == -signal.SIGKILL:
             return self._killed()
         if -code in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
             return WorkerError(f"the process was ended from outside ({signal.Signals(-code).name})", outside=True)
-        if code < 0:
+        if not ended:
+            how = f"the process closed its output and did not end within {_EXIT_SECONDS:g} s"
+        elif code < 0:
             how = f"the process crashed ({signal.Signals(-code).name})"
         else:
             how = f"the process ended with exit code {code}"

@@ -100,12 +100,12 @@ def report(options: ReportOptions) -> None:
     names = ("intervals", "digits", "sort", "size", "against")
     layout = Layout.make(options.columns, **{name: getattr(options, name) for name in names})
     chosen = FORMATS if options.formats == "all" else tuple(split_list(options.formats))
+    drawing = options.drawing(layout.names)
     written = write_tables(run, options.out, layout=layout, formats=chosen)
     if options.out is None:
         write_report(run)
     said = [f"No {name}: {reason}." for name, reason in written.omitted.items()]
     said.append(f"{counted(len(written.files), 'file')} in {written.folder}")
-    drawing = options.drawing(layout.names)
     if options.figures or options.only:
         from zoo.report.figures import draw_figures
 

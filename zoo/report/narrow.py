@@ -111,17 +111,20 @@ def choose(
 def forms(
     rows: Sequence[Row], run_file: Mapping[str, Any], registry: Registry, layout: Layout | None = None
 ) -> list[Form]:
-    """The tables ``cost`` and ``quality`` of a run, of those that have lines; raises what :func:`choose` does."""
+    """The tables ``cost`` and ``quality`` of a run, of those that have lines.
+
+    Raises what :func:`choose` does, and ConfigError for an order by a column that neither shows.
+    """
     layout = layout or Layout()
     choice = choose(rows, run_file, registry, layout)
-    found = [
+    if layout.sort not in ("family", "measured", *choice.measures, *choice.metrics):
+        _refuse_unknown([layout.sort], (), registry, "order")
+        raise ConfigError(f"The tables have no column {layout.sort} to be sorted by: add it to --columns.")
+    return [
         form(table, choice, layout, name)
         for name in ("cost", "quality")
         if (table := part(choice, run_file, registry, name)).lines
     ]
-    if layout.sort not in ("family", "measured"):
-        _refuse_unknown([layout.sort], (), registry, "order")
-    return found
 
 
 def part(choice: Choice, run_file: Mapping[str, Any], registry: Registry, name: str) -> Table:

@@ -391,7 +391,9 @@ class _Source:
 
     def _more(self) -> str:
         others = dict.fromkeys(
-            row.metric for row in self.rows if row.metric not in MEASURES and row.metric not in self.metrics
+            row.metric
+            for row in self.rows
+            if row.status == "ok" and row.metric not in MEASURES and row.metric not in self.metrics
         )
         return ", ".join(others)
 
