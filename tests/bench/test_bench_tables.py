@@ -226,23 +226,6 @@ def test_weights_that_were_replaced_since_are_told():
     assert said not in texts(build_table([new], RUN))
 
 
-def test_a_method_of_trained_styles_shows_no_time_of_encoding_one():
-    """Rows of earlier runs have such times: of looking a network up, which beat every method that encodes a style."""
-    rows = [
-        row(method, content, metric, value)
-        for method, value in (("johnson.zoo", 0.001), ("adain.zoo", 0.05), ("m.x", 0.2))
-        for content in "ab"
-        for metric in ("seconds.encode_style", "seconds.encode_style.iqr", "seconds.stylize")
-    ]
-    table = build_table(rows, RUN)
-    wanted = {"johnson.zoo": None, "adain.zoo": 0.05, "m.x": 0.2}
-    assert values(table, "seconds.encode_style") == values(table, "seconds.encode_style.iqr") == wanted
-    best = [table.lines[i].method for i, metric in table.best if metric == "seconds.encode_style"]
-    assert best == ["adain.zoo"]
-    (line,) = [line for line in to_markdown(present(table)).splitlines() if line.startswith("| johnson")]
-    assert "| – | **0.00100** |" in line
-
-
 def test_a_peak_of_another_run_is_told():
     def remarks(*rows: Row) -> list[str]:
         return [remark for remark in texts(build_table(rows, RUN)) if "another run" in remark]

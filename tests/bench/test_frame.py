@@ -60,8 +60,7 @@ def test_a_run_without_rows_has_the_same_columns(tmp_path: Path) -> None:
 
 def test_only_rows_that_count_are_there(tmp_path: Path) -> None:
     again = dataclasses.replace(SECONDS, value=0.75)
-    trained = dataclasses.replace(SECONDS, method="johnson.zoo", metric="seconds.encode_style")
-    frame = zoo.results(folder(tmp_path, SECONDS, again, trained))
+    frame = zoo.results(folder(tmp_path, SECONDS, again))
     assert frame.value.tolist() == [0.75]
 
 

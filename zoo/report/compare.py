@@ -19,7 +19,7 @@ import numpy as np
 
 from zoo.bench.folder import Folder
 from zoo.bench.measures import MEASURES, PRIMARY
-from zoo.bench.rows import Row, read_rows
+from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
 from zoo.registry import Registry, load_registry
 from zoo.report import statistics
@@ -28,7 +28,7 @@ from zoo.report.narrow import FILM_MEASURES
 from zoo.report.present import number
 from zoo.report.scores import gather
 from zoo.report.statistics import Interval
-from zoo.report.tables import Direction, column_of, counted_rows, read_run
+from zoo.report.tables import Direction, column_of, read_run
 from zoo.words import counted
 
 Verdict = Literal["worse", "better", "same", "unsure"]
@@ -162,8 +162,7 @@ def compare_runs(before: Path, after: Path, *, tolerance: float = 0.01, time_tol
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     folder = Folder(path)
-    run_file = read_run(folder)
-    return run_file, counted_rows(read_rows(folder.rows), load_registry())
+    return read_run(folder), latest(read_rows(folder.rows))
 
 
 def _change(before: list[Row], after: list[Row], metric: str, registry: Registry, tolerance: float) -> Change | None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoo.bench.folder import Folder
-from zoo.bench.rows import Row, read_rows
-from zoo.registry import load_registry
-from zoo.report.tables import counted_rows, read_run
+from zoo.bench.rows import Row, latest, read_rows
+from zoo.report.tables import read_run
 
 _NUMBERS = {"size": "int64", "strength": "float64", "value": "float64"}
 
@@ -28,7 +27,7 @@ def results(folder: str | Path) -> pd.DataFrame:
     """
     place = Folder(Path(folder))
     run_file = read_run(place)
-    rows = counted_rows(read_rows(place.rows), load_registry())
+    rows = latest(read_rows(place.rows))
     names = [field.name for field in dataclasses.fields(Row) if field.name != "unit"]
     frame = pd.DataFrame({name: pd.Series([getattr(row, name) for row in rows], dtype=object) for name in names})
     texts = {name: "string" for name in names if name not in (*_NUMBERS, "seed", "utc", "samples")}

@@ -13,14 +13,14 @@ from typing import Any
 
 from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import of_run
-from zoo.bench.rows import Row
+from zoo.bench.rows import Row, latest
 from zoo.errors import ConfigError, UnknownNameError
 from zoo.registry import Registry
 from zoo.report.forms import Form
 from zoo.report.layout import ColumnChoice, Layout
 from zoo.report.present import present
 from zoo.report.remarks import Kind, Remark
-from zoo.report.tables import Table, build_table, counted_rows, for_all_strengths, metric_title
+from zoo.report.tables import Table, build_table, for_all_strengths, metric_title
 
 # Measures of content and style, the ones that no method here optimises itself first.
 CONTENT_METRICS = ("lpips", "cfsd", "cf", "ssim", "content_loss")
@@ -73,7 +73,7 @@ def choose(
     ``content`` and ``style`` are how many metrics of each are taken. Raises ConfigError for a size that the run lacks
     and for columns of which it has none, UnknownNameError for one that no run can have.
     """
-    rows = counted_rows(rows, registry)
+    rows = latest(rows)
     baselines = set(run_file["protocol"]["resolved"]["baselines"])
     of_methods = [row for row in rows if row.method not in baselines and not of_run(row)]
     size = _size(of_methods, layout.size)

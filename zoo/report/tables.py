@@ -28,7 +28,7 @@ from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
 from zoo.registry import Registry, load_registry
 from zoo.report import remarks, statistics
-from zoo.report.families import FAMILIES, OTHERS, SANITY, family, method_entry
+from zoo.report.families import FAMILIES, OTHERS, SANITY, family
 from zoo.report.remarks import Remark
 from zoo.report.scores import Scores, Unit, by_method, gather, names_of
 from zoo.report.statistics import Interval
@@ -122,7 +122,7 @@ class Table:
 def build_table(rows: Iterable[Row], run_file: Mapping[str, Any], registry: Registry | None = None) -> Table:
     """The table of all rows that count; ProtocolError where rows belong to another protocol than run.json."""
     registry = registry or load_registry()
-    valid = counted_rows(rows, registry)
+    valid = latest(rows)
     identity = run_file["protocol"]
     strangers = {row.protocol for row in valid} - {identity["id"]}
     if strangers:
@@ -169,19 +169,6 @@ def build_table(rows: Iterable[Row], run_file: Mapping[str, Any], registry: Regi
     order = tuple(dict.fromkeys(row.method for row in valid))
     caption, intervals = _caption(run_file, valid), _about_intervals(lines, columns, registry)
     return Table(identity["id"], caption, columns, lines, best, pairs, notes, said, second, intervals, order, missing)
-
-
-def counted_rows(rows: Iterable[Row], registry: Registry) -> list[Row]:
-    """The rows that count (:func:`zoo.bench.rows.latest`), without times of encoding a trained style.
-
-    Such a method looks its network up by the style's name or picture and encodes nothing; earlier runs timed even that.
-    """
-
-    def encodes_nothing(row: Row) -> bool:
-        entry = method_entry(row.method, registry) if row.metric.startswith("seconds.encode_style") else None
-        return entry is not None and entry.taxonomy.styles != "any"
-
-    return [row for row in latest(rows) if not encodes_nothing(row)]
 
 
 def for_all_strengths(row: Row, baselines: set[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from zoo.bench.folder import Folder
-from zoo.bench.rows import read_rows
+from zoo.bench.rows import latest, read_rows
 from zoo.errors import ProtocolError
 from zoo.files import new_folder
 from zoo.registry import load_registry
@@ -19,7 +19,7 @@ from zoo.report.figures.canvas import short_names
 from zoo.report.page.content import facts, pictures_data, table_data
 from zoo.report.page.courses import courses_data
 from zoo.report.page.films import films_data
-from zoo.report.tables import build_table, counted_rows, read_run
+from zoo.report.tables import build_table, read_run
 
 _SCRIPTS = ("style.css", "script.js")
 # What a results folder holds for a reader beside its pictures: itself, its tables and its figures.
@@ -57,7 +57,7 @@ def write_page(
 
 def _build(folder: Folder, run_file: dict[str, Any], target: Path, names: dict[str, str], downloads: Any) -> None:
     registry = load_registry()
-    rows = counted_rows(read_rows(folder.rows), registry)
+    rows = latest(read_rows(folder.rows))
     table = build_table(rows, run_file, registry)
     shown = {**short_names([line.method for line in table.lines]), **names}
     titles = {name: entry.title for name, entry in registry.metrics.items()}
