@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import shutil
 from functools import partial
@@ -16,12 +17,14 @@ import torch
 from zoo import images
 from zoo.bench.folder import Folder, write_rows
 from zoo.bench.from_cluster import run_sharded
-from zoo.bench.plan import last_steps, split_step
+from zoo.bench.plan import Plan, last_steps, plan_methods, split_step
+from zoo.bench.protocol import load_protocol, resolve_protocol
 from zoo.bench.rows import read_rows
 from zoo.bench.run import run
 from zoo.bench.workers.steps import _Session
 from zoo.errors import ZooError
 from zoo.loading import load
+from zoo.registry import load_registry
 from zoo.report.figures import FigureOptions, draw_figures
 from zoo.report.files import write_report
 from zoo.report.page import write_page
@@ -68,6 +71,18 @@ def test_steps_are_of_one_run(measured: Path) -> None:
     assert first.picture != later.picture
     gram = [rows[GATYS.format(step), "coffee", "gram_loss"].value or 0 for step in (1, 4)]
     assert 0 < gram[1] < gram[0]
+
+
+def test_all_steps_of_a_run_come_one_after_another(tmp_path: Path) -> None:
+    """Two seeds in turns would make every run once more for every step."""
+    path, registry = tmp_path / "seeds.yaml", load_registry()
+    path.write_text(TINY + "seeds: [0, 1]\nstrengths: [0.5, 1.0]\n")
+    protocol = resolve_protocol(load_protocol(path), tmp_path, registry)
+    plan = Plan(protocol, registry, plan_methods(protocol, registry, ["gatys"]))
+    (group,) = plan.grouped(lambda method, cell: True)
+    runs = [(cell.content, cell.seed, cell.strength) for cell in group]
+    assert len(runs) == 2 * 2 * 2 * 3
+    assert [run for run, _ in itertools.groupby(runs)] == list(dict.fromkeys(runs))
 
 
 def test_a_step_that_no_run_reaches_is_skipped(measured: Path) -> None:

@@ -196,7 +196,7 @@ class Plan:
         self.sets = {cell: SetCell.of(group) for group in groups for cell in group} if self.set_metrics else {}
 
     def grouped(self, wanted: Callable[[MethodPlan, Cell], bool]) -> list[list[Cell]]:
-        """The wanted cells, a group per method and size; of steps a pair's one after another.
+        """The wanted cells, a group per method and size; of steps those of one run one after another.
 
         A film is a group of its own: the networks that judge it leave memory behind, which the next peak would show.
         """
@@ -205,10 +205,10 @@ class Plan:
             for cell in method.cells:
                 if wanted(method, cell):
                     groups.setdefault(cell if method.film else (method.worked, cell.size), []).append(cell)
-        place = {pair: number for number, pair in enumerate(self.protocol.pairs)}
         for group in groups.values():
-            # Cells of a pair that the protocol does not list keep their order.
-            group.sort(key=lambda cell: place.get((cell.content, cell.style), 0))
+            runs = dict.fromkeys((cell.content, cell.style, cell.seed, cell.strength) for cell in group)
+            place = {run: number for number, run in enumerate(runs)}
+            group.sort(key=lambda cell, place=place: place[cell.content, cell.style, cell.seed, cell.strength])
         return list(groups.values())
 
     def to_score(self, rows: Ledger, cell: Scored, metric: int) -> bool:
