@@ -39,15 +39,15 @@ class Growth:
         return f"{self.exponent:.2f}{spread}"
 
 
-def growth(rows: Iterable[Row], metrics: Iterable[str] = METRICS) -> list[Growth]:
-    """The fit of every method and metric with values at two sizes or more, methods in the order of their rows.
+def growth(rows: Iterable[Row]) -> list[Growth]:
+    """The fit of every method and of METRICS with values at two sizes or more, methods in the order of their rows.
 
     A size's value is the mean over its pairs, seeds and strengths that are ``ok``; size 0 (kept) is no size.
     """
     counted = latest(rows)
     found = []
     for method in dict.fromkeys(row.method for row in counted):
-        for metric in metrics:
+        for metric in METRICS:
             points = by_size(counted, method, metric)
             if len(points) > 1:
                 found.append(fit(method, metric, points))
