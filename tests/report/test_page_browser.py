@@ -158,6 +158,23 @@ def test_pictures_follow_their_selectors(visit: Visit):
     assert "out of memory: 7000 MiB" in page.inner_text("#gallery .empty")
 
 
+def test_a_sanity_row_stands_beside_every_strength(browser: Any, tmp_path: Path):
+    run = write_run(tmp_path / "run", strengths=(0.25, 0.5))
+    for name in ("rows.jsonl", "run.json"):
+        text = (run / name).read_text().replace("style-copy", "color-transfer")
+        (run / name).write_text(text)
+    for path in (run / "outputs").glob("style-copy*"):
+        path.rename(path.with_name(path.name.replace("style-copy", "color-transfer")))
+    page = Visit(browser, write_page(run)).page
+    strengths = page.eval_on_selector_all("#picture-strength option", "all => all.map(one => one.value)")
+    assert sorted(strengths) == ["0.25", "0.5"]
+    for strength in strengths:
+        page.select_option("#picture-strength", strength)
+        assert page.locator("#gallery .empty").count() == 0
+        assert page.inner_text("#picture-count") == "16 pictures of 4 pairs"
+    page.close()
+
+
 def test_the_viewer_compares_two_pictures_under_a_slider(visit: Visit):
     page = visit.page
     page.locator("#gallery button").nth(3).click()

@@ -309,8 +309,11 @@
 
   const methods = unique(outputs.map((one) => one.method));
   const choices = ["content", "style", "size", "strength", "seed"];
+  // A sanity row has neither strength nor seed of its own: its picture stands beside all of them.
+  const sanity = new Set(lines.filter((line) => line.baseline).map((line) => line.method));
+  const own = outputs.filter((one) => !sanity.has(one.method));
   for (const choice of choices) {
-    const values = unique(outputs.map((one) => one[choice]));
+    const values = unique((own.length ? own : outputs).map((one) => one[choice]));
     const options = values.map((value) => [value, value]);
     if ((choice === "content" || choice === "style") && values.length > 1) options.unshift(["", "all"]);
     fill(byId(`picture-${choice}`), options, choice === "strength" ? Math.max(...values) : undefined);
@@ -326,8 +329,9 @@
 
   const key = (...parts) => JSON.stringify(parts);
   const inputAt = new Map(inputs.map((one) => [key(one.role, one.name, one.size), one]));
+  const placeOf = (method, ...rest) => key(method, ...rest.slice(0, sanity.has(method) ? 3 : 5));
   const outputAt = new Map(
-    outputs.map((one) => [key(one.method, one.content, one.style, one.size, one.strength, one.seed), one]),
+    outputs.map((one) => [placeOf(one.method, one.content, one.style, one.size, one.strength, one.seed), one]),
   );
   // What the viewer steps through: every result that the gallery shows.
   let sequence = [];
@@ -370,7 +374,7 @@
       const context = {
         content: inputAt.get(key("content", content, size)), style: inputAt.get(key("style", style, size)), pair: [content, style],
       };
-      const results = wanted.map((method) => outputAt.get(key(method, content, style, size, strength, seed)));
+      const results = wanted.map((method) => outputAt.get(placeOf(method, content, style, size, strength, seed)));
       context.results = results.filter((one) => one && !one.reason);
       sequence.push(...context.results.map((one) => ({ one, context })));
       return make(
