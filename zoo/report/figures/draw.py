@@ -159,6 +159,11 @@ class _Source:
                 raise UnknownNameError(kind, name, known, f"(protocol {self.run['protocol']['id']})")
 
 
+def _at(size: int) -> str:
+    """A size in words; 0 is the pictures' own."""
+    return f"at size {size}" if size else "in their own size"
+
+
 def _speed(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
     return _scaling(source, options, PRIMARY, "seconds per picture", "time", (), None)
 
@@ -211,7 +216,7 @@ def _tradeoff(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
     size = options.size if options.size is not None else max(sizes, default=0)
     points = data.tradeoff(table, content, style, size)
     if not any(not point.baseline for point in points):
-        raise _NoDataError(f"no method has both {content} and {style} at size {size}")
+        raise _NoDataError(f"no method has both {content} and {style} {_at(size)}")
     higher = {column.metric: column.direction == "higher" for column in table.columns}
     figure = tradeoff(
         points,
@@ -224,7 +229,7 @@ def _tradeoff(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
         width_mm=canvas.column(options.width),
     )
     return figure, (
-        f"Content ({source.title(content)}) against style ({source.title(style)}) at size {size}, means over the pairs "
+        f"Content ({source.title(content)}) against style ({source.title(style)}) {_at(size)}, means over the pairs "
         "that every method covers; hollow markers are beaten in both."
     )
 
@@ -240,10 +245,10 @@ def _ranks(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
             ranking = one.ranking
             diagrams.append(Diagram(title, found, ranking.ranks, ranking.critical, ranking.groups))
     if not diagrams:
-        raise _NoDataError(f"at size {size} no metric has two methods on two contents or styles")
+        raise _NoDataError(f"{_at(size)} no metric has two methods on two contents or styles")
     figure = critical_differences(diagrams, width_mm=options.width, columns=2 if options.width >= 130 else 1)
     return figure, (
-        f"Average ranks at size {size}, 1 the best; a bar joins methods closer than Nemenyi's critical difference at "
+        f"Average ranks {_at(size)}, 1 the best; a bar joins methods closer than Nemenyi's critical difference at "
         "0.05 (Demšar 2006)."
     )
 
@@ -264,7 +269,7 @@ def _correlations(source: _Source, options: FigureOptions) -> tuple[Figure, str]
     found = {(one.first, one.second): one.result.spearman for one in source.summary.agreements() if one.size == size}
     metrics = list(dict.fromkeys(metric for pair in found for metric in pair))
     if len(metrics) < 2:
-        raise _NoDataError(f"at size {size} fewer than two metrics have values of pictures")
+        raise _NoDataError(f"{_at(size)} fewer than two metrics have values of pictures")
 
     def coefficient(first: str, second: str) -> float:
         value = 1.0 if first == second else found.get((first, second), found.get((second, first)))
@@ -275,7 +280,7 @@ def _correlations(source: _Source, options: FigureOptions) -> tuple[Figure, str]
     title = "Agreement of metrics (Spearman)"
     figure = correlations(titles, matrix, title=title, width_mm=canvas.column(options.width))
     return figure, (
-        f"Spearman's rank correlation of the metrics over every method's pictures at size {size}; positive where two "
+        f"Spearman's rank correlation of the metrics over every method's pictures {_at(size)}; positive where two "
         "metrics prefer the same pictures, whatever their direction."
     )
 
@@ -308,7 +313,7 @@ def _convergence(source: _Source, options: FigureOptions) -> dict[str, tuple[Fig
     return {
         name: (
             convergence(one, looks, names, width_mm=options.width),
-            f"Metrics and the method's own loss at steps of one run, at size {size}; {what}. Single marks are methods "
+            f"Metrics and the method's own loss at steps of one run, {_at(size)}; {what}. Single marks are methods "
             "without steps.",
         )
         for name, (what, one) in found.items()
@@ -335,7 +340,7 @@ def _grid(source: _Source, options: FigureOptions) -> tuple[Figure, str]:
         )
     names = source.names(options)
     figure = grid(rows, ["content", "style", *(names[method] for method in methods)], width_mm=options.width)
-    said = f"Pairs of protocol {source.run['protocol']['id']} at size {size}"
+    said = f"Pairs of protocol {source.run['protocol']['id']} {_at(size)}"
     if not options.pairs and len(chosen) < len(pairs):
         said += f", {len(chosen)} of {len(pairs)} drawn with seed {options.seed}"
     if options.zoom == "auto":
