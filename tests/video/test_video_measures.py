@@ -151,6 +151,7 @@ def test_a_run_of_films_goes_on(measured: Path) -> None:
         ("baselines: [style-copy]", "style-copy is none of films"),
         ("metrics: [ssim]", "measures of its own"),
         ("film: {frames: 1}", "frames"),
+        ("film: {frames: 4, long: 4}", "no two of 4 frames lie 4 apart"),
     ],
 )
 def test_protocols_of_films_that_cannot_be(tmp_path: Path, line: str, says: str) -> None:

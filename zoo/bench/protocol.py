@@ -191,6 +191,10 @@ class Protocol(Strict):
         for name in self.baselines:
             if name not in drawn:
                 raise ValueError(f"baselines: {name} is none of {'films' if self.film else 'pictures'}")
+        if self.film and self.film.long >= self.film.frames:
+            raise ValueError(
+                f"film: no two of {self.film.frames} frames lie {self.film.long} apart, give a smaller 'long'"
+            )
         if self.film and self.metrics:
             raise ValueError("metrics: a protocol of films has measures of its own, leave them out")
         timings = [self.timing, self.optimisation.timing, *(choice.timing for choice in self.methods.values())]

@@ -191,9 +191,13 @@ class _Session:
         losses = [(loss(first, first, style), loss(second, second, style)) for first, second in pairs]
         mean = statistics.fmean(itertools.chain(*losses))
         change = statistics.fmean(abs(second - first) for first, second in losses) / mean
+        # Between cuts there may be no link, and no error is not an error of none.
         numbers = [
-            measurement("film.short", measure.warping_error(frames, short), "/255"),
-            measurement("film.long", measure.warping_error(frames, long), "/255"),
+            measurement(f"film.{name}", measure.warping_error(frames, along), "/255")
+            for name, along in (("short", short), ("long", long))
+            if along
+        ]
+        numbers += [
             measurement("film.gram_loss", mean, ""),
             measurement("film.gram_change", 100 * change, "%"),
         ]
