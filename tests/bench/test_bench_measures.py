@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import bench_runs
@@ -260,7 +259,7 @@ def test_a_method_of_trained_styles_has_no_time_of_encoding_one(tmp_path):
     found = {}
     for styles in ("any", "trained"):
         model = type("Either", (Tint,), {"traits": dataclasses.replace(Tint.traits, styles=styles)})(device="cpu")
-        numbers = _Session(SimpleNamespace(job=job), model, 0).measure({**files, "strength": 1.0, "seed": 0})
+        numbers = _Session(job, model, 0).measure({**files, "strength": 1.0, "seed": 0})
         found[styles] = {number["metric"]: number["value"] for number in numbers}
     assert found["any"].keys() - found["trained"].keys() == {"seconds.encode_style"}
     assert found["trained"]["seconds.whole"] >= found["trained"]["seconds.stylize"]

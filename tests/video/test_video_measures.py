@@ -115,7 +115,7 @@ def test_a_film_is_measured_in_a_process_of_its_own(measured: Path, tmp_path: Pa
 def test_a_clip_that_ends_before_the_protocol_does_is_a_failure(measured: Path) -> None:
     """Its numbers would be of fewer frames than the protocol says."""
     film = {"frames": 7, "start": 0, "resize": "long", "clips": {"clip": str(measured / "clip.mp4")}}
-    session = _Session({"name": "content-copy", "film": film}, None, torch.device("cpu"), 0)
+    session = _Session({"name": "content-copy", "film": film}, None, 0)
     with pytest.raises(InputError, match="clip has 6 frames from second 0 on, and the protocol takes 7"):
         session.measure({"name": "clip", "size": 48, "output": str(measured / "none.png")})
 

@@ -98,6 +98,27 @@ def build(channel: Channel) -> Stylizer | None:
     return None
 
 
+def work(channel: Channel, session: Callable[[Mapping[str, Any], Stylizer, int], Any]) -> None:
+    """Build the method of the job, say what that cost, and ``measure`` every cell by a session of the job.
+
+    A session is made of the job, the method and the bytes resident before that was built.
+    """
+    import_seconds, idle = prepare(channel.job)
+    from zoo.bench.memory import MIB
+
+    begun = time.perf_counter()
+    model = build(channel)
+    if model is not None:
+        numbers = [
+            measurement("seconds.import", import_seconds, "s"),
+            measurement("seconds.load", time.perf_counter() - begun, "s"),
+            measurement("memory.idle", idle / MIB, "MiB"),
+        ]
+        channel.send("loaded", precision=model.precision, measured=numbers)
+        run_cells(channel, model.device, session(channel.job, model, idle).measure)
+    channel.send("done")
+
+
 def warm_up(model: Stylizer, content: Tensor, code: StyleCode, cell: Mapping[str, Any], calls: int) -> None:
     """Calls before the clock counts; of a method that optimises, each is stopped after its first step."""
     from zoo.bench.timing import StepClock

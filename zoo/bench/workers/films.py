@@ -24,12 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells, warm_up
+from zoo.bench.workers.common import Channel, UnwritableError, measurement, prepare, run_cells, warm_up, work
 from zoo.errors import DataError, DownloadRequiredError, ImageError, InputError
 from zoo.words import counted
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from zoo.stylizer import Stylizer
@@ -45,37 +44,25 @@ SANITY = ("content-copy", "frozen-frame")
 def main() -> None:
     """Run the job that stands on standard input."""
     channel = Channel()
-    job = channel.job
-    import_seconds, idle = prepare(job)
+    if channel.job["name"] not in SANITY:
+        work(channel, _Session)
+        return
+    _, idle = prepare(channel.job)
     import torch
 
-    from zoo.bench import memory
-
-    numbers: list[dict[str, Any]] = []
-    model: Stylizer | None = None
-    device = torch.device("cpu")
-    if job["name"] not in SANITY:
-        begun = time.perf_counter()
-        model = build(channel)
-        if model is None:
-            channel.send("done")
-            return
-        device = model.device
-        numbers = [
-            measurement("seconds.import", import_seconds, "s"),
-            measurement("seconds.load", time.perf_counter() - begun, "s"),
-            measurement("memory.idle", idle / memory.MIB, "MiB"),
-        ]
-    channel.send("loaded", precision=model.precision if model else None, measured=numbers)
-    run_cells(channel, device, _Session(job, model, device, idle).measure)
+    channel.send("loaded", precision=None, measured=[])
+    run_cells(channel, torch.device("cpu"), _Session(channel.job, None, idle).measure)
     channel.send("done")
 
 
 class _Session:
     """The films of one job; ``model`` is None for the sanity rows."""
 
-    def __init__(self, job: Mapping[str, Any], model: Stylizer | None, device: torch.device, idle: int) -> None:
-        self.job, self.model, self.device, self.idle = job, model, device, idle
+    def __init__(self, job: Mapping[str, Any], model: Stylizer | None, idle: int) -> None:
+        import torch
+
+        self.job, self.model, self.idle = job, model, idle
+        self.device = model.device if model is not None else torch.device("cpu")
         self.film: Mapping[str, Any] = job["film"]
 
     def measure(self, cell: Mapping[str, Any]) -> list[dict[str, Any]]:

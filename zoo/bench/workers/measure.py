@@ -32,11 +32,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells
+from zoo.bench.workers.common import Channel, UnwritableError, measurement, work
 from zoo.errors import ImageError
 
 if TYPE_CHECKING:
@@ -45,35 +45,14 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the job that stands on standard input."""
-    channel = Channel()
-    import_seconds, idle = prepare(channel.job)
-    from zoo.bench import memory
-
-    begun = time.perf_counter()
-    model = build(channel)
-    if model is not None:
-        load_seconds = time.perf_counter() - begun
-        channel.send(
-            "loaded",
-            precision=model.precision,
-            measured=[
-                measurement("seconds.import", import_seconds, "s"),
-                measurement("seconds.load", load_seconds, "s"),
-                measurement("memory.idle", idle / memory.MIB, "MiB"),
-            ],
-        )
-        session = _Session(channel, model, idle)
-        run_cells(channel, model.device, session.measure)
-    channel.send("done")
+    work(Channel(), _Session)
 
 
 class _Session:
     """The cells of one job with one model."""
 
-    def __init__(self, channel: Channel, model: Stylizer, idle: int) -> None:
-        self.channel, self.model, self.idle = channel, model, idle
-        self.job = channel.job
-        self.timing = self.job["timing"]
+    def __init__(self, job: Mapping[str, Any], model: Stylizer, idle: int) -> None:
+        self.model, self.idle, self.timing = model, idle, job["timing"]
         self.optimises = model.traits.iterative
         self.called = False
 

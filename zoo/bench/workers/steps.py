@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from zoo.bench.workers.common import Channel, UnwritableError, build, measurement, prepare, run_cells, warm_up
+from zoo.bench.workers.common import Channel, UnwritableError, measurement, warm_up, work
 from zoo.errors import ImageError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -26,20 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the job that stands on standard input."""
-    channel = Channel()
-    job = channel.job
-    import_seconds, idle = prepare(job)
-    from zoo.bench import memory
-
-    model = build(channel)
-    if model is not None:
-        numbers = [
-            measurement("seconds.import", import_seconds, "s"),
-            measurement("memory.idle", idle / memory.MIB, "MiB"),
-        ]
-        channel.send("loaded", precision=model.precision, measured=numbers)
-        run_cells(channel, model.device, _Session(job, model, idle).measure)
-    channel.send("done")
+    work(Channel(), _Session)
 
 
 def _run_of(cell: Mapping[str, Any]) -> tuple[Any, ...]:
