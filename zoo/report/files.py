@@ -40,9 +40,8 @@ SHEET_PAIRS = 20
 
 @dataclass(frozen=True)
 class Written:
-    """What a report left: its table of everything, its folder, the files by name, and why a table is missing."""
+    """What a report left: its folder, the files by name, and why a table is missing."""
 
-    table: Table
     folder: Path
     files: tuple[str, ...]
     omitted: dict[str, str]
@@ -86,9 +85,7 @@ def write_tables(
         raise ProtocolError(f"{target} cannot be made ({error.strerror}): choose another --out.") from error
     for name, text in texts.items():
         write_text(target / name, text)
-    return Written(
-        table, target, tuple(texts), {name: sheet.omitted for name, sheet in sheets.items() if sheet.omitted}
-    )
+    return Written(target, tuple(texts), {name: sheet.omitted for name, sheet in sheets.items() if sheet.omitted})
 
 
 def write_report(path: Path) -> list[Form]:

@@ -33,9 +33,6 @@ class Remark:
     kind: Kind
     text: str
 
-    def __str__(self) -> str:
-        return self.text
-
 
 # Pairs that a remark names before it stops.
 _LISTED = 8

@@ -22,7 +22,6 @@ class Scores:
     are any; ``missing`` are the units that some methods cover and others do not.
     """
 
-    metric: str
     methods: tuple[str, ...]
     units: tuple[Unit, ...]
     values: Floats
@@ -51,7 +50,7 @@ def gather(rows: Mapping[str, Iterable[Row]], metric: str) -> Scores:
     missing = tuple(sorted(everything.difference(common), key=_order))
     values = np.array([[found[method][unit][0] for method in found] for unit in common], dtype=np.float64)
     samples = tuple(tuple(found[method][unit][1] for unit in common) for method in found)
-    return Scores(metric, tuple(found), tuple(common), values.reshape(len(common), len(found)), samples, missing)
+    return Scores(tuple(found), tuple(common), values.reshape(len(common), len(found)), samples, missing)
 
 
 def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:

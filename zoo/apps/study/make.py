@@ -21,7 +21,8 @@ from zoo.apps.study.questions import QUESTIONS, asked_in_checks, questions
 from zoo.bench.folder import Folder
 from zoo.bench.plan import Cell
 from zoo.bench.rows import latest, read_rows, utc_now
-from zoo.errors import ConfigError, ImageError, ProtocolError, StudyError, UnknownNameError
+from zoo.errors import ConfigError, ImageError, StudyError, UnknownNameError
+from zoo.report.tables import read_run
 
 SCHEMA = 1
 _PAGE = Path(__file__).with_name("page")
@@ -124,9 +125,7 @@ class _Source:
     @classmethod
     def of(cls, run: Path, options: StudyOptions, seed: int) -> _Source:
         folder = Folder(run)
-        run_file = folder.read_run()
-        if run_file is None:
-            raise ProtocolError(f"{run} holds no results: run 'zoo bench --out {run}' first.")
+        run_file = read_run(folder)
         resolved = run_file["protocol"]["resolved"]
         rows = latest(read_rows(folder.rows))
         measured = [name for name in dict.fromkeys(row.method for row in rows) if name not in resolved["baselines"]]
