@@ -157,7 +157,7 @@ def resampled_means(scores: ArrayLike, units: Units, *, resamples: int = RESAMPL
 
 
 def mean_intervals(
-    scores: ArrayLike, units: Units, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    scores: ArrayLike, units: Units, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval] | None:
     """Two-way bootstrap intervals of the means of the K columns of ``scores`` (P, K) (one for (P,)).
 
@@ -171,7 +171,7 @@ def mean_intervals(
     found = []
     for column, deviation in zip(columns.T, means.std(axis=0, ddof=1), strict=True):
         factor, freedom = _correction(column, units)
-        half = float(stats.t.ppf((1 + level) / 2, freedom)) * factor * float(deviation)
+        half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * factor * float(deviation)
         centre = float(column.mean())
         found.append(Interval(centre - half, centre + half))
     return found
@@ -212,7 +212,7 @@ def _satterthwaite(variances: Sequence[tuple[float, int]]) -> float:
 
 
 def timing_interval(
-    samples: Sequence[Sequence[float]], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    samples: Sequence[Sequence[float]], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval | None:
     """Interval of the mean of medians, one median per cell, from each cell's repeated timings.
 
@@ -223,7 +223,7 @@ def timing_interval(
     if not samples or min(map(len, samples)) < MIN_TIMINGS:
         return None
     medians = resampled_medians(samples, resamples=resamples, seed=seed)
-    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     centre = float(np.mean([np.median(cell) for cell in samples]))
     return Interval(float(min(low, centre)), float(max(high, centre)))
 
