@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from grid_runs import run_file
 
-from zoo.bench.folder import Folder, check_conditions, write_rows, write_text
+from zoo.bench.folder import Folder, check_same, write_rows, write_text
 from zoo.bench.plan import Cell
 from zoo.bench.rows import Row, RowStore, latest, read_rows
 from zoo.errors import ProtocolError
@@ -249,15 +249,10 @@ def test_a_run_file_that_lacks_what_reports_need_is_damaged(place, value, tmp_pa
 
 
 def test_conditions_that_differ_are_named():
-    class Asked:
-        id = "quick@1"
-
-    found = {"protocol": {"id": "quick@1"}, "conditions": {"version": "0.1.0", "threads": 2}}
-    check_conditions(found, Asked, {"version": "0.1.0", "threads": 2}, Path("results"))  # type: ignore[arg-type]
+    found = {"version": "0.1.0", "threads": 2}
+    check_same(found, {"version": "0.1.0", "threads": 2}, Path("results"))
     with pytest.raises(ProtocolError, match=r"version 0\.1\.0.*version 0\.2\.0"):
-        check_conditions(found, Asked, {"version": "0.2.0"}, Path("results"))  # type: ignore[arg-type]
-    with pytest.raises(ProtocolError, match="quick@0"):
-        check_conditions({**found, "protocol": {"id": "quick@0"}}, Asked, {}, Path("results"))  # type: ignore[arg-type]
+        check_same(found, {"version": "0.2.0"}, Path("results"))
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):

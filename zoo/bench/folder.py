@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo import files
 from zoo.bench.plan import Cell
-from zoo.bench.protocol import ResolvedProtocol
 from zoo.bench.rows import Row, read_rows
 from zoo.errors import ProtocolError
 
@@ -193,18 +192,6 @@ class Folder:
     def write_run(self, data: dict[str, Any]) -> None:
         """Replace run.json in one move."""
         write_text(self.run, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-
-
-def check_conditions(
-    found: dict[str, Any], protocol: ResolvedProtocol, conditions: dict[str, Any], where: Path
-) -> None:
-    """ProtocolError where a folder was measured under another protocol or other conditions than now asked for."""
-    if found["protocol"]["id"] != protocol.id:
-        raise ProtocolError(
-            f"{where} holds results of protocol {found['protocol']['id']}, and this is {protocol.id}: rows of "
-            "different protocols never mix. Choose another --out, or set the old ones aside with --fresh."
-        )
-    check_same(found["conditions"], conditions, where)
 
 
 def check_same(found: Mapping[str, Any], conditions: Mapping[str, Any], where: Path) -> None:

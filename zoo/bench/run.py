@@ -20,7 +20,7 @@ import torch
 import zoo
 from zoo import images
 from zoo.bench import environment, inputs
-from zoo.bench.folder import Folder, check_conditions
+from zoo.bench.folder import Folder, check_same
 from zoo.bench.from_folder import check_unchanged, open_gallery, take_pictures
 from zoo.bench.from_run import take
 from zoo.bench.largest_size import LargestSize
@@ -214,7 +214,12 @@ def _open_run(folder: Folder, protocol: ResolvedProtocol, setting: Setting) -> d
     }
     found = folder.read_run()
     if found is not None:
-        check_conditions(found, protocol, conditions, folder.path)
+        if found["protocol"]["id"] != protocol.id:
+            raise ProtocolError(
+                f"{folder.path} holds results of protocol {found['protocol']['id']}, and this is {protocol.id}: rows "
+                "of different protocols never mix. Choose another --out, or set the old ones aside with --fresh."
+            )
+        check_same(found["conditions"], conditions, folder.path)
         return found
     identity = {"id": protocol.id, "description": protocol.spec.description, "resolved": protocol.data}
     return {"protocol": identity, "conditions": conditions, "runs": []}
