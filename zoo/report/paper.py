@@ -29,6 +29,7 @@ from zoo.bench.measures import MEASURES, PRIMARY
 from zoo.bench.plan import of_run
 from zoo.bench.rows import Row, latest, read_rows
 from zoo.errors import ProtocolError
+from zoo.files import replacing
 from zoo.references import references
 from zoo.registry import Registry, load_registry
 from zoo.report import summary, words
@@ -171,13 +172,8 @@ def build_pdf(folder: Path, files: Iterable[str], epoch: int = 0) -> tuple[Path 
             r"Output written on paper\.pdf \((\d+) page",
             (place / "paper.log").read_text(encoding="utf-8", errors="replace"),
         )
-        temporary = folder / f".paper.{os.getpid()}.pdf"
-        try:
-            shutil.copyfile(place / "paper.pdf", temporary)
-            os.replace(temporary, folder / "paper.pdf")
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise ProtocolError(f"{folder / 'paper.pdf'} cannot be written: {error.strerror}.") from error
+        with replacing(folder / "paper.pdf", ProtocolError) as work:
+            shutil.copyfile(place / "paper.pdf", work)
     return folder / "paper.pdf", int(pages[1]) if pages else 0, ""
 
 
