@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,7 @@ from zoo.words import counted
 
 def epoch(rows: Iterable[Row]) -> int:
     """Return when the last row was written, in seconds."""
-    from datetime import datetime
-
-    return max(int(datetime.fromisoformat(row.utc.replace("Z", "+00:00")).timestamp()) for row in rows)
+    return int(datetime.fromisoformat(max(row.utc for row in rows)).timestamp())
 
 
 def dates(rows: Iterable[Row]) -> str:

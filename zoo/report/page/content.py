@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
             "title": column.title,
             "unit": column.unit,
             "direction": column.direction,
+            "scale": table.scale(column),
             "kind": "measure" if column.metric in MEASURES else "quality",
             "about": _about(column.metric, registry_titles),
         }
@@ -43,9 +44,6 @@ def table_data(table: Table, names: Mapping[str, str], registry_titles: Mapping[
         if column.shown and any(line.values.get(column.metric) is not None for line in table.lines)
     ]
     metrics = [column["metric"] for column in columns]
-    scales = {column.metric: table.scale(column) for column in table.columns}
-    for column in columns:
-        column["scale"] = scales[column["metric"]]
     lines = [
         {
             "method": line.method,
@@ -179,9 +177,5 @@ def facts(run_file: dict[str, Any], table: Table) -> dict[str, list[tuple[str, s
 def _minutes(started: str, ended: str | None) -> str:
     if not ended:
         return "not ended"
-    seconds = (_time(ended) - _time(started)).total_seconds()
+    seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
     return f"{seconds / 60:.1f} minutes"
-
-
-def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
