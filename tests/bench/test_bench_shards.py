@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -103,6 +104,11 @@ def test_a_failed_cell_is_merged_once_and_its_success_replaces_it(tmp_path):
     for _ in range(2):
         from_cluster.merge(target, [made])
     assert read_rows(target.rows) == [bad]
+    again = dataclasses.replace(bad, reason="boom again")
+    made.rows.write_text(bad.to_json() + "\n" + again.to_json() + "\n")
+    for _ in range(2):
+        from_cluster.merge(target, [made])
+    assert read_rows(target.rows) == [bad, again]
     made.rows.write_text(bad.to_json() + "\n" + failed[0].to_json() + "\n")
     from_cluster.merge(target, [made])
     assert read_rows(target.rows)[-1] == failed[0]

@@ -260,4 +260,4 @@ def merge(target: Folder, parts: Sequence[Folder]) -> None:
         target.write_run(merged)
         with RowStore(target.rows) as store:
             for part in parts:
-                store.append(row for row in read_rows(part.rows) if row != store.get(row.key))
+                store.append(row for row in latest(read_rows(part.rows)) if row != store.get(row.key))
