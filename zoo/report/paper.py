@@ -375,14 +375,16 @@ class _Source:
 
     def _metric_names(self) -> list[dict[str, str]]:
         """By what they measure, the metrics shown with their references and the direction that is better."""
-        titles = {column.metric: column.title for column in self.table.columns}
+        columns = {column.metric: column for column in self.table.columns}
         found: dict[str, list[str]] = {}
         for metric in self.metrics:
-            entry = self.registry.metric(metric.partition("[")[0])
-            cite = self._cite([f"metric:{metric.partition('[')[0]}"])
-            text = f"{escape_tex(titles[metric])}{cite} ({entry.direction} is better)"
-            found.setdefault(entry.measures, []).append(text)
+            name = metric.partition("[")[0]
+            kind = "film" if name in MEASURES else self.registry.metric(name).measures
+            cite = self._cite([f"metric:{name}"])
+            text = f"{escape_tex(columns[metric].title)}{cite} ({columns[metric].direction} is better)"
+            found.setdefault(kind, []).append(text)
         heads = {"content": "Of the content kept", "style": "Of the style carried", "both": "Of both"}
+        heads["film"] = "Of films"
         return [{"title": heads[kind], "names": ", ".join(names)} for kind, names in found.items()]
 
     def _more(self) -> str:
