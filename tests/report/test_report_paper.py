@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -177,6 +178,29 @@ def test_one_method_has_its_cost_and_nothing_to_be_compared_with(tmp_path, monke
     assert r"has the cost at 64 pixels. " in text
     assert "comparisons" not in text
     assert "1 style-transfer method under one protocol" in text
+
+
+def test_films_have_measures_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "build_pdf", lambda *_: (None, 0, ""))
+
+    def film(row: Row) -> Row | None:
+        if row.metric == "gram_loss":
+            return dataclasses.replace(row, metric="film.short", unit="/255")
+        return row if row.metric.startswith("seconds.") else None
+
+    text = (write_paper(write_run(tmp_path / "run", change=film)).folder / "paper.tex").read_text()
+    assert "Of films: short-term (lower is better)" in text
+
+
+def test_what_has_no_number_is_nothing_that_the_rows_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "build_pdf", lambda *_: (None, 0, ""))
+
+    def skip(row: Row) -> Row:
+        lost = {"metric": "sifid", "value": None, "status": "skipped", "reason": "no weights"}
+        return dataclasses.replace(row, **lost) if row.metric == "gram_loss" else row
+
+    text = (write_paper(write_run(tmp_path / "run", change=skip)).folder / "paper.tex").read_text()
+    assert "The rows hold" not in text
 
 
 def test_a_size_that_was_not_measured_is_one_line_and_exit_code_2(run, tmp_path, capsys):
