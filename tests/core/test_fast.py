@@ -19,10 +19,12 @@ from zoo.nn.fast import (
     channel_products,
     conv_relu,
     fused,
+    in_order,
     in_phases,
     instance_norm,
     max_pool_relu,
     normalise,
+    ranked,
     reflect,
     reflected,
     reflection,
@@ -66,6 +68,12 @@ def _cases() -> Iterator[Case]:
     roots = torch.randn(3, 3, 4, 5)
     covariances = torch.einsum("ik...,jk...->ij...", roots, roots) + torch.eye(3)[..., None, None]
     yield symmetric_inverse, (covariances,), {}
+    values = torch.randn(5, 300) * torch.logspace(-38, 30, 300)
+    values[:, 40:90], values[:, 50:60] = 0.0, -0.0  # equals of other bits
+    values[:2, 0], values[2:4, 1] = torch.inf, -torch.inf
+    for rows in (values, torch.randn(300, 5).T, values[:, :0]):
+        yield in_order, (rows,), {}
+        yield ranked, (rows, torch.arange(300.0)[: rows.shape[1]].expand(rows.shape)), {}
     style = PatchBank.of([torch.randn(5, 8, 7), torch.randn(5, 11, 10)], 3, 1)
     for chunk_bytes in (3000, 1 << 20):
         yield best_patches, (PatchBank.of([torch.randn(5, 9, 12)], 3, 1), style, torch.float32, chunk_bytes, None), {}

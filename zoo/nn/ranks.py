@@ -6,9 +6,10 @@ Distribution Matching*, CVPR 2022, equation 7), so that the two distribution fun
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from zoo.nn.fast import in_order, ranked
 
 
 def quantiles(features: Tensor, region: Tensor | None = None) -> Tensor:
@@ -16,7 +17,7 @@ def quantiles(features: Tensor, region: Tensor | None = None) -> Tensor:
 
     ``region`` (h, w) in [0, 1] restricts them to the positions of at least half its largest weight.
     """
-    return torch.sort(values_in(features, region), dim=1).values
+    return in_order(values_in(features, region))
 
 
 def values_in(features: Tensor, region: Tensor | None) -> Tensor:
@@ -39,5 +40,4 @@ def by_rank(values: Tensor, wanted: Tensor) -> Tensor:
     count = values.shape[1]
     if wanted.shape[1] != count:
         wanted = F.interpolate(wanted[None], size=count, mode="linear", align_corners=True)[0]
-    order = torch.sort(values, dim=1, stable=True).indices
-    return torch.empty_like(values).scatter_(1, order, wanted.to(values.dtype))
+    return ranked(values, wanted.to(values.dtype))

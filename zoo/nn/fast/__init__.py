@@ -19,15 +19,18 @@ from zoo.nn.fast.phases import (
 from zoo.nn.fast.pooling import max_pool_relu, plain_max_pool_relu
 from zoo.nn.fast.products import channel_products, plain_channel_products
 from zoo.nn.fast.reflection import plain_reflected, reflect, reflected
+from zoo.nn.fast.sorting import in_order, plain_in_order, plain_ranked, ranked
 
 # Every kernel and its reference.
 KERNELS = {
     best_patches: plain_best_patches,
     channel_products: plain_channel_products,
     conv_relu: plain_conv_relu,
+    in_order: plain_in_order,
     in_phases: plain_in_phases,
     instance_norm: plain_instance_norm,
     max_pool_relu: plain_max_pool_relu,
+    ranked: plain_ranked,
     reflected: plain_reflected,
     symmetric_inverse: plain_symmetric_inverse,
     upsampled: plain_upsampled,
