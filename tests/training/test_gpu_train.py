@@ -99,8 +99,8 @@ def test_a_run_that_fails_takes_only_what_begins_from_it_along(gpu: ModuleType) 
             "name": "r",
             "runs": [
                 {"name": "a", "method": "m", "share": 1},
-                {"name": "b", "method": "m", "share": 1, "after": ["a"]},
-                {"name": "c", "method": "m", "share": 1, "after": ["b"]},
+                {"name": "b", "method": "m", "share": 1, "init_from": {"run": "a"}},
+                {"name": "c", "method": "m", "share": 1, "init_from": {"run": "b"}},
                 {"name": "d", "method": "m", "share": 1},
             ],
         }

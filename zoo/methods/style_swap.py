@@ -135,7 +135,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         min_size=16,
         multiple_of=CELL,
         cpu_precision="bf16",
-        pixel_bytes=430,
+        pixel_bytes=360,
         tiled=True,
     )
     Config = StyleSwapConfig

@@ -86,7 +86,7 @@ suits any style's contrast |
         min_size=64,
         multiple_of=32,
         cpu_precision="bf16",
-        pixel_bytes=310,
+        pixel_bytes=420,
         tiled=True,
         kept_bytes=8,
     )

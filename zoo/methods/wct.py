@@ -87,7 +87,7 @@ SMALL |
         min_size=32,
         multiple_of=16,
         cpu_precision="bf16",
-        pixel_bytes=450,
+        pixel_bytes=310,
         tiled=True,
         kept_bytes=12,
     )

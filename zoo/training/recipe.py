@@ -183,18 +183,59 @@ def run_recipe(
     that inputs exist or will. Raises what :func:`zoo.training.launch.launch` raises, and ConfigError where a run in
     ``folder`` was begun and ``resume`` is not given, or was done by other settings.
     """
-    from zoo.training.data import find_images, require_folder
-    from zoo.training.launch import check_sets, configure, launch, task_class, typed
+    from zoo.training.data import require_folder
+    from zoo.training.launch import launch
 
     require_folder(folder, "--out", for_weights=True)
     chosen = recipe.chosen(only)
+    todo = _checked(recipe, chosen, material, folder, hours, overrides or {}, resume, display)
+    for place, (run, task, options) in enumerate(todo, 1):
+        settings = options.pop("settings")
+        display.begin(f"[{place}/{len(todo)}] {run.name}")
+        start = run.init_from
+        result = launch(
+            run.name,
+            task,
+            options,
+            material,
+            folder / run.name,
+            resume=resume,
+            init_from=None if start is None else Path(_file(start, folder) if isinstance(start, Output) else start),
+            command=command,
+            notes=" ".join(filter(None, (run.notes, notes))),
+            say=display.say,
+            building=display.building,
+            progress=display,
+        )
+        display.ended(result)
+        if result.ended == "asked":
+            return "asked"
+        _mark(folder / run.name, settings)
+    _join(recipe, folder, {run.name for run in chosen}, display)
+    return "done"
+
+
+def _checked(
+    recipe: Recipe,
+    chosen: Sequence[Run],
+    material: Material,
+    folder: Path,
+    hours: float | None,
+    overrides: Mapping[str, Any],
+    resume: bool,
+    display: RecipeDisplay,
+) -> list[tuple[Run, Any, dict[str, Any]]]:
+    """Return the runs that are not done, each with its task and options, when all of them can begin."""
+    from zoo.training.data import find_images
+    from zoo.training.launch import check_sets, configure, task_class, typed
+
     todo: list[tuple[Run, Any, dict[str, Any]]] = []
     coming: set[str] = set()
     sets: set[str] = set()
     for run in chosen:
         task = task_class(run.method)
         try:
-            options = typed(task, {**run.task, **run.train, **(overrides or {})})
+            options = typed(task, {**run.task, **run.train, **overrides})
             limit = recipe.minutes(run, hours)
             if limit is not None:
                 options["time_limit"] = min(limit, options.get("time_limit") or limit)
@@ -224,31 +265,7 @@ def run_recipe(
     for name in sorted(sets):
         find_images(material.sets[name])
         material.held_out_files(name)
-
-    for place, (run, task, options) in enumerate(todo, 1):
-        settings = options.pop("settings")
-        display.begin(f"[{place}/{len(todo)}] {run.name}")
-        start = run.init_from
-        result = launch(
-            run.name,
-            task,
-            options,
-            material,
-            folder / run.name,
-            resume=resume,
-            init_from=None if start is None else Path(_file(start, folder) if isinstance(start, Output) else start),
-            command=command,
-            notes=" ".join(filter(None, (run.notes, notes))),
-            say=display.say,
-            building=display.building,
-            progress=display,
-        )
-        display.ended(result)
-        if result.ended == "asked":
-            return "asked"
-        _mark(folder / run.name, settings)
-    _join(recipe, folder, {run.name for run in chosen}, display)
-    return "done"
+    return todo
 
 
 def _require_files(run: Run) -> None:
