@@ -49,7 +49,7 @@ from zoo.contract import (
 )
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError
 from zoo.memory import SMALLEST_TILE
-from zoo.nn.tiles import Local, Whole, from_levels, store, to_levels
+from zoo.nn.tiles import Local, Whole, from_levels, store, to_levels, watched
 
 
 class Stylizer(ABC):
@@ -225,7 +225,8 @@ class Stylizer(ABC):
                 result = Local(lambda part: part.float().clamp(0, 1), Whole(image))
                 if blend != 1:
                     result = Local(lambda part, whole: _blended(part, whole, blend), result, Whole(batch))
-                image = store(Local(to_levels, result), tile or max(image.shape)).tensor
+                with watched(None):  # what is made is not given up any more
+                    image = store(Local(to_levels, result), tile or max(image.shape)).tensor
             return image.to(content.device).contiguous()
 
         call = Call(

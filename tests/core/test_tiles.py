@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from zoo.nn.tiles import (
     Local,
     Map,
     Normalised,
+    Stopped,
     Whole,
     boxes,
     boxes_of,
@@ -258,6 +261,62 @@ def test_who_watches_is_told_of_every_tile_of_every_pass() -> None:
             reporter.tile(done, total)
         (task,) = bar.tasks
         assert (task.description, task.completed) == ("photo.png, tiles, pass 2", 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_ends_a_picture_at_the_next_tile(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, out, told = save(tmp_path / "photo.png", noise(1, 3, 192, 192)), tmp_path / "out.png", list[int]()
+    tile = Reporter.tile
+
+    def asked(self: Reporter, done: int, total: int) -> bool:
+        told.append(done)
+        os.kill(os.getpid(), number)
+        return tile(self, done, total)
+
+    monkeypatch.setattr(Reporter, "tile", asked)
+    call = ("stylize", "-m", "johnson", "--style", "swirls", "--precision", "fp32", "--content-size", "0", "--tile")
+    assert run(*call, "64", "--content", photo, "-o", str(out)) == 128 + number
+    assert told == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+    assert capsys.readouterr().err.strip() == "zoo: stopped before photo__swirls__johnson was made."
+
+
+LIGHT = {"content_layers": ("relu1_1",), "style_layers": ("relu1_1",), "style_layer_weights": (1.0,)}
+
+
+@pytest.mark.parametrize(("steps_done", "levels"), [(0, 1), (2, 1), (0, 2), (2, 2)])
+def test_an_optimiser_stopped_among_its_tiles_hands_over_its_best_image(steps_done: int, levels: int) -> None:
+    """Of two sizes the first has a single tile, and both have two of the four steps."""
+    model = zoo.load("gatys", device="cpu", precision="fp32", num_steps=4, levels=levels, **LIGHT)
+    code, steps, told = model.encode_style(PAINTINGS[0]), list[int](), list[bool]()
+
+    def ask(done: int, total: int) -> bool:
+        told.append(len(steps) >= steps_done)
+        return told[-1]
+
+    def watch(step: int, *rest: Any) -> None:
+        steps.append(step)
+
+    def stylize() -> Any:
+        with watched(ask):
+            return model.stylize(PHOTO, code, tile=TILE, progress=watch, levels=True)
+
+    if (steps_done, levels) == (0, 1):
+        with pytest.raises(Stopped):
+            stylize()
+        assert told == [True]
+        return
+    result = stylize()
+    assert result.stopped
+    assert result.steps == len(steps) == 2
+    assert told.count(True) == 1
+    alone = zoo.load("gatys", device="cpu", precision="fp32", num_steps=2, **LIGHT)
+    if levels == 1:  # the better of two steps
+        same = alone.encode_style(PAINTINGS[0])
+        assert torch.equal(result.image, alone.stylize(PHOTO, same, tile=TILE, levels=True).image)
 
 
 def test_a_result_that_is_not_finite_is_no_picture() -> None:

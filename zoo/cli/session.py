@@ -222,9 +222,22 @@ class Session:
         image = self.images[job.styles[0]]
         return None if self.labels is None or image is None else self.labels.of_content(photo, job.styles[0], image)
 
-    def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
-        """Stylise one content."""
-        from zoo.nn.tiles import from_levels, watched
+    def run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized | None:
+        """Stylise one content; None where a signal came among its tiles, before there was a picture."""
+        from zoo.nn.tiles import Stopped, watched
+
+        # An optimiser tells its steps.
+        told = (lambda done, total: reporter.stop.asked) if self.stylizer.traits.iterative else reporter.tile
+        try:
+            with watched(told):
+                return self._run(photo, job, masks, reporter)
+        except Stopped:
+            if not self.options.quiet:
+                console.say(f"zoo: stopped before {job.label} was made.")
+            return None
+
+    def _run(self, photo: Image, job: Job, masks: Tensor | None, reporter: Reporter) -> Stylized:
+        from zoo.nn.tiles import from_levels
         from zoo.stylizer import Context, Mix
 
         codes = [self._code(source, photo) for source in job.styles]
@@ -232,19 +245,16 @@ class Session:
         if self.blend or masks is not None:
             shares = self.blend or [1 / len(codes)] * len(codes)
             style = Mix(list(zip(codes, shares, strict=True)))
-        # An optimiser tells its steps.
-        silent = self.tile is None or self.stylizer.traits.iterative
-        with contextlib.nullcontext() if silent else watched(reporter.tile):
-            return self.stylizer.stylize(
-                from_levels(photo.pixels) if self.tile is None else photo.pixels,
-                style,
-                strength=self.options.strength,
-                seed=self.options.seed,
-                context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
-                progress=reporter,
-                tile=self.tile,
-                levels=self.tile is not None,
-            )
+        return self.stylizer.stylize(
+            from_levels(photo.pixels) if self.tile is None else photo.pixels,
+            style,
+            strength=self.options.strength,
+            seed=self.options.seed,
+            context=Context(content_masks=masks, content_labels=self._labels(photo, job)),
+            progress=reporter,
+            tile=self.tile,
+            levels=self.tile is not None,
+        )
 
 
 def _summary(job: Job, session: Session, result: Stylized, seconds: float) -> dict[str, Any]:

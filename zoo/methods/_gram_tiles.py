@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from zoo.encoders import Encoder
 from zoo.nn.gram import Divisor, divisor_of, gram
 from zoo.nn.regions import feature_masks
-from zoo.nn.tiles import Box, boxes
+from zoo.nn.tiles import Box, boxes, each
 
 if TYPE_CHECKING:
     from zoo.methods.gatys import Region
@@ -64,7 +64,7 @@ class TiledLoss:
         cell = max(self.encoder.stride(layer) for layer in layers)
         halo = -(-max(self.encoder.reach(layer) for layer in layers) // cell) * cell
         size = (image.shape[-2], image.shape[-1])
-        for own in boxes(size, self.side, cell):
+        for own in each(list(boxes(size, self.side, cell))):
             rows, columns = (
                 slice(max(0, part.start - halo), min(length, part.stop + halo))
                 for part, length in zip(own, size, strict=True)

@@ -33,6 +33,7 @@ from zoo.images import resize
 from zoo.nn.losses import total_variation
 from zoo.nn.optimise import PIXEL_SCALE, Fitting, optimise_pixels
 from zoo.nn.regions import feature_masks
+from zoo.nn.tiles import Stopped
 from zoo.stylizer import Call, Mix, StyleCode, Stylized, Stylizer
 
 Size = tuple[int, int]
@@ -218,17 +219,23 @@ class PixelMethod(Stylizer):
             image = problem.start(small) if image is None else resize(image, small)
             if problem.enter is not None:
                 image = problem.enter(at, image)
-            fitted = optimise_pixels(
-                image,
-                self._summed(problem.loss(at, image), call.context.anchors, problem.finish),
-                self._within(self._fitting(at, problem), small, call),
-                num_steps=steps,
-                call=call,
-                deadline=deadline,
-                first_step=len(rows),
-                total_steps=config.num_steps,
-                show=full,
-            )
+            try:
+                fitted = optimise_pixels(
+                    image,
+                    self._summed(problem.loss(at, image), call.context.anchors, problem.finish),
+                    self._within(self._fitting(at, problem), small, call),
+                    num_steps=steps,
+                    call=call,
+                    deadline=deadline,
+                    first_step=len(rows),
+                    total_steps=config.num_steps,
+                    show=full,
+                )
+            except Stopped:  # before the first step at this size: the best is that of the size before
+                if not rows:
+                    raise
+                stopped = True
+                break
             image, stopped = fitted.image, fitted.stopped
             rows += fitted.losses
             if stopped:

@@ -20,6 +20,7 @@ from torch import Tensor
 from zoo.device import Precision
 from zoo.errors import ConfigError, NumericalError
 from zoo.nn.pyramid import LaplacianPyramid
+from zoo.nn.tiles import Stopped
 
 if TYPE_CHECKING:
     from zoo.stylizer import Call
@@ -96,7 +97,8 @@ def optimise_pixels(
     The best image evaluated is handed over and not the last one: without a line search the loss of L-BFGS is not
     monotone. The references return the last iterate, which they never evaluated.
 
-    Raises NumericalError when the loss or its gradient stops being finite, ConfigError for ``num_steps`` under 1.
+    Raises NumericalError when the loss or its gradient stops being finite, ConfigError for ``num_steps`` under 1,
+    Stopped (:mod:`zoo.nn.tiles`) where who watches the tiles asks to end before the first step is done.
     """
     if num_steps < 1:
         raise ConfigError(f"An optimisation needs at least one step, got {num_steps}.")
@@ -116,7 +118,13 @@ def optimise_pixels(
     for step in range(1, num_steps + 1):
         if how.clamp:
             pixels.clamp_(0.0, PIXEL_SCALE)
-        values, gradient = evaluate(loss, pixels)
+        try:
+            values, gradient = evaluate(loss, pixels)
+        except Stopped:
+            if not rows:
+                raise
+            stopped = True
+            break
         total = values["total"]
         rows.append({"step": first_step + step, **values})
         if not math.isfinite(total):

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,8 +32,14 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 24
 
 Box = tuple[slice, slice]  # rows and columns, both with start and stop
+Told = Callable[[int, int], bool | None]
+T = TypeVar("T")
 
-_told: ContextVar[Callable[[int, int], None] | None] = ContextVar("told", default=None)
+_told: ContextVar[Told | None] = ContextVar("told", default=None)
+
+
+class Stopped(KeyboardInterrupt):
+    """Who watches the regions of a picture asked to end before it was made."""
 
 
 class Map(ABC):
@@ -121,16 +127,23 @@ def boxes(size: tuple[int, int], side: int, cell: int = 2) -> Iterator[Box]:
 
 def boxes_of(source: Map, side: int) -> Iterator[Box]:
     """Cut ``source`` into the regions that :func:`boxes` makes of the picture, ``side`` pixels each."""
-    regions, told = list(boxes(source.size, side // source.stride)), _told.get()
-    for done, box in enumerate(regions, 1):
-        yield box
-        if told is not None:
-            told(done, len(regions))
+    return each(list(boxes(source.size, side // source.stride)))
+
+
+def each(regions: Sequence[T]) -> Iterator[T]:
+    """Give the regions of one pass, and tell who is :func:`watched`; raises :class:`Stopped` where these ask to end."""
+    told = _told.get()
+    for done, region in enumerate(regions, 1):
+        yield region
+        # After the last one there may be nothing left to stop.
+        if told is not None and told(done, len(regions)) and done < len(regions):
+            raise Stopped
 
 
 @contextlib.contextmanager
-def watched(told: Callable[[int, int], None]) -> Iterator[None]:
-    """Call ``told`` (regions done, regions of this pass) in this thread after each region of every pass."""
+def watched(told: Told | None) -> Iterator[None]:
+    """Call ``told`` (regions done, regions of this pass) in this thread after each region of every pass. Where it
+    returns True :class:`Stopped` is raised, and an optimisation ends with its best image so far. None tells nobody."""
     token = _told.set(told)
     try:
         yield
@@ -207,10 +220,12 @@ __all__ = [
     "Local",
     "Map",
     "Normalised",
+    "Stopped",
     "Whole",
     "boxes",
     "boxes_of",
     "collect",
+    "each",
     "from_levels",
     "kept",
     "mean_and_variance",
