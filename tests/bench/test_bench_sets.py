@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from zoo import images
+from zoo.bench.from_cluster import Task
 from zoo.bench.plan import Cell, SetCell, set_cells
-from zoo.bench.rows import Row
+from zoo.bench.rows import Row, latest, read_rows
 from zoo.bench.run import BenchResult, run
 from zoo.metrics import load_set_metric
 from zoo.metrics.base import SmallSetWarning
@@ -169,3 +170,31 @@ def test_sets_are_of_one_method_size_seed_and_strength() -> None:
     group = SetCell.of((apart[0], cell("m", "b")))
     assert group.key("fid") == ("m", None, None, 32, 0, 1.0, "fid")
     assert str(group) == "m, all 2 pictures at 32"
+
+
+def test_a_run_in_parts_retries_sets_too(environment: None, protocol: Path, tmp_path: Path) -> None:
+    small = protocol.parent / "parts.yaml"
+    small.write_text(yaml.safe_dump({**PROTOCOL, "metrics": ["fd_vgg19"], "styles": ["sea.png"], "strengths": [1.0]}))
+
+    def work(shard: int | None, **options: Any) -> None:
+        Task(("tint",), str(small), tmp_path, 2, shard, {"device": "cpu", "threads": 1, **options})()
+
+    for shard in (0, 1, None):
+        work(shard)
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        if row["metric"] == "fd_vgg19" and row["method"] == "tint.plain":
+            row.update(value=None, status="failed", reason="no memory", cause="memory", samples=[])
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    work(None)
+    assert latest_set(tmp_path).status == "failed"
+    work(None, retry_failed=True)
+    assert latest_set(tmp_path).status == "ok"
+
+
+def latest_set(folder: Path) -> Row:
+    (found,) = (
+        row for row in latest(read_rows(folder / "rows.jsonl")) if row.key[-1] == "fd_vgg19" and "tint" in row.method
+    )
+    return found
