@@ -240,7 +240,7 @@ class Lane:
     def __call__(self, name: str, seconds: float) -> str:
         torch.set_num_threads(self.threads)
         display = _Lines(self.until)
-        run_recipe(
+        _, lost = run_recipe(
             load_recipe(self.recipe),
             self.material,
             self.out,
@@ -250,7 +250,7 @@ class Lane:
             notes=self.notes,
             display=display,
         )
-        return f"{name}: {display.text}"
+        return lost[0] if lost else f"{name}: {display.text}"
 
 
 def collect(recipe: Recipe, runs: Path, out: Path, value: str = VALUE, part: int = PART, parts: int = PARTS) -> str:

@@ -91,6 +91,19 @@ def test_runs_can_be_chosen_resumed_and_given_more(run, both, recipe, tmp_path, 
     assert steps(out / "first") == 8
 
 
+def test_a_run_that_diverges_does_not_end_the_others(run, both, recipe, tmp_path, capsys):  # noqa: F811
+    third = "  - {name: third, method: tint-net, share: 1, train: {steps: 2}}\njoin:"
+    recipe.write_text(TWO.replace("train: {steps: 5}", "train: {steps: 5, lr: 1.0e+6}").replace("join:", third))
+    out = tmp_path / "out"
+    assert run("recipe", recipe, *both, "--out", out, "--quiet") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("zoo: first failed: The gradient is no longer finite at step ")
+    assert said[1:] == ["zoo: second was left out: it needs the weights of first."]
+    assert steps(out / "third") == 2
+    assert not (out / "both.safetensors").exists()
+    assert not (out / "second").exists()
+
+
 def test_hours_are_divided_by_shares(run, both, recipe, tmp_path, capsys):  # noqa: F811
     out, hours = tmp_path / "out", 0.4 / 3600
     assert run("recipe", recipe, *both, "--out", out, "--hours", str(hours), "--steps", "1000000") == 0

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from zoo.cli.common import out, parse_flags
+from zoo.cli.streams import complain
 from zoo.cli.training import Display, RunOptions, command, given_arguments, named_first, resuming, split_paths
 from zoo.errors import ConfigError
 from zoo.options import real, verb
@@ -32,7 +33,7 @@ def recipe(context: typer.Context, options: RecipeOptions) -> None:
     """Train everything that a recipe lists: zoo recipe zoo --hours 10 --content-dir DIR --style-dir DIR --out RUNS.
 
     Options of every run are flags too (--steps, --batch-size, --precision, ...). Runs that are done are left alone;
-    --resume goes on with one that was broken off.
+    --resume goes on with one that was broken off. Exit code 1 if a run diverged; the others are trained all the same.
     """
     extra = named_first(context, options.name)
     from zoo.config import describe
@@ -55,7 +56,7 @@ def recipe(context: typer.Context, options: RecipeOptions) -> None:
         raise ConfigError("A recipe needs a folder for its runs: give --out FOLDER.")
     arguments = given_arguments(context)
     with Display(found.name, options.quiet, arguments) as display:
-        ended = run_recipe(
+        ended, lost = run_recipe(
             found,
             options.material(),
             options.out_dir,
@@ -69,5 +70,7 @@ def recipe(context: typer.Context, options: RecipeOptions) -> None:
         )
         if ended == "asked":
             display.say(f"To go on: {resuming(arguments)}")
-    if ended == "asked":
-        raise typer.Exit(display.stop.code)
+    for sentence in lost:
+        complain(sentence)
+    if ended == "asked" or lost:
+        raise typer.Exit(display.stop.code if ended == "asked" else 1)

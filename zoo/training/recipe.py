@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from zoo import files, shipped
-from zoo.errors import ConfigError, UnknownNameError, WeightsError, ZooError
+from zoo.errors import ConfigError, NumericalError, UnknownNameError, WeightsError, ZooError
 from zoo.images import READ_EXTENSIONS
 from zoo.names import on_disk
 from zoo.training.processes import processes
@@ -175,8 +175,9 @@ def run_recipe(
     command: str = "",
     notes: str = "",
     display: RecipeDisplay,
-) -> str:
-    """Train the runs in order into ``folder``/NAME, then join; returns ``done``, or ``asked`` where it was stopped.
+) -> tuple[str, list[str]]:
+    """Train the runs in order into ``folder``/NAME, then join. Returns ``done``, or ``asked`` where it was stopped, and
+    a sentence on every run that came to nothing: one that diverged, or that needs the weights of such a one.
 
     ``overrides`` are options of every run. A run that is done is skipped unless more hours or steps are given than it
     was done with; then it goes on. Everything is checked before the first run begins: methods, options, images, and
@@ -189,30 +190,39 @@ def run_recipe(
     require_folder(folder, "--out", for_weights=True)
     chosen = recipe.chosen(only)
     todo = _checked(recipe, chosen, material, folder, hours, overrides or {}, resume, display)
+    lost: dict[str, str] = {}
     for place, (run, task, options) in enumerate(todo, 1):
         settings = options.pop("settings")
         display.begin(f"[{place}/{len(todo)}] {run.name}")
+        if needed := next((name for name in run.inputs if name in lost), None):
+            lost[run.name] = f"{run.name} was left out: it needs the weights of {needed}."
+            continue
         start = run.init_from
-        result = launch(
-            run.name,
-            task,
-            options,
-            material,
-            folder / run.name,
-            resume=resume,
-            init_from=None if start is None else Path(_file(start, folder) if isinstance(start, Output) else start),
-            command=command,
-            notes=" ".join(filter(None, (run.notes, notes))),
-            say=display.say,
-            building=display.building,
-            progress=display,
-        )
+        try:
+            result = launch(
+                run.name,
+                task,
+                options,
+                material,
+                folder / run.name,
+                resume=resume,
+                init_from=None if start is None else Path(_file(start, folder) if isinstance(start, Output) else start),
+                command=command,
+                notes=" ".join(filter(None, (run.notes, notes))),
+                say=display.say,
+                building=display.building,
+                progress=display,
+            )
+        except NumericalError as error:
+            lost[run.name] = f"{run.name} failed: {error}"
+            display.say(lost[run.name])
+            continue
         display.ended(result)
         if result.ended == "asked":
-            return "asked"
+            return "asked", [*lost.values()]
         _mark(folder / run.name, settings)
-    _join(recipe, folder, {run.name for run in chosen}, display)
-    return "done"
+    _join(recipe, folder, {run.name for run in chosen} - lost.keys(), display)
+    return "done", [*lost.values()]
 
 
 def _checked(
