@@ -94,7 +94,7 @@ def test_every_numeric_option_states_its_range():
 )
 def test_a_number_out_of_range_is_one_sentence_before_anything_begins(words, flag, info, capsys):
     low, high, above = RANGES[info.parser]
-    for text in TEXTS:
+    for text in filter(None, TEXTS):  # an empty one never comes so far
         try:
             value = info.parser(text)
         except typer.BadParameter:

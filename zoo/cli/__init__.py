@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import typer
 
 from zoo.cli import streams
-from zoo.errors import ZooError, out_of_memory
+from zoo.errors import ConfigError, ZooError, out_of_memory
 from zoo.extras import explained
 
 # What typer raises for a command line that it cannot read, by whichever version of it: BadParameter is one of them.
@@ -114,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Not list(): importing zoo.cli.list has bound that name to the module here.
     arguments = _repeat_lists([_expand_home(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
+        _refuse_empty(arguments)
         # A training run records its command, and names the one that goes on with it.
         command = _command(arguments[0] if arguments else "")
         code = command(arguments, prog_name="zoo", obj=arguments, standalone_mode=False)
@@ -164,6 +167,15 @@ def _expand_home(argument: str) -> str:
     if not equals or "~" not in value:
         return argument
     return option + equals + ",".join(os.path.expanduser(part) for part in value.split(","))
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """ConfigError for what a shell leaves of a variable that is not set: as a path it would be the current folder."""
+    for before, argument in itertools.pairwise(["", *arguments]):
+        option = before if not argument else argument[:-1]
+        if (not argument or re.fullmatch("--[^=]+=", argument)) and option != "--notes":
+            named = option if option.startswith("-") else "An argument"
+            raise ConfigError(f"{named} has no value: give one, or leave it out.")
 
 
 def _repeat_lists(arguments: list[str]) -> list[str]:

@@ -40,11 +40,11 @@ class TrainConfig(Config):
     time_limit: float | None = option(None, "End cleanly after so many minutes, all resumes counted.", gt=0)
     batch_size: int = option(8, "Images of each set per process and update, before accumulation.", ge=1)
     accumulate: int = option(1, "Batches whose gradients are averaged into one update.", ge=1)
-    crop: int = option(256, "Side of the training crops in pixels.", ge=16)
+    crop: int = option(256, "Side of the training crops in pixels.", ge=16, le=8192)
     zoom: tuple[float, ...] = option((1.0, 1.0), "Lowest and highest enlargement of the crops, log-uniform.", gt=0)
-    store: int = option(288, "Shorter side of the decoded images kept in the cache, in pixels.", ge=16)
+    store: int = option(288, "Shorter side of the decoded images kept in the cache, in pixels.", ge=16, le=8192)
     optimiser: Literal["adam", "soap"] = option("adam", "Optimiser of the weights (zoo/training/optimisers.py).")
-    lr: float = option(1e-3, "Learning rate.", gt=0)
+    lr: float = option(1e-3, "Learning rate.", gt=0, le=1e6)
     schedule: Literal["constant", "inverse", "step", "cosine"] = option(
         "constant", "lr; lr / (1 + decay t); lr decay^(t div decay_every); or a cosine to zero at the end."
     )
@@ -67,6 +67,8 @@ class TrainConfig(Config):
     def validate(self) -> None:
         if len(self.zoom) != 2 or self.zoom[0] > self.zoom[1]:
             raise ConfigError(f"Option 'zoom' takes two numbers, low,high; got {self.zoom}.")
+        if self.schedule == "step" and self.decay > 1:
+            raise ConfigError(f"Option 'decay' of the schedule step must be at most 1, not {self.decay:g}.")
 
 
 class TrainingTask(nn.Module, ABC):
