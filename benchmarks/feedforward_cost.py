@@ -213,7 +213,7 @@ def main() -> int:
 
     import torch
 
-    from zoo.bench.environment import processor
+    from zoo.device import processor
 
     report = {
         "size": args.size,

@@ -148,7 +148,8 @@ def conditions(threads: int) -> dict[str, Any]:
     """Machine, versions, date and load, as every report has them."""
     import torch
 
-    from zoo.bench.environment import load_average, processor
+    from zoo.bench.environment import load_average
+    from zoo.device import processor
 
     return {
         "machine": processor(),

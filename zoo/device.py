@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import platform
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -45,6 +49,21 @@ def fast_bf16(device: torch.device) -> bool:
             and torch.cpu._is_avx512_bf16_supported()
         )
     return False
+
+
+@functools.cache
+def processor() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        with contextlib.suppress(OSError):
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            if name := subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace").stdout.strip():
+                return name
+    return platform.processor() or platform.machine()
 
 
 def resolve_precision(name: str, device: torch.device, preferred: Precision) -> Precision:

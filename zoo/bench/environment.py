@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.metadata
 import os
 import platform
@@ -11,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,7 +17,7 @@ import torch
 
 import zoo
 from zoo.bench.memory import MIB
-from zoo.device import ieee_float32
+from zoo.device import ieee_float32, processor
 from zoo.memory import machine_memory
 from zoo.registry import PACKAGE, source_digest
 from zoo.words import counted
@@ -77,20 +75,6 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {counted(usable_cores(), 'core')}"
-
-
-@functools.cache
-def processor() -> str:
-    """The processor's name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if platform.system() == "Darwin":
-        name = _output("sysctl", "-n", "machdep.cpu.brand_string")
-        if name:
-            return name
-    return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:

@@ -38,7 +38,7 @@ def _examine() -> dict[str, dict[str, Any]]:
     import torch
 
     from zoo import __version__, weights
-    from zoo.device import fast_bf16, resolve_device
+    from zoo.device import fast_bf16, processor, resolve_device
     from zoo.download import home
     from zoo.registry import load_registry
 
@@ -51,7 +51,7 @@ def _examine() -> dict[str, dict[str, Any]]:
             versions[library] = "not installed"
     machine: dict[str, Any] = {
         "device": str(device),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save
 
 from zoo import files, provenance
+from zoo.device import processor
 from zoo.errors import NumericalError, WeightsError
 from zoo.training.data import ImageSet, short_path
 from zoo.training.task import TrainingTask
@@ -38,7 +39,7 @@ def describe_set(images: ImageSet) -> dict[str, Any]:
 
 def describe_machine(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
     """Hardware and versions of a run."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": device.type,
         "name": name,
@@ -48,15 +49,6 @@ def describe_machine(device: torch.device, precision: str, processes: int) -> di
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def export(task: TrainingTask, folder: Path) -> None:
