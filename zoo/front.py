@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from zoo import memory
 from zoo.controls.tiles import side_of
 from zoo.errors import InputError, UnknownNameError
 from zoo.images import SizePolicy, read, resize
+from zoo.images.decode import as_float, from_pillow
 from zoo.names import DEFAULT_METHOD
 from zoo.stylizer import Mix, Style, Stylizer, check_images
 
@@ -41,8 +42,9 @@ def stylize(
 ) -> PILImage.Image:
     """Return ``content`` in the style of ``style`` as a PIL image, which a notebook shows.
 
-    Pictures are paths, ``builtin:NAME``, bytes of a file, PIL images, arrays (H, W, 3), (H, W, 4) or (H, W) of uint8 or
-    of floats in [0, 1], or tensors (3, H, W) or (1, 3, H, W) in [0, 1]. ``style`` may also be the name of a style that
+    Pictures are paths, ``builtin:NAME``, bytes of a file, PIL images (turned upright by their EXIF orientation and
+    converted from their profile, as files are), arrays (H, W, 3), (H, W, 4) or (H, W) or tensors (3, H, W) or
+    (1, 3, H, W), both of uint8 or of floats in [0, 1]. ``style`` may also be the name of a style that
     ``method`` was trained on, or a list of styles that are mixed by ``weights`` (alike where none are given). ``size``
     is the longer side in pixels, or any size that :func:`zoo.read` takes; None keeps each picture's own.
     ``preserve_color`` is ``none``, ``luminance`` or ``coral``. ``tile`` is the side in pixels of the tiles by which a
@@ -54,7 +56,10 @@ def stylize(
     fit), UnknownNameError and ConfigError (method, options), UnsupportedError (a mix, say, where the method takes one),
     MemoryLimitError (a picture that cannot fit into memory).
     """
-    model = _model(method, device, precision, preserve_color, tuple(sorted(options.items())))
+    # Lists have no hash; nor has what no option takes, which the method then refuses in its own words.
+    chosen = sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in options.items())
+    build = _model if all(isinstance(value, Hashable) for _, value in chosen) else _model.__wrapped__
+    model = build(method, device, precision, preserve_color, tuple(chosen))
     photo = as_tensor(content, "content", size)
     styles: list[Any] = list(style) if isinstance(style, list | tuple) else [style]
     if not styles:
@@ -94,13 +99,13 @@ def as_tensor(picture: Picture, role: str = "picture", size: SizePolicy | int | 
     if isinstance(picture, str | os.PathLike | bytes):
         return read(picture, size=size).pixels
     if isinstance(picture, PILImage.Image):
-        rgba = picture.convert("RGBA")
-        pixels = torch.from_numpy(np.asarray(rgba).copy()).permute(2, 0, 1)[None].float() / 255
-        tensor = pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:])
+        rgb, alpha = from_pillow(picture, f"The {role}")
+        tensor = _over_white(rgb, alpha)
     elif isinstance(picture, np.ndarray):
         tensor = _from_array(picture, role)
     elif isinstance(picture, Tensor):
-        tensor = (picture[None] if picture.dim() == 3 else picture).detach().float()
+        tensor = (picture[None] if picture.dim() == 3 else picture).detach()
+        tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
     else:
         raise InputError(f"The {role} must be a path, a PIL image, an array or a tensor, not {type(picture).__name__}.")
     if tensor.dim() == 4 and tensor.shape[0] != 1:
@@ -114,12 +119,19 @@ def _from_array(array: np.ndarray, role: str) -> Tensor:
         array = np.repeat(array[..., None], 3, axis=-1)
     if array.ndim != 3 or array.shape[-1] not in (3, 4):
         raise InputError(f"An array of a {role} must have shape (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
-    if array.dtype == np.uint8:
-        array = array.astype(np.float32) / 255
-    elif not np.issubdtype(array.dtype, np.floating):
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"An array of a {role} must hold uint8 or floats in [0, 1], not {array.dtype}.")
-    pixels = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(2, 0, 1)[None]
-    return pixels if pixels.shape[1] == 3 else pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:])
+    planes = array.transpose(2, 0, 1)
+    return _over_white(planes[:3], planes[3:] if len(planes) == 4 else None)
+
+
+def _over_white(rgb: np.ndarray, alpha: np.ndarray | None) -> Tensor:
+    """(3, H, W) and alpha (1, H, W) or None, uint8 or floats in [0, 1] -> (1, 3, H, W) float32."""
+    pixels = torch.from_numpy(as_float(rgb).astype(np.float32))[None]
+    if alpha is None:
+        return pixels
+    opacity = torch.from_numpy(as_float(alpha).astype(np.float32))[None]
+    return pixels * opacity + (1 - opacity)
 
 
 def as_picture(image: Tensor) -> PILImage.Image:

@@ -33,6 +33,39 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
     torch.testing.assert_close(as_tensor(Image.fromarray(gray)), as_tensor(gray))
 
 
+@pytest.mark.parametrize("kind", ["deep grey", "float", "turned", "ink", "premultiplied grey"])
+def test_a_pil_image_is_what_its_file_is(kind: str) -> None:
+    picture, format, exif = Image.fromarray(PHOTO), "PNG", Image.Exif()
+    if kind == "deep grey":
+        picture = Image.fromarray((np.arange(40 * 48).reshape(40, 48) * 32).astype(np.uint16))
+    elif kind == "float":
+        picture, format = Image.fromarray(PHOTO[..., 0] / np.float32(255)), "TIFF"
+    elif kind == "turned":
+        exif[0x0112] = 6  # orientation
+    elif kind == "ink":
+        picture, format = picture.convert("CMYK"), "TIFF"
+    else:
+        grey = Image.merge("LA", [picture.getchannel("R"), Image.new("L", picture.size, 255)])
+        torch.testing.assert_close(as_tensor(grey.convert("La")), as_tensor(grey))
+        return
+    file = io.BytesIO()
+    picture.save(file, format, exif=exif)
+    torch.testing.assert_close(as_tensor(Image.open(file)), as_tensor(file.getvalue()))
+
+
+def test_a_damaged_file_behind_a_pil_image_is_one_sentence() -> None:
+    file = io.BytesIO()
+    Image.fromarray(PHOTO).save(file, "PNG")
+    cut = Image.open(io.BytesIO(file.getvalue()[:2000]))
+    with pytest.raises(ImageError, match="The content is damaged or cut short"):
+        as_tensor(cut, "content")
+
+
+def test_bytes_in_a_tensor_are_bytes_in_an_array() -> None:
+    dark = PHOTO // 128  # no value betrays the range
+    torch.testing.assert_close(as_tensor(torch.from_numpy(dark).permute(2, 0, 1)), as_tensor(dark))
+
+
 def test_the_command_line_takes_the_same_method_by_default() -> None:
     default = inspect.signature(zoo.stylize).parameters["method"].default
     assert {default, StylizeOptions().method, VideoOptions().method} == {"adain"}
@@ -68,7 +101,8 @@ def test_sizes_strength_colors_and_mixes() -> None:
     one = zoo.stylize(PHOTO, [PAINTING, PAINTING[::-1]], size=None, weights=[1, 0])
     assert np.array_equal(np.asarray(one), plain)
     assert zoo.stylize(PHOTO, "mosaic", method="johnson", size=None, strength=0.5).size == (48, 40)
-    assert zoo.stylize(PHOTO, PAINTING, method="gatys", size=None, num_steps=1).size == (48, 40)
+    layers = {"style_layers": ["relu1_1"], "style_layer_weights": [1.0]}
+    assert zoo.stylize(PHOTO, PAINTING, method="gatys", size=None, num_steps=1, **layers).size == (48, 40)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +120,7 @@ def test_sizes_strength_colors_and_mixes() -> None:
         ({"method": "johnson", "style": "mosiac"}, UnknownNameError, "mosaic"),
         ({"method": "johnson", "style": ["mosaic", "swirls"]}, UnsupportedError, "one style at a time"),
         ({"num_steps": 3}, ConfigError, "num_steps"),
+        ({"method": "gatys", "style_layers": {"relu1_1": 1}}, ConfigError, "style_layers.*list of texts"),
         ({"preserve_color": "lumen"}, ConfigError, "luminance or coral"),
     ],
 )

@@ -506,6 +506,12 @@ def test_folder_empty_file_null_character_and_text_stream(tmp_path: Path) -> Non
         assert is_one_sentence(str(caught.value))
 
 
+@pytest.mark.parametrize("source", [None, 3, np.zeros((8, 8, 3)), PILImage.new("RGB", (8, 8))])
+def test_what_is_no_source_is_named(source: object) -> None:
+    with pytest.raises(InputError, match=rf"binary stream, not {type(source).__name__}\.$"):
+        read(source)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("format", "options"),
     [
@@ -865,6 +871,8 @@ def test_tensors_that_are_no_single_image_are_refused(tmp_path: Path) -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "float tensor"),
         (bad, "not finite"),
         (torch.full((1, 3, 8, 8), float("inf")), "not finite"),
+        (None, "is NoneType: give a float tensor"),
+        (PILImage.new("RGB", (8, 8)), "is Image: give a float tensor"),
     ):
         with pytest.raises(InputError, match=words) as caught:
             write(tmp_path / "out.png", wrong)

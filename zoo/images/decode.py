@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from zoo.errors import ImageError, reason
+from zoo.errors import ImageError, InputError, reason
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin
 from zoo.images.profiles import grey_to_srgb, to_srgb, transform_to_srgb
 from zoo.images.repair import without_metadata, without_tiff_metadata
@@ -43,6 +43,9 @@ def fetch(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[bytes, str
         if text.startswith(BUILTIN_PREFIX):
             return _fetch_builtin(builtin(text.removeprefix(BUILTIN_PREFIX)))
         return _read_file(on_disk(text)), f"'{text}'", Path(text).stem
+    if not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise InputError(f"An image is read of a path, the bytes of a file or an open binary stream, not {kind}.")
     name = getattr(source, "name", None)
     stem = Path(name.strip("<>")).stem if isinstance(name, str) else "image"
     label = f"The stream '{stem}'"
@@ -125,7 +128,20 @@ def _decode_whole(data: bytes, label: str, max_pixels: int) -> tuple[np.ndarray,
             rgb, alpha, orientation = deep
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(label, reason(error)) from error
-    return _upright(_planes(rgb), orientation), None if alpha is None else _upright(_planes(alpha), orientation)
+    return _turned(rgb, alpha, orientation)
+
+
+def from_pillow(image: PILImage.Image, label: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """A Pillow image of any mode -> what :func:`decode` gives of a file that holds it."""
+    with _pillow_at_ease():
+        try:
+            image.load()
+            rgb, alpha = _decode_pillow(image, label)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # of a file that was opened and is damaged further on
+            raise _damaged(label, reason(error)) from error
+    return _turned(rgb, alpha, _orientation(image))
 
 
 def _damaged(label: str, why: str) -> _DamagedError:
@@ -147,11 +163,11 @@ def _decode_pillow(image: PILImage.Image, label: str) -> tuple[np.ndarray, np.nd
     if image.mode == "F" or image.mode.startswith("I"):
         grey, alpha = _deep_grey(image, label)
         return grey_to_srgb(grey, profile), alpha
-    alpha = None
+    image, alpha = image.convert("LA") if image.mode == "La" else image, None
     if image.has_transparency_data:
         alpha = np.array(image.convert("RGBA").getchannel("A"))
-    if image.mode in ("1", "L", "LA", "La"):
-        image = (image.convert("LA") if image.mode == "La" else image).convert("L")
+    if image.mode in ("1", "L", "LA"):
+        image = image.convert("L")
     elif image.mode not in ("RGB", "CMYK", "LAB"):
         # Through RGBA, because Pillow converts a palette with partial transparency only that way.
         image = image.convert("RGBA").convert("RGB") if alpha is not None else image.convert("RGB")
@@ -242,6 +258,11 @@ def _decode_tiff_page(page: Any, label: str, max_pixels: int) -> tuple[np.ndarra
     return colour, alpha, orientation
 
 
+def _turned(rgb: np.ndarray, alpha: np.ndarray | None, orientation: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """(H, W, 3) and (H, W) or None as they lie in a file -> (3, H, W) and (1, H, W), upright."""
+    return _upright(_planes(rgb), orientation), None if alpha is None else _upright(_planes(alpha), orientation)
+
+
 def _planes(samples: np.ndarray) -> np.ndarray:
     """(H, W, 3) or (H, W), uint8 or float32 in [0, 1] -> (C, H, W) of the same."""
     return np.ascontiguousarray(samples.transpose(2, 0, 1) if samples.ndim == 3 else samples[None])
@@ -303,4 +324,4 @@ def _pillow_at_ease() -> Iterator[None]:
                 _ease_stack.close()
 
 
-__all__ = ["READABLE", "as_float", "decode", "fetch"]
+__all__ = ["READABLE", "as_float", "decode", "fetch", "from_pillow"]

@@ -57,7 +57,8 @@ def read(
     With ``levels`` an opaque picture of 8 bits that keeps its size stays uint8, a quarter of the memory.
 
     Raises :class:`ImageError` (missing, a folder, empty, damaged, no image, too large), :class:`UnknownNameError` for
-    an unknown built-in name and :class:`ConfigError` for a size that is not understood.
+    an unknown built-in name, :class:`ConfigError` for a size that is not understood and :class:`InputError` for a
+    source of another kind.
     """
     import torch
 

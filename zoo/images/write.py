@@ -154,6 +154,9 @@ def _check_size(kind: str, height: int, width: int) -> None:
 
 def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndarray:
     """(1, C, H, W), (C, H, W), or (H, W) for one channel, in [0, 1] or uint8 -> (H, W, C) uint8, rounded half up."""
+    wanted = f"give a float tensor (1, {channels}, H, W) in [0, 1]."
+    if not hasattr(image, "dtype"):
+        raise InputError(f"The {what} is {type(image).__name__}: {wanted}")
     shape, kind = tuple(image.shape), image.dtype
     if not isinstance(image, np.ndarray) and image.is_floating_point():
         image = image.detach().cpu().float()  # of bfloat16 there is no array
@@ -166,7 +169,7 @@ def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndar
         array = array[0]
     known = array.dtype.kind == "f" or array.dtype == np.uint8
     if array.ndim != 3 or array.shape[0] != channels or 0 in shape or not known:
-        raise InputError(f"The {what} is {kind} of shape {shape}: give a float tensor (1, {channels}, H, W) in [0, 1].")
+        raise InputError(f"The {what} is {kind} of shape {shape}: {wanted}")
     pixels = np.empty((*array.shape[1:], channels), np.uint8)
     for at in range(0, len(pixels), _ROWS):
         part = array[:, at : at + _ROWS]
