@@ -336,6 +336,9 @@ def test_a_large_set_needs_no_words(monkeypatch: pytest.MonkeyPatch, content: Te
 
 def test_a_set_has_two_pictures_and_begins_anew(content: Tensor, styles: list[Tensor]) -> None:
     metric = load_set_metric("fd_vgg19")
+    metric.add(*stylised(content, styles[:1], 0)[0])
+    with pytest.raises(InputError, match="not 1"):
+        metric.value()
     with pytest.raises(InputError, match="not 1"):
         score(metric, stylised(content, styles[:1], 0))
     score(metric, stylised(content, styles[:2], 0))

@@ -48,7 +48,9 @@ def load_encoder(
     with torch.inference_mode(False):
         if name.startswith(weights.TIMM_PREFIX):
             if (pool, padding, ceil_mode) != ("max", "zeros", False):
-                raise UnsupportedError(f"{name} cannot change its pooling or padding: leave pool, padding, ceil_mode.")
+                raise UnsupportedError(
+                    f"{name} stays as it was trained: use pool max, padding zeros and ceil_mode false with it."
+                )
             file = weights.path(name)
             from zoo.encoders.timm_trunk import TimmTrunk
 

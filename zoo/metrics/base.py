@@ -113,13 +113,18 @@ class FeatureMetric(Metric):
 
 
 class SetMetric(AnyMetric):
-    """Base class of metrics that score all pictures of a method together: begin, add each picture, read the value.
+    """Base class of metrics that score all pictures of a method together: add each picture, read the value, and begin
+    anew for another set.
 
     ``count`` is the number of pictures added since :meth:`begin`; ``note``, after :meth:`value`, what must be said
     beside it, or nothing.
     """
 
     scope = "set"
+
+    def __init__(self, config: Config | None = None, *, device: str | torch.device = "cpu") -> None:
+        super().__init__(config, device=device)
+        self.begin()
 
     def begin(self) -> None:
         """Start a new set."""
