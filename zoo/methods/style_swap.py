@@ -43,7 +43,7 @@ from zoo.nn.losses import total_variation
 from zoo.nn.optimise import Fitting, optimise_pixels
 from zoo.nn.patches import PatchBank, swap
 from zoo.nn.regions import bounding_box, feature_masks
-from zoo.nn.shortlist import CANDIDATES, Shortlist
+from zoo.nn.shortlist import CANDIDATES, Shortlist, gap_of
 from zoo.nn.tiles import Local, Map, Whole, collect
 from zoo.stylizer import Call, Mix, Style, StyleCode, Stylized, Stylizer, Traits, require_tensors
 from zoo.training.reconstruction import psnr, solve_decoder
@@ -186,6 +186,12 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         shortlist = Shortlist(*(code.data[name] for name in SHORTLIST)) if SHORTLIST[0] in code.data else None
         return swap(features, self._bank(code), stride=self.config.stride, shortlist=shortlist)
 
+    def _dependence(self, code: StyleCode) -> tuple[int, int]:
+        """How far from a position its swap depends on features, and the grid on which patches are looked up."""
+        near, stride = self.config.patch_size - 1, self.config.stride
+        cell = gap_of(stride) * stride
+        return (near + cell, cell) if SHORTLIST[0] in code.data else (near, stride)
+
     def _target(self, features: Tensor, style: Mix, masks: Tensor | None) -> Tensor:
         """Return the weighted sum of the swaps of a mix, or each style's own in its region."""
         if masks is None:
@@ -196,7 +202,8 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
 
     def _swapped_within(self, features: Tensor, code: StyleCode, region: Tensor) -> Tensor:
         """The swap where ``region`` (h, w) reaches, zeros elsewhere."""
-        rows, columns = bounding_box(region, self.config.patch_size - 1 if self.config.stride == 1 else None)
+        reach, cell = self._dependence(code)
+        rows, columns = bounding_box(region, reach if self.config.stride == 1 else None, cell)
         result = torch.zeros_like(features)
         part = features[..., rows, columns]
         if part.numel():
@@ -234,7 +241,8 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
         def move(features: Tensor, *weights: Tensor) -> Tensor:
             return self._moved(features, style, weights[0][0] if weights else None, call.strength)
 
-        swapped = Local(move, *sources, halo=self.config.patch_size, cell=self.config.stride)
+        reach, cell = (max(each) for each in zip(*(self._dependence(code) for code, _ in style), strict=True))
+        swapped = Local(move, *sources, halo=reach + 1, cell=cell)
         image = collect(Local(self._decoded, swapped, halo=self.decoder.reach, up=CELL), call, content)
         call.report(1, 1, {}, lambda: image)
         return Stylized(image)

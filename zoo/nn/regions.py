@@ -19,9 +19,9 @@ def feature_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return weights / weights.sum(dim=0, keepdim=True).clamp_min(1.0)
 
 
-def bounding_box(region: Tensor, reach: int | None) -> tuple[slice, slice]:
+def bounding_box(region: Tensor, reach: int | None, cell: int = 1) -> tuple[slice, slice]:
     """Rows and columns of all that the features of a region (h, w) depend on: its bounding box, ``reach`` wider on
-    every side; everything for None. Empty where the region is."""
+    every side, from a multiple of ``cell``; everything for None. Empty where the region is."""
     height, width = region.shape
     if reach is None:
         return slice(0, height), slice(0, width)
@@ -30,7 +30,7 @@ def bounding_box(region: Tensor, reach: int | None) -> tuple[slice, slice]:
         used = region.amax(dim=axis).nonzero()
         if not len(used):
             return slice(0, 0), slice(0, 0)
-        slices.append(slice(max(0, int(used[0]) - reach), min(length, int(used[-1]) + 1 + reach)))
+        slices.append(slice(max(0, int(used[0]) - reach) // cell * cell, min(length, int(used[-1]) + 1 + reach)))
     return slices[0], slices[1]
 
 

@@ -202,7 +202,7 @@ def plain_best_patches(
     return Matches(torch.cat([m.index for m in found]), torch.cat([m.score for m in found]))
 
 
-def correlation(query: PatchBank, chunk: slice, style: PatchBank, index: Tensor) -> Tensor:
+def correlation(query: PatchBank, chunk: Tensor | slice, style: PatchBank, index: Tensor) -> Tensor:
     """Products of the query's patches with one patch each, divided by the norm of the latter; float32 or better."""
     total = torch.zeros(len(index), dtype=style.scale.dtype, device=index.device)
     for dy, dx in query.offsets:
