@@ -197,10 +197,11 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
         config, frames, moved = self.config, batch["content"], None
         with torch.no_grad():
             painting = self._recolour(batch["style"])
+            style = {tap: mean_std(f) for tap, f in self.encoder(painting).items()}
             if config.temporal_weight:
                 moved = move(frames, brightness=config.luminance_aware)
                 frames, painting = torch.cat([frames, moved.images]), torch.cat([painting, painting])
-            style = {tap: mean_std(f) for tap, f in self.encoder(painting).items()}
+                style = {tap: (mean.repeat(2, 1, 1, 1), std.repeat(2, 1, 1, 1)) for tap, (mean, std) in style.items()}
             features = self.encoder(frames)[TAP]
             target = adain(features, *style[TAP])
         image = self.network(target).float()
