@@ -53,10 +53,14 @@ def _sweep(folder: Path) -> None:
         for entry in entries:
             found = _LEFT.fullmatch(entry.name)
             if found and not psutil.pid_exists(int(found[1])):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
+                _remove(Path(entry.path))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, as far as the system lets; nothing where there is none."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -78,8 +82,7 @@ def replacing(
                 _flush(work)
             os.replace(work, target)
         finally:
-            with contextlib.suppress(OSError):
-                work.unlink(missing_ok=True)
+            _remove(work)
     except OSError as failure:
         raise error(f"{shown} cannot be written ({reason(failure)}): choose another place.") from failure
 
@@ -98,10 +101,10 @@ def write(path: str | os.PathLike[str], data: bytes | memoryview | str, error: t
 def new_folder(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Iterator[Path]:
     """Give the block an empty folder to fill; it takes the place of ``path``, and of what was there, when it ends.
 
-    Missing parents are made. A failing block leaves ``path`` as it was and nothing beside it; errors as in
-    :func:`replacing`.
+    Missing parents are made. A failing block, or a failing move, leaves ``path`` as it was and nothing beside it; links
+    and errors as in :func:`replacing`.
     """
-    target = Path(path)
+    shown, target = Path(path), Path(os.path.realpath(path))
     work, old = temporary(target), temporary(target)
     try:
         try:
@@ -111,10 +114,12 @@ def new_folder(path: str | os.PathLike[str], error: type[ZooError] = ConfigError
                 os.replace(target, old)
             os.replace(work, target)
         finally:
+            if old.exists() and not target.exists():
+                os.replace(old, target)
             for rest in (work, old):
-                shutil.rmtree(rest, ignore_errors=True)
+                _remove(rest)
     except OSError as failure:
-        raise error(f"{target} cannot be written ({reason(failure)}): choose another place.") from failure
+        raise error(f"{shown} cannot be written ({reason(failure)}): choose another place.") from failure
 
 
 def place(source: Path, target: Path, error: type[ZooError] = ConfigError, *, flush: bool = True) -> None:

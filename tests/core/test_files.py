@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -78,6 +79,43 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         (work / "b").write_text("2")
     assert names(target) == ["b"]
     assert names(target.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_folder_keeps_pointing_where_it_did(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    if there:
+        (tmp_path / "real").mkdir()
+    with files.new_folder(tmp_path / "link") as work:
+        (work / "a").write_text("1")
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "real") == ["a"]
+    assert names(tmp_path) == ["link", "real"]
+
+
+def test_a_folder_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("file")
+    with files.new_folder(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").is_dir()
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("precious")
+    moves = iter([os.replace, fail_to_move, os.replace])
+    monkeypatch.setattr(files.os, "replace", lambda source, target: next(moves)(source, target))
+    with pytest.raises(ConfigError, match="a cannot be written"), files.new_folder(tmp_path / "a"):
+        pass
+    assert names(tmp_path / "a") == ["old"]
+    assert names(tmp_path) == ["a"]
+
+
+def fail_to_move(source: Path, target: Path) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_folder_below_a_file_is_one_sentence(tmp_path: Path) -> None:
