@@ -66,7 +66,7 @@ def test_a_step_is_one_evaluation(target: Tensor, start: Tensor, optimiser, rate
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1.0, 1e9, 1e30])
 def test_lbfgs_converges_whatever_the_scale_of_the_loss(target: Tensor, start: Tensor, scale: float) -> None:
     result = optimise_pixels(start, bowl(target, scale), optimiser="lbfgs", num_steps=80, call=Call())
     assert result.losses[-1]["total"] < 1e-6 * result.losses[0]["total"]

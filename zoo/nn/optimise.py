@@ -229,16 +229,18 @@ def _lbfgs(learning_rate: float, history: int) -> Callable[[Tensor], Tensor]:
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
     last_gradient: Tensor | None = None
     last_move: Tensor | None = None
-    newest, free_length = 1.0, _FIRST_MOVE
+    newest, free_length, unit = 1.0, _FIRST_MOVE, 0.0
 
     def update(gradient: Tensor) -> Tensor:
-        nonlocal last_gradient, last_move, newest, free_length
-        g = gradient.flatten()
+        nonlocal last_gradient, last_move, newest, free_length, unit
+        # Squares of gradients below 1e-22 vanish in float32, and those above 1e19 are infinite: the first one, by a
+        # power of two, which rounds nothing, becomes 1.
+        unit = unit or 2.0 ** -max(-100, min(100, math.frexp(float(gradient.abs().max()))[1]))
+        g = gradient.flatten() * unit
         if last_gradient is not None and last_move is not None:
             y = g - last_gradient
             curvature, squares = float(y.dot(last_move)), float(y.dot(y))
-            # Relative, and a pair without positive curvature would make the approximate Hessian indefinite. Squares of
-            # gradients below 1e-22 vanish in float32.
+            # Relative, and a pair without positive curvature would make the approximate Hessian indefinite.
             if squares > 0 and curvature > 1e-8 * math.sqrt(squares) * float(last_move.norm()):
                 pairs.append((last_move, y, curvature))
                 newest = curvature / squares
