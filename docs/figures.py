@@ -1,8 +1,8 @@
-"""Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [grid] [sheets] ...``.
+"""Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [sheets] ...``.
 
 ``docs/images/styles.webp`` shows the built-in styles, ``front.webp`` one photograph by six methods;
-``docs/images/grid.webp`` shows every method on the same pairs of built-in photographs and styles, and (``beside``)
-``beside-any-style.webp`` and ``beside-trained-styles.webp`` show the networks of a family larger, beside Gatys;
+``beside-any-style.webp`` and ``beside-trained-styles.webp`` (``beside``) show the networks of a family on the same pairs,
+beside Gatys;
 ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every network that takes any style, of six
 pairs (``optimised``) for methods that fit pixels or need no training, and (``trained``) of four photographs in all its
 styles for every method of trained styles; ``what-goes-where.webp`` shows methods of labels and places,
@@ -38,17 +38,7 @@ from zoo.video.clips import Clip, ClipOptions
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PAIRS = (("astronaut", "swirls"), ("coffee", "woodblock"), ("chelsea", "mosaic"), ("rocket", "marbling"))
-# Steps of those that optimise the picture.
-METHODS: dict[str, int | None] = {
-    "gatys": 300,
-    "cnnmrf": 240,
-    "johnson": None,
-    "texture-nets": None,
-    "cin": None,
-    "adain": None,
-    "wct": None,
-    "style-swap": None,
-}
+BESIDE_STEPS = 300  # of Gatys
 FRONT_CONTENT = "chelsea"
 FRONT = {
     "wct": "stained-glass",
@@ -65,6 +55,7 @@ SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_
 # Methods that fit pixels, with steps that a CPU does in a minute or two at this size.
 OPTIMISED: dict[str, int | None] = {
     "gatys": 150,
+    "cnnmrf": 150,
     "nnst": 150,
     "strotss": 150,
     "lapstyle": 150,
@@ -117,20 +108,6 @@ def result(method: str, content: str, style: str, steps: int | None, size: str) 
     return zoo.read(path).pixels
 
 
-def compare(methods: Sequence[str], name: str, cell: int) -> None:
-    """A sheet with a row per pair: content, style, and each method's result."""
-    rows = [
-        [
-            *(zoo.read(f"builtin:{x}", size=SIZE).pixels for x in pair),
-            *(result(method, *pair, METHODS[method], SIZE) for method in methods),
-        ]
-        for pair in PAIRS
-    ]
-    steps = {method: f", {steps} steps" for method, steps in METHODS.items() if steps}
-    labels = ["content", "style", *(method + steps.get(method, "") for method in methods)]
-    zoo.write(IMAGES / name, images.contact_sheet(rows, column_labels=labels, cell=cell), quality=85)
-
-
 def front() -> None:
     """One photograph by six methods, each in a style that suits it."""
     photo = zoo.read(f"builtin:{FRONT_CONTENT}", size=SIZE).pixels
@@ -144,15 +121,20 @@ def front() -> None:
     zoo.write(IMAGES / "front.webp", images.contact_sheet(rows, captions=names, cell=384), quality=85)
 
 
-def grid() -> None:
-    """Every method."""
-    compare(list(METHODS), "grid.webp", 320)
-
-
 def beside() -> None:
-    """The networks of each family beside Gatys, large enough to see the strokes."""
-    for family, methods in FAMILIES.items():
-        compare(["gatys", *methods], f"beside-{family}.webp", 448)
+    """The networks of each family beside Gatys, large enough to see the strokes: a row per pair."""
+    for family, networks in FAMILIES.items():
+        methods: dict[str, int | None] = {"gatys": BESIDE_STEPS, **dict.fromkeys(networks)}
+        rows = [
+            [
+                *(zoo.read(f"builtin:{x}", size=SIZE).pixels for x in pair),
+                *(result(method, *pair, steps, SIZE) for method, steps in methods.items()),
+            ]
+            for pair in PAIRS
+        ]
+        labels = ["content", "style", f"gatys, {BESIDE_STEPS} steps", *networks]
+        sheet = images.contact_sheet(rows, column_labels=labels, cell=448)
+        zoo.write(IMAGES / f"beside-{family}.webp", sheet, quality=85)
 
 
 def sheets() -> None:
@@ -314,7 +296,6 @@ def _drawn_map(width: int, height: int, shapes: Sequence[tuple[int, Sequence[tup
 DRAWN = {
     "styles": styles,
     "front": front,
-    "grid": grid,
     "beside": beside,
     "sheets": sheets,
     "optimised": optimised,

@@ -91,7 +91,12 @@ def gallery(family: str, entries: Mapping[str, MethodEntry]) -> str:
         parts += [f"## {name}", f"{entry.good_for[:1].upper()}{entry.good_for[1:]}. {cited}. [Its page]({name}.md)."]
         parts.append(_sheet(name))
     if not all(_sheet(name) for name in entries):
-        parts += ["## All methods on the same pairs", "![Contents, styles and every method](../images/grid.webp)"]
+        parts += [
+            "## What goes where",
+            "Label maps, a photograph's light, an object alone ([how](../what-goes-where.md)):",
+            "![A drawing in a painting's paint, a cat hatched, a cup in the light of a night, an astronaut alone in a "
+            "style](../images/what-goes-where.webp)",
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
