@@ -744,6 +744,17 @@ def test_resampling_is_pillows_bicubic() -> None:
         assert np.abs(resize(image, size)[0, 0].numpy() - np.array(expected).clip(0, 1)).max() < 1e-4
 
 
+@pytest.mark.parametrize("size", [(20, 1), (1, 20), (1, 1), (90, 1)])
+def test_a_result_one_pixel_wide_is_pillows_too(size: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, 50, 40)
+    for part in (image, image[..., :1]):
+        planes = [
+            PILImage.fromarray(plane.numpy()).resize(size[::-1], PILImage.Resampling.BICUBIC) for plane in part[0]
+        ]
+        expected = torch.from_numpy(np.stack(planes)).clamp(0, 1)[None]
+        assert torch.allclose(resize(part, size), expected, atol=1e-5)
+
+
 def test_resize_keeps_the_dtype_and_takes_batches() -> None:
     batch = torch.rand(3, 5, 20, 30)
     assert torch.allclose(resize(batch, 10)[1:2], resize(batch[1:2], 10))
@@ -799,6 +810,10 @@ def test_rounding_and_clamping() -> None:
     image = values.view(1, 1, 1, 9).expand(1, 3, 1, 9)
     found = np.array(PILImage.open(io.BytesIO(images.encode(image))))
     assert found[0, :, 0].tolist() == [0, 0, 0, 1, 127, 128, 255, 255, 255]
+
+
+def test_what_no_float32_holds_is_clamped_all_the_same() -> None:
+    assert images.encode(np.full((3, 2, 2), 1e300)) == images.encode(torch.ones(1, 3, 2, 2))
 
 
 def test_jpeg_keeps_full_chroma_and_quality_counts() -> None:
@@ -1067,6 +1082,8 @@ def test_list_images_refusals(tmp_path: Path) -> None:
         images.list_images(tmp_path)
     with pytest.raises(ImageError, match=r"gone.png' does not exist"):
         images.list_images([tmp_path / "gone.png"])
+    with pytest.raises(ImageError, match="path is empty"):
+        images.list_images([""])
 
 
 # --- built-in images -------------------------------------------------------------------------------------------------

@@ -39,7 +39,10 @@ def list_images(
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     found: dict[str, Path] = {}
-    for path in map(on_disk, paths):
+    for given in paths:
+        if given == "":  # which Path takes for the folder it is called in
+            raise ImageError("A path is empty: name a file or a folder.")
+        path = on_disk(given)
         if str(path).startswith(BUILTIN_PREFIX):
             builtin(str(path).removeprefix(BUILTIN_PREFIX))
             found.setdefault(str(path), path)

@@ -34,8 +34,11 @@ def resize(image: Tensor, size: SizePolicy | int | str | tuple[int, int], *, max
         # In float32, because half precision has no antialiased kernel everywhere and would round before the clamp.
         # On the CPU beside an MPS device, which has no antialiased bicubic kernel before torch 2.8.
         source = exact(image).float()
-        resampled = F.interpolate(source, size=cover, mode="bicubic", antialias=True, align_corners=False)
-        image = resampled.clamp_(0, 1).to(image.dtype).to(image.device)
+        # On its side where it becomes one pixel wide: torch 2.14's kernel for the CPU then takes wrong rows.
+        narrow = cover[1] == 1
+        source, target = (source.mT, cover[::-1]) if narrow else (source, cover)
+        resampled = F.interpolate(source, size=target, mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
+        image = (resampled.mT.contiguous() if narrow else resampled).to(image.dtype).to(image.device)
     return image if wanted == cover else centered(image, cover, wanted).contiguous()
 
 

@@ -176,6 +176,6 @@ def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndar
         if part.dtype != np.uint8:
             if not np.isfinite(part).all():
                 raise InputError(f"The {what} holds values that are not finite (NaN or infinity) and was not written.")
-            part = (part.astype(np.float32).clip(0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+            part = (part.clip(0, 1).astype(np.float32) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
         pixels[at : at + _ROWS] = part.transpose(1, 2, 0)
     return pixels
