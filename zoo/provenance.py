@@ -58,7 +58,7 @@ def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
             raise ValueError("it is cut short")
         count = sum(math.prod(tensor["shape"]) for tensor in header.values())
         return count, {key: _parsed(value) for key, value in metadata.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise WeightsError(
             f"{path} cannot be read as a safetensors file ({error}): fetch or train it again."
         ) from error

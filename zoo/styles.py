@@ -127,7 +127,7 @@ def slug(text: str) -> str:
 def _read_records(path: str) -> dict[str, dict[str, Any]]:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"The records of styles {path} cannot be read as JSON: {error}.") from error
     if not (isinstance(found, dict) and all(isinstance(facts, dict) for facts in found.values())):
         raise ConfigError(f"The records of styles {path} must be a JSON object that holds an object for every style.")

@@ -140,6 +140,16 @@ def test_a_name_cannot_break_the_file(server: StudyServer, folder: Path, key: Ke
     assert found.name == "A   😀"
 
 
+def test_forms_asked_for_without_end_take_no_memory_and_a_key_of_nested_lists_is_damaged(folder: Path, key: Key):
+    desk = Desk(folder)
+    assert {desk.form() for _ in range(150 * len(key.forms))} == set(range(len(key.forms)))
+    assert max(len(times) for times in desk._begun.values()) == 100
+    desk.close()
+    key.path.write_text("[" * 100_000)
+    with pytest.raises(StudyError, match="cannot be read as the key"):
+        Key.read(key.path)
+
+
 def test_forms_go_round_and_those_answered_least_come_first(folder: Path, key: Key):
     desk = Desk(folder)
     assert [desk.form() for _ in range(7)] == [0, 1, 2, 3, 4, 5, 0]

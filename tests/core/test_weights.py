@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +18,13 @@ from zoo import registry as registry_module
 from zoo import weights
 from zoo.cli import main
 from zoo.download import home, mirrored
-from zoo.errors import DownloadRequiredError, WeightsError
+from zoo.errors import ConfigError, DownloadRequiredError, WeightsError
 from zoo.importers import import_weights, importers
 from zoo.importers.vgg import decoder_entries, encoder_entries, guess_level
 from zoo.nn.decoder import VGGDecoder
+from zoo.provenance import read_facts
 from zoo.registry import Asset, Checkpoint, Provenance, load_registry
+from zoo.styles import _read_records
 from zoo.training import read_metadata
 from zoo.weights import read_state
 
@@ -526,3 +529,14 @@ def test_another_network_is_no_encoder(tmp_path):
     with pytest.raises(WeightsError, match="not an encoder that reaches conv2_1"):
         import_weights("wct", [tmp_path / "inv2.pth"], tmp_path / "w.safetensors", encoder=tmp_path / "short.pth")
     assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_nested_lists_where_facts_should_be_are_one_sentence(tmp_path):
+    deep = b"[" * 100_000
+    weights, records = tmp_path / "deep.safetensors", tmp_path / "records.json"
+    weights.write_bytes(struct.pack("<Q", len(deep)) + deep)
+    records.write_bytes(deep)
+    with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
+        read_facts(weights)
+    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+        _read_records(str(records))

@@ -36,7 +36,7 @@ class Key:
             raise StudyError(
                 f"{path} is not there: give the key.json that 'zoo study make' wrote with --key."
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StudyError(f"{path} cannot be read as the key of a study: restore it.") from error
         needed = {"study", "forms", "trials", "pictures", "questions", "methods", "choices", "pairs", "protocol"}
         if not isinstance(data, dict) or not needed <= data.keys():

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +32,7 @@ MOST_JUDGES = 10_000
 _TIMEOUT_SECONDS = 30
 # A form that was begun counts as taken for so long; then its judge is thought to have left.
 _BEGUN_SECONDS = 3600.0
+_MOST_BEGUN = 100
 _PAGE = ("/", "/index.html")
 _POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -78,7 +79,8 @@ class Desk:
                 self._answers = {one.judge: one for one in read_answers([self.folder], self.key, self.refused)}
             except StudyError as error:  # none of them fits
                 self.refused.append(str(error))
-        self._begun: dict[int, list[float]] = defaultdict(list)
+        # Few of each form, so that whoever asks for forms a million times takes neither memory nor time.
+        self._begun: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_MOST_BEGUN))
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -128,7 +130,7 @@ class Desk:
                 why = reason(cause) if isinstance(cause, OSError) else "?"
                 raise StudyError(f"The answers cannot be written ({why}): save them as a file.") from error
             if earlier is None and self._begun[found.form]:
-                self._begun[found.form].pop(0)
+                self._begun[found.form].popleft()
             self._answers[found.judge] = found
         return path
 
