@@ -53,6 +53,24 @@ def stylise(pictures: dict[str, str], out: Path, *extra: str) -> int:
     return run("stylize", "--content", pictures["photo"], "--style", pictures["paint"], "-o", str(out), *FAST, *extra)
 
 
+@pytest.mark.parametrize("name", ["photo", "paint"])
+def test_a_picture_that_is_read_is_not_written_over(pictures, name, capsys):
+    before = Path(pictures[name]).read_bytes()
+    assert stylise(pictures, Path(pictures[name])) == 2
+    assert "is what the result is made of: give -o another name." in capsys.readouterr().err
+    assert run("texture", "--style", pictures[name], "-o", pictures[name], *FAST[2:4]) == 2
+    assert run("reconstruct", "content", "--image", pictures[name], "-o", pictures[name]) == 2
+    assert capsys.readouterr().err.count("is what the result is made of") == 2
+    assert Path(pictures[name]).read_bytes() == before
+
+
+def test_weights_that_do_not_sum_to_one_are_refused_before_the_work(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("zoo.loading.load", lambda *_, **__: pytest.fail("loaded"))
+    mixed = ["--style", pictures["dots"], "--style-interpolation-weights", "0.2,0.2"]
+    assert stylise(pictures, tmp_path / "out.png", *mixed) == 2
+    assert "Style weights must sum to 1, and 0.2,0.2 sum to 0.4." in capsys.readouterr().err
+
+
 def test_one_pair_has_the_size_asked_for_and_differs_from_the_photo(pictures, tmp_path):
     out = tmp_path / "out.png"
     assert stylise(pictures, out, "--num-steps", "8") == 0

@@ -187,8 +187,9 @@ def test_what_cannot_be_sharded_is_said_before_anything_is_submitted(protocol, t
     ):
         assert command(*common, *arguments) == 2
         assert said in capsys.readouterr().err
-    assert command(*common[:-1], "--cluster-option", "timeout_min=9") == 2
-    assert "add --shards" in capsys.readouterr().err
+    for alone in (["--cluster-option", "timeout_min=9"], ["--cluster", "local"]):
+        assert command(*common[:-1], *alone) == 2
+        assert "add --shards" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -478,5 +478,5 @@ def test_a_film_is_not_written_over_itself(
     os.link(path, tmp_path / "b.mp4")
     before = path.read_bytes()
     assert run("video", "-m", "johnson", "--style", "mosaic", "--content", "a.mp4", "-o", "b.mp4") == 2
-    assert "is what the film is made of" in capsys.readouterr().err
+    assert "is what the result is made of" in capsys.readouterr().err
     assert path.read_bytes() == before

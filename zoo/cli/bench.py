@@ -104,8 +104,8 @@ class BenchOptions(Quiet):
         """What :class:`zoo.bench.run.Options` asks for; ConfigError for what a run in parts cannot do or alone does."""
         if self.shards is not None and (self.again or self.rescore or self.take_from):
             raise ConfigError("--again, --rescore and --from are for a run on one machine: leave out --shards.")
-        if self.shards is None and self.cluster_options:
-            raise ConfigError("--cluster-option is for a run in parts on a cluster: add --shards.")
+        if self.shards is None and (self.cluster_options or self.cluster != "slurm"):
+            raise ConfigError("--cluster and --cluster-option are for a run in parts: add --shards.")
         return {
             "device": self.device,
             "precision": self.precision,

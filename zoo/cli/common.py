@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,13 @@ def trained_styles(method: str, **arguments: Any) -> tuple[tuple[str, ...], Styl
     return stylizer.style_names, stylizer
 
 
+def refuse_overwriting(output: str, sources: Iterable[str]) -> None:
+    """InputError where ``output`` is one of the files that are read."""
+    there = [source for source in sources if os.path.exists(source)] if output != "-" and os.path.exists(output) else []
+    if any(os.path.samefile(source, output) for source in there):
+        raise InputError(f"{output} is what the result is made of: give -o another name.")
+
+
 def default_style(names: Sequence[str]) -> str:
     """The style where none was asked for: the only one that was trained, else a built-in image."""
     return names[0] if len(names) == 1 else DEFAULT_STYLE
@@ -130,6 +138,8 @@ def parse_weights(text: str | None, styles: int) -> list[float] | None:
         raise ConfigError(
             f"Give one weight per style, not {counted(len(values), 'weight')} for {counted(styles, 'style')}."
         )
+    if abs(sum(values) - 1) > 1e-4:
+        raise ConfigError(f"Style weights must sum to 1, and {text} sum to {sum(values):g}.")
     return values
 
 

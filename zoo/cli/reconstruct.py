@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.common import Reporter, make_picture, method_options, read_image
+from zoo.cli.common import Reporter, make_picture, method_options, read_image, refuse_overwriting
 from zoo.errors import UnsupportedError
 from zoo.options import SEED, Quiet, verb
 from zoo.words import counted
@@ -105,6 +105,7 @@ def _reconstruct(
     from zoo.methods.gatys import Gatys
 
     images.check_writable(options.output)
+    refuse_overwriting(options.output, [options.image])
     pixels = read_image(options.image, options.size).pixels
     height, width = pixels.shape[-2:]
     images.check_writable(options.output, (height, width))

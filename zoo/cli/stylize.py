@@ -17,6 +17,7 @@ from zoo.cli.common import (
     expand,
     method_options,
     parse_weights,
+    refuse_overwriting,
     trained_styles,
 )
 from zoo.cli.jobs import Job, check_targets, missing, plan, shared_out
@@ -233,6 +234,9 @@ def _plan(
     if options.output == "-":
         binary_output()
     check_targets(jobs, options.losses, options.save_every)
+    if len(jobs) == 1:  # several are named after all that goes into each
+        maps = [options.object or "", options.content_labels or "", *(options.style_labels or [])]
+        refuse_overwriting(jobs[0].output, [*contents, *styles, *masks, *maps])
     return jobs
 
 

@@ -15,6 +15,7 @@ from zoo.cli.common import (
     make_picture,
     method_options,
     read_image,
+    refuse_overwriting,
     trained_styles,
 )
 from zoo.config import shown
@@ -52,6 +53,7 @@ def texture(context: typer.Context, options: TextureOptions) -> None:
     sources = expand([options.style or default_style(names)], "style", names)
     if len(sources) > 1:
         raise ConfigError(f"A texture has one style: give a file, not the folder {options.style}.")
+    refuse_overwriting(options.output, sources)
     picture = sources[0] if sources[0] in names else read_image(sources[0], options.style_size).pixels
     stylizer = stylizer or load(options.method, **chosen)
     memory.require(stylizer, height, width)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +22,7 @@ from zoo.cli.common import (
     method_options,
     progress_bar,
     read_image,
+    refuse_overwriting,
     trained_styles,
 )
 from zoo.cli.streams import binary_input, binary_output
@@ -90,15 +90,6 @@ class VideoOptions(Look):
         return {**{name: getattr(self, name) for name in named}, "style": style, "options": dict(options)}
 
 
-def _check_output(output: str, *sources: str) -> None:
-    """Refuse to write over what is read: a film that goes on is read again."""
-    if output == "-":
-        binary_output()
-    for source in sources:
-        if os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
-            raise ConfigError(f"{output} is what the film is made of: give -o another name.")
-
-
 def _by_trained_network(options: VideoOptions) -> tuple[str, str]:
     """The method and the way: for ``temporal`` the method's network that was trained for films, where it has one, which
     keeps frames together by itself."""
@@ -139,7 +130,9 @@ def video(context: typer.Context, options: VideoOptions) -> None:
     method, way = _by_trained_network(options)
     chosen, keep = own_option(method, options.preserve_color, method_options(context.args, method))
     rate = None if options.fps is None else Fraction(options.fps).limit_denominator(1001)
-    _check_output(options.output, options.content, options.style or "")
+    if options.output == "-":
+        binary_output()
+    refuse_overwriting(options.output, [options.content, options.style or ""])
     content = binary_input() if options.content == "-" else options.content
     clip = Clip(content, ClipOptions(options.start, options.duration, rate, options.size))
     names, model = trained_styles(method, **options.machine, **chosen)
