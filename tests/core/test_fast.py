@@ -120,7 +120,7 @@ def test_every_kernel_has_a_reference_with_its_arguments_and_a_case() -> None:
     assert {kernel for kernel, *_ in CASES} == set(KERNELS)
 
 
-@pytest.mark.parametrize("size", [(9, 7), (2, 12)])
+@pytest.mark.parametrize("size", [(9, 7), (2, 12), (1, 12)])
 @pytest.mark.parametrize("worthwhile", [0, 1 << 30])
 def test_reflection_agrees_with_gradients_in_bfloat16_and_below_the_size_that_is_worth_it(
     size: tuple[int, int], worthwhile: int, monkeypatch: pytest.MonkeyPatch

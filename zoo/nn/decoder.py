@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ConfigError, InputError
-from zoo.nn.fast import reflect, reflected, upsampled, upsampled_twice_convolved
+from zoo.nn.fast import reflected, upsampled, upsampled_twice_convolved
 from zoo.nn.fast.fused import conv_relu, fusible
 
 # VGG-19: convolutions per block and channels per block (Simonyan and Zisserman 2015, configuration E).
@@ -108,11 +108,7 @@ class VGGDecoder(nn.Module):
             for name, _, narrow, upsample in _stage(stage):
                 conv = self.get_submodule(name)
                 assert isinstance(conv, nn.Conv2d)
-                if min(features.shape[-2:]) > 1:
-                    features = reflected(conv, features, relu=narrow > 3)
-                else:
-                    features = conv(reflect(features))
-                    features = F.relu_(features) if narrow > 3 else features
+                features = reflected(conv, features, relu=narrow > 3)
                 if upsample:
                     features = F.interpolate(features, scale_factor=2, mode="nearest")
             reached[stage - 1] = features

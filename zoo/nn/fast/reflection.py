@@ -33,15 +33,13 @@ def reflected(conv: nn.Conv2d, features: Tensor, *, relu: bool = False) -> Tenso
 
     ``relu``: with a ReLU after it, which on the CPU costs nothing that way. Without gradients the border is done on its
     own; with them, or where a hook wants to see the padded input, a padded copy is made. Both agree up to rounding.
-    RuntimeError where a side is too short to reflect.
     """
     if torch.compiler.is_compiling():
         return plain_reflected(conv, features, relu=relu)  # one graph for all sizes
     small = features.numel() * features.element_size() < _WORTHWHILE or min(features.shape[-2:]) < 2
     hooked = bool(conv._forward_pre_hooks or conv._forward_hooks)
     if torch.is_grad_enabled() or features.device.type != "cpu" or small or hooked:
-        with torch.autocast(features.device.type, enabled=False):
-            padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
+        padded = reflect(features)
         if relu and fusible(padded) and not hooked:
             return conv_relu(padded, conv.weight, conv.bias)
         output = conv(padded)
