@@ -46,6 +46,7 @@ class Traits:
                     options, rounded down (results/speed); larger pictures than fit are refused before the work
     tiled:          has :meth:`Stylizer._stylize_tiles`: a picture too large for memory, tile by tile
     kept_bytes:     bytes per pixel of the maps that such a picture keeps whole, in bfloat16, at least
+    tiled_styles:   gathers the statistics of a large style by tiles (:func:`zoo.memory.style_tile`)
     multiple_of:    content is padded (reflection) to a multiple of this and cropped back; 1 means never padded
     cpu_precision:  what ``auto`` means on a CPU with bfloat16 arithmetic; set to bf16 only with a measured deviation
     cuda_precision: the same on CUDA
@@ -65,6 +66,7 @@ class Traits:
     pixel_bytes: int = 0
     tiled: bool = False
     kept_bytes: int = 0
+    tiled_styles: bool = False
     multiple_of: int = 1
     cpu_precision: devices.Precision = "fp32"
     cuda_precision: devices.Precision = "fp32"
@@ -113,7 +115,7 @@ class Style:
         for part in (self.image, self.mask, self.labels):
             if part is not None:
                 digest.update(repr(tuple(part.shape)).encode())
-                digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(part.detach().cpu().contiguous().numpy().data)
         if self.image is None:
             digest.update((self.name or "").encode())
         return digest.hexdigest()[:16]

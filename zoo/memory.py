@@ -29,6 +29,9 @@ _TILES = (2048, 1024, 512, 256)
 _TILE_BYTES = 3 << 29
 # Bytes per pixel of a picture's result in levels.
 _RESULT = 3
+# Pixels of a style above which its statistics are gathered by tiles, and the side of these.
+_LARGE_STYLE = 2048 * 2048
+_STYLE_TILE = 1024
 
 
 def require(model: Stylizer, height: int, width: int, tile: int | None = None, *, kind: str = "") -> None:
@@ -89,6 +92,14 @@ def tile_side(model: Stylizer, height: int, width: int) -> int | None:
     if not model.traits.tiled or _at_most(model, height * width) <= free:
         return None
     return next((side for side in _TILES if predicted(model, side**2) <= min(free // 4, _TILE_BYTES)), _TILES[-1])
+
+
+def style_tile(height: int, width: int) -> int | None:
+    """Return the side of the tiles by which methods with the trait ``tiled_styles`` read a style; None as a whole.
+
+    By its size alone: what is free of memory must not change a code, be it by rounding.
+    """
+    return _STYLE_TILE if height * width > _LARGE_STYLE else None
 
 
 def told(model: Stylizer, height: int, width: int, tile: int) -> str:

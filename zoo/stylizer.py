@@ -346,7 +346,10 @@ class Stylizer(ABC):
 
     def _check_tile(self, tile: int) -> None:
         if not self.traits.tiled:
-            raise UnsupportedError(f"{self.name} cannot be computed by tiles, only a whole picture at once.")
+            raise UnsupportedError(
+                f"{self.name} cannot be computed by tiles, only a whole picture at once: choose a smaller size where "
+                "that does not fit into memory."
+            )
         if tile < SMALLEST_TILE:
             raise InputError(f"A tile needs at least {SMALLEST_TILE} pixels a side, got {tile}.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import itertools
 import os
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from command import run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from plugins.good.zoo_tint.tint import Tint
 from rich.console import Console
@@ -46,7 +50,7 @@ from zoo.nn.tiles import (
     watched,
 )
 from zoo.nn.whitening import MomentSums, moments
-from zoo.stylizer import Call, Context, Mix
+from zoo.stylizer import Call, Context, Mix, Style
 
 LEVEL = 1 / 255
 TILE = 64
@@ -392,6 +396,39 @@ def test_the_loss_and_its_gradient_are_those_of_the_whole_image(options: dict[st
     assert (gradient - slope).norm() < 1e-5 * slope.norm()
 
 
+@functools.cache
+def light(method: str) -> Any:
+    layers = {"content_layers": ("relu2_1",), "style_layers": ("relu1_1", "relu3_1"), "style_layer_weights": (1.0, 0.5)}
+    options = {"smoothing_radius": 5} if method == "deep-photo" else {}
+    return zoo.load(method, device="cpu", precision="fp32", **layers, **options)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(st.sampled_from(["gatys", "lapstyle", "deep-photo"]), st.integers(32, 130), st.integers(32, 130), st.booleans())
+def test_losses_of_pictures_of_any_size(method: str, height: int, width: int, regions: bool) -> None:
+    model, photo, style = light(method), noise(1, 3, height, width).cumsum(-1) % 1, Style(PAINTINGS[0])
+    context = Context()
+    if regions and method == "deep-photo":
+        style = Style(PAINTINGS[0], labels=(noise(1, 1, 72, 80) * 3).long())
+        context = Context(content_labels=(noise(1, 1, height, width) * 2).long())
+    elif regions:
+        context = Context(content_masks=noise(1, height, width))
+    mix, found = Mix([(model.encode_style(style), 1.0)]), []
+    for tile in (None, TILE):
+        problem = model._problem(photo, mix, (height, width), Call(strength=0.5, context=context, tile=tile))
+        image = picture(height, width, seed=4).requires_grad_()
+        terms = problem.loss(len(problem.sizes) - 1, image)(image)
+        (gradient,) = torch.autograd.grad(sum(terms.values()), image)
+        shown = image.detach() if problem.finish is None else problem.finish(image.detach())
+        found.append((terms, gradient, shown))
+    (wanted, slope, finished), (terms, gradient, shown) = found
+    assert list(terms) == list(wanted)
+    for name, value in wanted.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=0)
+    assert (gradient - slope).norm() < 1e-5 * slope.norm()
+    torch.testing.assert_close(shown, finished, atol=1e-6, rtol=0)
+
+
 def test_lbfgs_keeps_by_tiles_what_memory_is_granted() -> None:
     model = zoo.load("gatys", device="cpu")
     how = Fitting(history=25)
@@ -399,6 +436,65 @@ def test_lbfgs_keeps_by_tiles_what_memory_is_granted() -> None:
     assert model._within(how, (4096, 4096), Call(tile=1024)).history == 5
     assert model._within(how, (512, 512), Call(tile=64)).history == 25
     assert model._within(how, (60_000, 60_000), Call(tile=64)).history == 1
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("adain", {}),
+        ("efdm", {}),
+        ("wct", {}),
+        ("gatys", {"levels": 2}),
+        ("deep-photo", {}),
+        ("portrait", {"align": "none"}),
+    ],
+)
+def test_a_large_style_is_encoded_by_tiles(
+    method: str, options: dict[str, Any], regions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = zoo.load(method, device="cpu", precision="fp32", **options)
+    if regions and not model.traits.context & {"content_masks", "content_labels"}:
+        pytest.skip("takes no regions")
+    height, width = 101, 150  # no multiple of anything
+    style = Style(noise(1, 3, height, width).cumsum(-1) % 1)
+    if "content_masks" in model.traits.context and regions:
+        style = dataclasses.replace(style, mask=noise(1, 1, height, width))
+    elif regions:
+        style = dataclasses.replace(style, labels=(noise(1, 1, height, width) * 3).long())
+    whole, told = model.encode_style(style), list[int]()
+    monkeypatch.setattr(memory, "_LARGE_STYLE", 100 * 150)
+    monkeypatch.setattr(memory, "_STYLE_TILE", 64)
+    with watched(lambda done, total: told.append(total)):
+        tiled = model.encode_style(style)
+    assert set(told) == {6}
+    found, wanted = (flat(code.data) for code in (tiled, whole))
+    assert len(found) == len(wanted) > 0
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).norm() <= 1e-4 * other.norm()
+
+
+def flat(data: Any) -> list[Tensor]:
+    """The tensors of a style's code."""
+    if isinstance(data, Tensor):
+        return [data]
+    parts = data.values() if isinstance(data, dict) else data
+    return [tensor for part in parts for tensor in flat(part)]
+
+
+def test_the_command_line_takes_a_style_that_fits_by_tiles_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painting = save(tmp_path / "painting.png", noise(1, 3, 128, 128))
+    call = ("stylize", "--style-size", "0", "--content-size", "32", "-q", "-o", str(tmp_path / "out.png"), "--style")
+    monkeypatch.setattr(memory, "free_memory", lambda device: 128 * 128 * 200)
+    assert run(*call, painting, "-m", "adain", "--precision", "fp32") == 2
+    assert "for a style of 128 x 128 pixels" in capsys.readouterr().err
+    monkeypatch.setattr(memory, "_LARGE_STYLE", 100 * 100)
+    monkeypatch.setattr(memory, "_STYLE_TILE", 64)
+    assert run(*call, painting, "-m", "adain", "--precision", "fp32") == 0
+    assert run(*call, painting, "-m", "style-swap", "--precision", "fp32") == 2
 
 
 def test_a_batch_by_tiles_is_its_pictures_one_by_one() -> None:

@@ -63,12 +63,15 @@ _TILE = 64
 
 @check("tiles", "A picture by tiles is the whole picture, up to rounding.", "tiled")
 def _tiles(s: Subject) -> None:
-    content = s.content(size=(max(s.side, _TILE) + 9, max(s.side, _TILE) + 13))  # two tiles each way
-    whole, tiled = (s.stylize(content, tile=tile).image for tile in (None, _TILE))
-    furthest = (whole - tiled).abs().max().item()
+    side = max(s.side, _TILE)
     # Kernels are chosen by the size of a map; in 16 bits each rounds in an order of its own.
     allowed = 1 if s.precision == "fp32" else 8
-    require(furthest <= allowed * LEVEL, f"pixels differ by up to {furthest / LEVEL:.3g} levels of 255")
+    for height, width in ((side + 9, side + 13), (s.side + 1, 2 * side + 5)):
+        content = s.content(size=(height, width))  # two tiles each way, and a row of three
+        whole, tiled = (s.stylize(content, tile=tile).image for tile in (None, _TILE))
+        furthest = (whole - tiled).abs().max().item()
+        said = f"pixels of {width} x {height} differ by up to {furthest / LEVEL:.3g} levels of 255"
+        require(furthest <= allowed * LEVEL, said)
     with refused(f"tiles of {_TILE - 1} pixels", InputError):
         s.stylize(content, tile=_TILE - 1)
 

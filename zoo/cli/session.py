@@ -209,7 +209,9 @@ class Session:
             from zoo import memory
 
             image = self.images[source]
-            if image is not None and not self.stylizer.traits.iterative:  # what encodes a content encodes a style
+            traits = self.stylizer.traits
+            whole = image is not None and not (traits.tiled_styles and memory.style_tile(*image.size))
+            if image is not None and whole and not traits.iterative:  # what encodes a content encodes a style
                 memory.require(self.stylizer, *image.size, kind="a style of ")
             style = source if image is None else image.pixels
             if self.labels is not None and image is not None:

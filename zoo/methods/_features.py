@@ -22,6 +22,7 @@ from torch import Tensor
 from zoo import device as devices
 from zoo.encoders import Encoder, load_encoder
 from zoo.errors import WeightsError
+from zoo.memory import style_tile
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.regions import feature_masks
 from zoo.nn.tiles import Local, Whole, collect, store
@@ -98,7 +99,10 @@ class FeatureMethod(Stylizer):
 
     @abstractmethod
     def _code(self, features: Tensor, region: Tensor | None) -> Mapping[str, Any]:
-        """What is kept of a style: of its ``features`` (1, C, h, w), where ``region`` (h, w) is above 0."""
+        """What is kept of a style: of its ``features`` (1, C, h, w), where ``region`` (h, w) is above 0.
+
+        With the trait ``tiled`` these are tensors (1, C, ...), each channel's by itself.
+        """
 
     @abstractmethod
     def _transform(self, features: Tensor, style: Mix, region: Tensor | None) -> Tensor:
@@ -106,8 +110,14 @@ class FeatureMethod(Stylizer):
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
-        features = self._features(style.image)
-        return self._code(features, style_region(style, features))
+        side = style_tile(style.image.shape[-2], style.image.shape[-1])
+        if side is None:
+            features = self._features(style.image)
+            return self._code(features, style_region(style, features))
+        features = store(self._map(style.image), side).tensor
+        region = style_region(style, features)
+        parts = [self._code(features[:, part], region) for part in _groups(features)]
+        return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
 
     def _target(self, features: Tensor, style: Mix, masks: Tensor | None) -> Tensor:
         """What the decoder shall show: the transform of a mix, or of each region by its own style."""
@@ -131,26 +141,33 @@ class FeatureMethod(Stylizer):
 
     # -- by tiles, for a transform that treats every channel by itself ------------------------------------------------
 
-    def _of_channels(self, code: Mapping[str, Any], part: slice) -> Mapping[str, Any]:
-        """What a style's ``code`` says of the channels ``part``; for a method with the trait ``tiled``."""
-        raise NotImplementedError
+    def _map(self, image: Tensor) -> Local:
+        """The features of an image as a map."""
+        tap = f"relu{self.LEVEL}_1"
+        halo, stride = self.encoder.reach(tap), self.encoder.stride(tap)
+        return Local(self._features, Whole(image), halo=halo, down=stride, floor=True)
 
     def _stylize_tiles(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         """Encode and decode by tiles. The features between, a few bytes per pixel, are whole, and moved by groups of
         channels, so that their statistics are those of the whole picture."""
         assert call.tile is not None  # what this hook is for
-        tap, masks = f"relu{self.LEVEL}_1", call.context.content_masks
-        stride = self.encoder.stride(tap)
-        features = store(
-            Local(self._features, Whole(content), halo=self.encoder.reach(tap), down=stride), call.tile
-        ).tensor
+        source, masks = self._map(content), call.context.content_masks
+        features = store(source, call.tile).tensor
         if masks is not None:
             masks = feature_masks(masks, (features.shape[-2], features.shape[-1]))
-        for at in range(0, features.shape[1], _GROUP):
-            part = slice(at, at + _GROUP)
-            codes = [(replace(code, data=self._of_channels(code.data, part)), weight) for code, weight in style]
+        for part in _groups(features):
+            codes = [(replace(code, data=_of_channels(code.data, part)), weight) for code, weight in style]
             features[:, part] = self._moved(features[:, part], Mix(codes), masks, call.strength)
-        decoded = Local(self._decoded, Whole(features, stride), halo=self.decoder.reach, up=stride)
+        decoded = Local(self._decoded, Whole(features, source.stride), halo=self.decoder.reach, up=source.stride)
         image = collect(decoded, call, content)
         call.report(1, 1, {}, lambda: image)
         return Stylized(image)
+
+
+def _groups(features: Tensor) -> list[slice]:
+    return [slice(at, at + _GROUP) for at in range(0, features.shape[1], _GROUP)]
+
+
+def _of_channels(code: Mapping[str, Any], part: slice) -> Mapping[str, Any]:
+    """What a style's ``code`` says of the channels ``part``."""
+    return {name: value[:, part] for name, value in code.items()}

@@ -1,4 +1,5 @@
-"""The loss of Gatys et al. and its gradient, tile by tile: what autograd makes of the whole image, in bounded memory.
+"""Gram matrices as targets; their loss (Gatys et al.) and its gradient, tile by tile: what autograd makes of the whole
+image, in bounded memory.
 
 Both terms are sums over positions, but for the small function of the Gram matrices in the end. Going forward the tiles'
 Gram matrices are added up; going backward each tile is run again and its share of both sums differentiated, with the
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +22,51 @@ from zoo.nn.gram import Divisor, divisor_of, gram
 from zoo.nn.regions import feature_masks
 from zoo.nn.tiles import Box, boxes, each
 
-if TYPE_CHECKING:
-    from zoo.methods.gatys import Region
-
 Key = tuple[str, int]  # of a Gram matrix: layer and number of the region
 Weights = Mapping[str, Sequence[Tensor | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class GramTarget:
+    """The Gram matrix a layer should have, from one style or from a weighted set of them.
+
+    The weighted mean of the losses to several styles is the loss to their mean Gram matrix plus a constant, their
+    weighted ``spread`` around it: any number of styles costs as much as one.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, grams: Sequence[Tensor], weights: Sequence[float]) -> GramTarget:
+        """``weights`` sum to 1."""
+        if len(grams) == 1:
+            return cls(grams[0], torch.zeros_like(grams[0][0, 0, 0]))
+        mean = torch.stack([w * g for g, w in zip(grams, weights, strict=True)]).sum(0)
+        spread = torch.stack([w * (g - mean).square().mean() for g, w in zip(grams, weights, strict=True)]).sum()
+        return cls(mean, spread)
+
+    def loss(self, found: Tensor) -> Tensor:
+        """Mean squared difference to the Gram matrix ``found``: four times eq. 4 where Gram matrices are divided by
+        the number of positions."""
+        return (found - self.mean).square().mean() + self.spread
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """What a region of the image (all of it where ``masks`` is None) should have: targets by layer."""
+
+    targets: Mapping[str, GramTarget]
+    masks: Tensor | None = None
+    index: int = 0
+
+    def loss(self, layer: str, features: Tensor, divisor: Divisor) -> Tensor:
+        """The loss of one layer. A region counts by its share of the positions, so that a position weighs the same
+        whatever the regions."""
+        if self.masks is None:
+            return self.targets[layer].loss(gram(features, divisor))
+        region = feature_masks(self.masks, (features.shape[-2], features.shape[-1]))[self.index]
+        return region.mean() * self.targets[layer].loss(gram(features, divisor, region))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +183,23 @@ class TiledLoss:
                     grams[key] = grams[key] + product if key in grams else product
         return content, grams
 
+    def grams(self, image: Tensor) -> list[dict[str, Tensor]]:
+        """Return the Gram matrices of each region by layer, (1, C, C)."""
+        (_, sums), weights = self.sums(image, {}), self.weights(image)
+        return [
+            {layer: self._divided(sums[layer, index], image, layer, weights[layer][index]) for layer in self.style}
+            for index in range(len(self.regions))
+        ]
+
+    def _divided(self, product: Tensor, image: Tensor, layer: str, region: Tensor | None) -> Tensor:
+        return product / divisor_of(product.shape[1], self._map_size(image, layer), self.divisor, region)
+
     def style_term(self, image: Tensor, grams: Mapping[Key, Tensor]) -> Tensor:
         """Return the weighted style term of the whole image's sums of products."""
         parts, weights = [image.new_zeros(())], self.weights(image)
         for (layer, index), product in grams.items():
             region = weights[layer][index]
-            divisor = divisor_of(product.shape[1], self._map_size(image, layer), self.divisor, region)
-            loss = self.regions[index].targets[layer].loss(product / divisor)
+            loss = self.regions[index].targets[layer].loss(self._divided(product, image, layer, region))
             parts.append(self.style[layer] * (loss if region is None else region.mean() * loss))
         return torch.stack(parts).sum()
 
@@ -193,4 +244,4 @@ class _Terms(torch.autograd.Function):
             return ctx.loss.gradient(image, ctx.wanted, ctx.slopes, grad_outputs), None, None
 
 
-__all__ = ["TiledLoss"]
+__all__ = ["GramTarget", "Region", "TiledLoss"]

@@ -28,12 +28,15 @@ from torch import Tensor
 
 from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, UnsupportedError
 from zoo.images import resize
+from zoo.memory import style_tile
+from zoo.methods._gram_tiles import Region, TiledLoss
+from zoo.nn.gram import Divisor, gram
 from zoo.nn.losses import total_variation
 from zoo.nn.optimise import PIXEL_SCALE, Fitting, optimise_pixels
 from zoo.nn.regions import feature_masks
-from zoo.nn.tiles import Stopped
+from zoo.nn.tiles import Stopped, watched
 from zoo.stylizer import Call, Mix, StyleCode, Stylized, Stylizer
 
 Size = tuple[int, int]
@@ -150,6 +153,23 @@ class PixelMethod(Stylizer):
         with self.autocast():
             return encoder(image)
 
+    def _style_grams(
+        self, image: Tensor, layers: Sequence[str], divisor: Divisor, masks: Sequence[Tensor | None] = (None,)
+    ) -> list[dict[str, Tensor]]:
+        """Gram matrices (1, C, C) by layer of each region of a style: of its mask (1, H, W), or of everything."""
+        encoder, side = self._encoder(layers), style_tile(*size_of(image))
+        if side is not None and _cuts(encoder, layers):
+            run, regions = lambda part: self._features(part, layers), [Region({}, mask) for mask in masks]
+            return TiledLoss(run, encoder, side, {}, False, dict.fromkeys(layers, 1.0), regions, divisor).grams(image)
+        features = self._features(image, layers)
+        return [
+            {
+                layer: gram(f, divisor, None if mask is None else feature_masks(mask, size_of(f))[0])
+                for layer, f in features.items()
+            }
+            for mask in masks
+        ]
+
     # -- what a method implements -----------------------------------------------------------------------------------
 
     def _problem(self, content: Tensor | None, style: Mix, size: Size, call: Call) -> Problem:
@@ -207,7 +227,8 @@ class PixelMethod(Stylizer):
 
         def full(image: Tensor) -> Tensor:
             image = resize(image, size)
-            return problem.finish(image) if problem.finish is not None else image
+            with watched(None):  # what was found is not given up
+                return problem.finish(image) if problem.finish is not None else image
 
         image: Tensor | None = None
         rows: list[Mapping[str, float]] = []
@@ -217,9 +238,9 @@ class PixelMethod(Stylizer):
         for at, steps in _shared(config.num_steps, problem) if call.context.anchors is None else last:
             small = problem.sizes[at]
             image = problem.start(small) if image is None else resize(image, small)
-            if problem.enter is not None:
-                image = problem.enter(at, image)
             try:
+                if problem.enter is not None:
+                    image = problem.enter(at, image)
                 fitted = optimise_pixels(
                     image,
                     self._summed(problem.loss(at, image), call.context.anchors, problem.finish),
@@ -264,6 +285,14 @@ class PixelMethod(Stylizer):
             return {"total": total(terms.values()), **terms}
 
         return loss
+
+
+def _cuts(encoder: Encoder, layers: Iterable[str]) -> bool:
+    """Whether ``encoder`` can be run by tiles."""
+    try:
+        return all(encoder.reach(layer) >= 0 for layer in layers)
+    except UnsupportedError:
+        return False
 
 
 def doubled_sizes(size: Size, levels: int, coarsest: int) -> list[Size]:

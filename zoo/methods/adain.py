@@ -105,15 +105,13 @@ zoo/checkpoints/adain.md has the figures of its run |
         pixel_bytes=280,
         tiled=True,
         kept_bytes=16,
+        tiled_styles=True,
     )
     Config = AdaINConfig
 
     def _code(self, features: Tensor, region: Tensor | None) -> Mapping[str, Any]:
         mean, std = mean_std(features, region)
         return {"mean": mean, "std": std}
-
-    def _of_channels(self, code: Mapping[str, Any], part: slice) -> Mapping[str, Any]:
-        return {name: value[:, part] for name, value in code.items()}
 
     def _transform(self, features: Tensor, style: Mix, region: Tensor | None) -> Tensor:
         """The weighted sum of the targets, which is one affine map per channel (equation 15; regions: section 7.3)."""

@@ -6,13 +6,14 @@ luanfujun/deep-photo-styletransfer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from zoo.config import option
+from zoo.methods._gram_tiles import GramTarget, Region, TiledLoss
 from zoo.methods._pixels import (
     MIN_SIDE,
     PixelConfig,
@@ -23,12 +24,10 @@ from zoo.methods._pixels import (
     check_layers,
     layer_weights,
     mean_squares,
-    size_of,
     total,
 )
-from zoo.nn.gram import gram
-from zoo.nn.matting import LocalAffine
-from zoo.nn.regions import feature_masks, label_masks
+from zoo.nn.matting import LocalAffine, TiledAffine
+from zoo.nn.regions import label_masks
 from zoo.stylizer import Call, Mix, Style, Traits
 
 
@@ -91,21 +90,18 @@ hundreds of steps to undo what the affine term forbids |
         min_size=MIN_SIDE,
         cpu_precision="bf16",
         pixel_bytes=1800,
+        tiled=True,
+        kept_bytes=24,
+        tiled_styles=True,
     )
     Config = DeepPhotoConfig
     config: DeepPhotoConfig
 
     def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
-        features = self._features(style.image, self.config.style_layers)
-        if style.labels is None:
-            return {"grams": {"all": {layer: gram(f, "chw") for layer, f in features.items()}}}
-        found: dict[str, dict[str, Tensor]] = {}
-        for label, mask in label_masks(style.labels).items():
-            found[str(label)] = {
-                layer: gram(f, "chw", feature_masks(mask, size_of(f))[0]) for layer, f in features.items()
-            }
-        return {"grams": found}
+        masks = {"all": None} if style.labels is None else label_masks(style.labels)
+        grams = self._style_grams(style.image, self.config.style_layers, "chw", list(masks.values()))
+        return {"grams": {str(label): one for label, one in zip(masks, grams, strict=True)}}
 
     def _problem(self, content: Tensor | None, style: Mix, size: Size, call: Call) -> Problem:
         assert content is not None  # no trait texture
@@ -115,62 +111,79 @@ hundreds of steps to undo what the affine term forbids |
         masks: dict[str, Tensor | None] = {"all": None}
         if labels is not None:
             masks = {str(label): mask for label, mask in label_masks(labels).items()}
-        windows = LocalAffine(content, 1, self.config.epsilon) if self.config.affine_weight else None
-        smooth = self._smoothing(content)
+        regions = [
+            Region({layer: GramTarget.of([one], [1.0]) for layer, one in grams[label].items()}, mask)
+            for label, mask in masks.items()
+        ]
+        windows = _windows(content, 1, self.config.epsilon, call.tile) if self.config.affine_weight else None
+        smooth = self._smoothing(content, call.tile)
         return Problem(
             sizes=[size, size],
             start=self._start(call, content),
-            loss=lambda at, image: self._loss(content, grams, masks, windows if at else None, call.strength),
+            loss=lambda at, image: self._loss(content, regions, windows if at else None, call),
             enter=lambda at, image: smooth(image) if at and smooth is not None else image,
             finish=smooth,
         )
 
-    def _smoothing(self, content: Tensor) -> Callable[[Tensor], Tensor] | None:
+    def _smoothing(self, content: Tensor, tile: int | None) -> Callable[[Tensor], Tensor] | None:
         """The local affine smoothing of a picture, by the photograph; None without it."""
         if not self.config.smoothing_radius:
             return None
-        windows: list[LocalAffine] = []
+        windows: list[LocalAffine | TiledAffine] = []
 
         def finish(image: Tensor) -> Tensor:
             if not windows:
-                windows.append(LocalAffine(content, self.config.smoothing_radius, self.config.smoothing_epsilon))
+                radius, epsilon = self.config.smoothing_radius, self.config.smoothing_epsilon
+                windows.append(_windows(content, radius, epsilon, tile))
             return windows[0].filtered(image)
 
         return finish
 
     def _loss(
-        self,
-        content: Tensor,
-        grams: Mapping[str, Mapping[str, Tensor]],
-        masks: Mapping[str, Tensor | None],
-        windows: LocalAffine | None,
-        strength: float,
+        self, content: Tensor, regions: Sequence[Region], windows: LocalAffine | TiledAffine | None, call: Call
     ) -> Terms:
-        config = self.config
-        content_weights, style_weights = layer_weights(config, "content"), layer_weights(config, "style")
-        layers = (*content_weights, *style_weights)
-        wanted = self._features(content, content_weights)
+        matched = self._matched(content, regions, call)
 
         def loss(image: Tensor) -> dict[str, Tensor]:
-            features = self._features(image, layers)
-            terms = {
-                "content": config.content_weight * mean_squares(features, wanted, content_weights),
-                "style": (strength * config.style_weight)
-                * total(
-                    weight * _style_loss(features[layer], grams[label][layer], mask)
-                    for label, mask in masks.items()
-                    for layer, weight in style_weights.items()
-                ),
-            }
+            terms = matched(image)
             if windows is not None:
-                terms["affine"] = (255 * config.affine_weight) * windows.energy(image)
+                terms["affine"] = (255 * self.config.affine_weight) * windows.energy(image)
             return terms
 
         return loss
 
+    def _matched(self, content: Tensor, regions: Sequence[Region], call: Call) -> Terms:
+        """The terms of features."""
+        config = self.config
+        content_weights, style_weights = layer_weights(config, "content"), layer_weights(config, "style")
+        layers = (*content_weights, *style_weights)
+        if call.tile is not None:
+            return TiledLoss(
+                run=lambda image: self._features(image, layers),
+                encoder=self._encoder(layers),
+                side=call.tile,
+                content={layer: config.content_weight * weight for layer, weight in content_weights.items()},
+                halves=False,
+                style={layer: call.strength * config.style_weight * weight for layer, weight in style_weights.items()},
+                regions=regions,
+                divisor="chw",
+            ).of(content)
+        wanted = self._features(content, content_weights)
 
-def _style_loss(features: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return (gram(features, "chw") - wanted).square().mean()
-    region = feature_masks(mask, size_of(features))[0]
-    return region.mean() * (gram(features, "chw", region) - wanted).square().mean()
+        def loss(image: Tensor) -> dict[str, Tensor]:
+            features = self._features(image, layers)
+            return {
+                "content": config.content_weight * mean_squares(features, wanted, content_weights),
+                "style": (call.strength * config.style_weight)
+                * total(
+                    weight * region.loss(layer, features[layer], "chw")
+                    for region in regions
+                    for layer, weight in style_weights.items()
+                ),
+            }
+
+        return loss
+
+
+def _windows(guide: Tensor, radius: int, epsilon: float, tile: int | None) -> LocalAffine | TiledAffine:
+    return LocalAffine(guide, radius, epsilon) if tile is None else TiledAffine(guide, radius, epsilon, tile)

@@ -55,14 +55,12 @@ ranks do not change |
         pixel_bytes=280,
         tiled=True,
         kept_bytes=16,
+        tiled_styles=True,
     )
     Config = EFDMConfig
 
     def _code(self, features: Tensor, region: Tensor | None) -> Mapping[str, Any]:
-        return {"quantiles": quantiles(features, region)}
-
-    def _of_channels(self, code: Mapping[str, Any], part: slice) -> Mapping[str, Any]:
-        return {"quantiles": code["quantiles"][part]}
+        return {"quantiles": quantiles(features, region)[None]}
 
     def _transform(self, features: Tensor, style: Mix, region: Tensor | None) -> Tensor:
         inside = slice(None) if region is None else selected(region)
@@ -71,7 +69,8 @@ ranks do not change |
             values = one[:, inside]
             if values.numel():
                 zero = torch.zeros_like(values)
-                one[:, inside] = sum((weight * by_rank(values, code.data["quantiles"]) for code, weight in style), zero)
+                found = (weight * by_rank(values, code.data["quantiles"][0]) for code, weight in style)
+                one[:, inside] = sum(found, zero)
         return result.view(features.shape).to(features.dtype)
 
 

@@ -22,7 +22,7 @@ from zoo.color import luminance, match_color, match_luminance, with_luminance
 from zoo.config import option
 from zoo.errors import InputError
 from zoo.images import resize
-from zoo.methods._gram_tiles import TiledLoss
+from zoo.methods._gram_tiles import GramTarget, Region, TiledLoss
 from zoo.methods._pixels import (
     MIN_SIDE,
     PixelConfig,
@@ -35,8 +35,6 @@ from zoo.methods._pixels import (
     size_of,
     total,
 )
-from zoo.nn.gram import Divisor, gram
-from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, Progress, Style, StyleCode, Stylized, Traits, check_images
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -77,49 +75,6 @@ def content_loss(features: Tensor, wanted: Tensor, reduction: Literal["mean", "h
     wide = torch.promote_types(features.dtype, torch.float32)
     squares = (features.to(wide) - wanted.to(wide)).square()
     return squares.mean() if reduction == "mean" else squares.sum() / 2
-
-
-@dataclass(frozen=True, eq=False)
-class GramTarget:
-    """The Gram matrix a layer should have, from one style or from a weighted set of them.
-
-    The weighted mean of the losses to several styles is the loss to their mean Gram matrix plus a constant, their
-    weighted ``spread`` around it: any number of styles costs as much as one.
-    """
-
-    mean: Tensor
-    spread: Tensor
-
-    @classmethod
-    def of(cls, grams: Sequence[Tensor], weights: Sequence[float]) -> GramTarget:
-        """``weights`` sum to 1."""
-        if len(grams) == 1:
-            return cls(grams[0], torch.zeros_like(grams[0][0, 0, 0]))
-        mean = torch.stack([w * g for g, w in zip(grams, weights, strict=True)]).sum(0)
-        spread = torch.stack([w * (g - mean).square().mean() for g, w in zip(grams, weights, strict=True)]).sum()
-        return cls(mean, spread)
-
-    def loss(self, found: Tensor) -> Tensor:
-        """Mean squared difference to the Gram matrix ``found``: four times eq. 4 where Gram matrices are divided by
-        the number of positions."""
-        return (found - self.mean).square().mean() + self.spread
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """What a region of the image (all of it where ``masks`` is None) should have: targets by layer."""
-
-    targets: Mapping[str, GramTarget]
-    masks: Tensor | None = None
-    index: int = 0
-
-    def loss(self, layer: str, features: Tensor, divisor: Divisor) -> Tensor:
-        """The loss of one layer. A region counts by its share of the positions, so that a position weighs the same
-        whatever the regions."""
-        if self.masks is None:
-            return self.targets[layer].loss(gram(features, divisor))
-        region = feature_masks(self.masks, size_of(features))[self.index]
-        return region.mean() * self.targets[layer].loss(gram(features, divisor, region))
 
 
 class Gatys(PixelMethod):
@@ -171,6 +126,7 @@ shared | no option to choose per layer, and small regions keep their style |
         pixel_bytes=1400,
         tiled=True,
         kept_bytes=24,
+        tiled_styles=True,
     )
     Config = GatysConfig
     config: GatysConfig
@@ -192,14 +148,9 @@ shared | no option to choose per layer, and small regions keep their style |
 
     def _grams(self, image: Tensor, mask: Tensor | None) -> list[dict[str, Tensor]]:
         """Gram matrices (eq. 3) by layer, for each level down to the full size."""
-        grams = []
-        for size in self._style_sizes(image):
-            features = self._features(resize(image, size), self.config.style_layers)
-            regions = {
-                layer: None if mask is None else feature_masks(mask[0], size_of(f))[0] for layer, f in features.items()
-            }
-            grams.append({layer: gram(f, self.config.gram_divisor, regions[layer]) for layer, f in features.items()})
-        return grams
+        layers, divisor, masks = self.config.style_layers, self.config.gram_divisor, [None if mask is None else mask[0]]
+        levels = (resize(image, size) for size in self._style_sizes(image))
+        return [self._style_grams(one, layers, divisor, masks)[0] for one in levels]
 
     def _style_sizes(self, image: Tensor) -> list[Size]:
         """The size of a style at every level, down to the full size."""

@@ -104,6 +104,7 @@ of flat places, such as a background, say little of their color |
         min_size=MIN_SIDE,
         cpu_precision="bf16",
         pixel_bytes=1600,
+        tiled_styles=True,
     )
     Config = PortraitConfig
     config: PortraitConfig
@@ -111,10 +112,7 @@ of flat places, such as a background, say little of their color |
     def _encode_style(self, style: Style, content_size: Size | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
         grams = [
-            {
-                layer: gram(f, "hw")
-                for layer, f in self._features(resize(style.image, size), self.config.style_layers).items()
-            }
+            self._style_grams(resize(style.image, size), self.config.style_layers, "hw")[0]
             for size in self._sizes(size_of(style.image))
         ]
         code: dict[str, Any] = {"image": style.image, "grams": grams}

@@ -58,7 +58,7 @@ a quarter to a half of the Gram matrices', at the start and after 80 steps |
     """
 
     # Ranks need all values at once.
-    traits = replace(Gatys.traits, tiled=False)
+    traits = replace(Gatys.traits, tiled=False, tiled_styles=False)
     Config = RisserConfig
     config: RisserConfig
 

@@ -24,11 +24,12 @@ from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import Encoder
 from zoo.errors import ConfigError, NumericalError, WeightsError
-from zoo.methods._features import load_pairs, style_region
+from zoo.memory import style_tile
+from zoo.methods._features import load_pairs
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
 from zoo.nn.tiles import Local, Whole, boxes_of, store
-from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, colouring, moments, whitening
+from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, colouring, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, finite
 
 # Pixels below which relu5_1 has fewer positions than channels (512, each of 16 x 16 pixels). Its covariance is singular
@@ -90,6 +91,7 @@ SMALL |
         pixel_bytes=310,
         tiled=True,
         kept_bytes=12,
+        tiled_styles=True,
     )
     Config = WCTConfig
     reads_levels = True  # the first level; between levels the picture is float32
@@ -112,16 +114,30 @@ SMALL |
             self.networks[precision] = self._load(precision)
         return self.networks[precision][level]
 
+    def _map(self, image: Tensor, level: int) -> Local:
+        """The features of ``image`` as a map."""
+        encoder, _ = self._networks(image, level)
+        tap = f"relu{level}_1"
+
+        def encode(part: Tensor) -> Tensor:
+            return encoder(part.contiguous(memory_format=torch.channels_last))[tap]
+
+        return Local(encode, Whole(image), halo=encoder.reach(tap), down=encoder.stride(tap), floor=True)
+
     def _features(self, images: Tensor, level: int) -> Tensor:
-        encoder, _ = self._networks(images, level)
-        return encoder(images.contiguous(memory_format=torch.channels_last))[f"relu{level}_1"]
+        return self._map(images, level).function(images)
 
     def _encode_style(self, style: Style, content_size: tuple[int, int] | None) -> Mapping[str, Any]:
         assert style.image is not None  # styles="any" takes images only
         code: dict[str, dict[str, Tensor]] = {}
+        height, width = style.image.shape[-2:]
+        side = style_tile(height, width) or max(height, width)
         for level in self.config.levels:
-            features = self._features(style.image, level)
-            statistics = moments(features, style_region(style, features))
+            features, sums = self._map(style.image, level), MomentSums()
+            region = None if style.mask is None else feature_masks(style.mask[0], features.size)[0]
+            for box in boxes_of(features, side):
+                sums.add(features.read(box), None if region is None else region[box])
+            statistics = sums.moments()
             root = colouring(statistics.covariance, statistics.rounding)
             code[f"relu{level}_1"] = {"mean": statistics.mean, "colouring": root}
         return code
@@ -164,17 +180,14 @@ SMALL |
         """The same by tiles. Features are computed twice, for their moments and to be moved: kept at relu1_1 they would
         take ten times the memory of the picture."""
         assert call.tile is not None  # what tiles are for
-        side, tap = call.tile, f"relu{level}_1"
-        encoder, decoder = self._networks(image, level)
-        stride = encoder.stride(tap)
-
-        def encode(part: Tensor) -> Tensor:
-            return encoder(part.contiguous(memory_format=torch.channels_last))[tap]
+        side = call.tile
+        _, decoder = self._networks(image, level)
 
         def decode(features: Tensor) -> Tensor:
             return decoder(features.contiguous(memory_format=torch.channels_last)).float()
 
-        features = Local(encode, Whole(image), halo=encoder.reach(tap), down=stride)
+        features = self._map(image, level)
+        stride = features.stride
         if call.strength > 0:
             weights = self._weights(call.context.content_masks, features.size)
             parts = (

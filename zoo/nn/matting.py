@@ -13,6 +13,7 @@ and the mean of the maps over the windows of a pixel, applied to the photograph,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo.device import exact
 from zoo.nn.fast import symmetric_inverse
+from zoo.nn.tiles import Local, Whole, boxes_of, store
 
 
 class LocalAffine:
@@ -62,7 +64,7 @@ class LocalAffine:
         return x
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The affine maps a (K, 3, H, W) and b (K, H, W) to channels ``image`` (K, H, W), and their residual."""
+        """The affine maps a (K, 3, H, W) and b (K, H, W) to channels ``image`` (K, H, W), and residuals (K, H, W)."""
         mean = self._sums(image) / self.count
         products = (image[:, None] * self.guide[None]).flatten(0, 1)
         covariance = (self._sums(products) / self.count).unflatten(0, (len(image), 3)) - mean[:, None] * self.mean[None]
@@ -73,17 +75,21 @@ class LocalAffine:
         a = torch.stack(rows, dim=1)
         b = mean - (a * self.mean[None]).sum(dim=1)
         variance = self._sums(image.square()) / self.count - mean.square()
-        residual = ((variance - (a * covariance).sum(dim=1)) * self.count).sum()
-        return a, b, residual
+        return a, b, (variance - (a * covariance).sum(dim=1)) * self.count
 
     def laplacian(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """V^T L V, summed over channels, and L V, of ``image`` (1, K, H, W); float64."""
+        """What windows and channels of ``image`` (1, K, H, W) have of V^T L V, and L V: both of its shape, float64."""
         values = exact(image).double()[0]
         a, b, residual = self.maps(values)
         # Each window belongs to as many pixels as it holds, and each pixel to as many windows.
         spread = self._sums(a.flatten(0, 1)).view_as(a)
         applied = self.count * values - (spread * self.guide[None]).sum(dim=1) - self._sums(b)
-        return residual, applied[None]
+        return residual[None], applied[None]
+
+    def slope(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """V^T L V of ``image`` (1, K, H, W), summed over channels, and its gradient 2 L V."""
+        residual, applied = self.laplacian(image)
+        return residual.sum().to(image), (2 * applied).to(image)
 
     def energy(self, image: Tensor) -> Tensor:
         """V^T L V of ``image`` (1, K, H, W), summed over channels; differentiable once, float32 or better."""
@@ -99,12 +105,47 @@ class LocalAffine:
         return result[None].to(image)
 
 
+class TiledAffine:
+    """The same numbers by tiles of ``side`` pixels: nothing is kept of a window, which takes 128 bytes per pixel.
+
+    What a pixel gets depends on the windows that hold it, and these on their own pixels, so the halo is two radii.
+    """
+
+    def __init__(self, guide: Tensor, radius: int, epsilon: float, side: int) -> None:
+        self.guide, self.radius, self.epsilon, self.side = guide, radius, epsilon, side
+
+    def _map(self, image: Tensor, function: Callable[[LocalAffine, Tensor], Tensor]) -> Local:
+        def of_part(guide: Tensor, part: Tensor) -> Tensor:
+            return function(LocalAffine(guide, self.radius, self.epsilon), part)
+
+        return Local(of_part, Whole(self.guide), Whole(image), halo=2 * self.radius)
+
+    def slope(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`LocalAffine.slope`."""
+        total, gradient = torch.zeros((), dtype=torch.float64), torch.empty_like(image)
+        both = self._map(image, lambda windows, part: torch.cat(windows.laplacian(part), dim=1))
+        for box in boxes_of(both, self.side):
+            residual, applied = both.read(box).chunk(2, dim=1)
+            total += residual.sum().cpu()
+            gradient[..., box[0], box[1]] = (2 * applied).to(image)
+        return total.to(image), gradient
+
+    def energy(self, image: Tensor) -> Tensor:
+        """As :meth:`LocalAffine.energy`."""
+        found: Tensor = _Energy.apply(image, self)
+        return found
+
+    def filtered(self, image: Tensor) -> Tensor:
+        """As :meth:`LocalAffine.filtered`."""
+        return store(self._map(image, LocalAffine.filtered), self.side).tensor
+
+
 class _Energy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, windows: LocalAffine) -> Tensor:
-        energy, applied = windows.laplacian(image.detach())
-        ctx.save_for_backward((2 * applied).to(image))
-        return energy.to(image)
+    def forward(ctx: Any, image: Tensor, windows: LocalAffine | TiledAffine) -> Tensor:
+        energy, gradient = windows.slope(image.detach())
+        ctx.save_for_backward(gradient)
+        return energy
 
     @staticmethod
     @once_differentiable
@@ -115,4 +156,4 @@ class _Energy(torch.autograd.Function):
         return gradient * grad_outputs[0], None
 
 
-__all__ = ["LocalAffine"]
+__all__ = ["LocalAffine", "TiledAffine"]

@@ -69,7 +69,8 @@ class Local(Map):
 
     A position depends on what lies under it and ``halo`` positions of ``sources`` around that. Regions handed to
     ``function`` begin at multiples of ``cell`` positions (``down`` unless given) and end at the map's border or beyond
-    the halo, so that it pads where the whole map would be padded and nowhere else that counts.
+    the halo, so that it pads where the whole map would be padded and nowhere else that counts. ``floor`` leaves out
+    what a cell of ``down`` positions that the border cuts would give, as poolings do that round down.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Local(Map):
         up: int = 1,
         down: int = 1,
         cell: int | None = None,
+        floor: bool = False,
     ) -> None:
         self.function, self.sources = function, sources
         self.halo, self.up, self.down = halo, up, down
         self.cell = down if cell is None else cell
         height, width = sources[0].size
-        self.size = (-(-height // down) * up, -(-width // down) * up)
+        more = 0 if floor else down - 1
+        self.size = ((height + more) // down * up, (width + more) // down * up)
         self.stride = sources[0].stride * down // up
 
     def read(self, box: Box) -> Tensor:
@@ -132,7 +135,7 @@ def boxes_of(source: Map, side: int) -> Iterator[Box]:
 
 def each(regions: Sequence[T]) -> Iterator[T]:
     """Give the regions of one pass, and tell who is :func:`watched`; raises :class:`Stopped` where these ask to end."""
-    told = _told.get()
+    told = _told.get() if len(regions) > 1 else None
     for done, region in enumerate(regions, 1):
         yield region
         # After the last one there may be nothing left to stop.
@@ -142,8 +145,11 @@ def each(regions: Sequence[T]) -> Iterator[T]:
 
 @contextlib.contextmanager
 def watched(told: Told | None) -> Iterator[None]:
-    """Call ``told`` (regions done, regions of this pass) in this thread after each region of every pass. Where it
-    returns True :class:`Stopped` is raised, and an optimisation ends with its best image so far. None tells nobody."""
+    """Call ``told`` (regions done, regions of this pass) in this thread after each region of every pass over more than
+    one; None tells nobody.
+
+    Where it returns True :class:`Stopped` is raised, or an optimisation ends with its best image so far.
+    """
     token = _told.set(told)
     try:
         yield
