@@ -131,6 +131,7 @@ MISTAKES = {
     "empty": (["tint-net", "--style-dir", ""], "--style-dir has no value"),
     "empty folder": (["tint-net", "--notes", "", "--out="], "--out has no value"),
     "crop too large": (["tint-net", "--crop", "100000"], ">= 16, <= 8192, not 100000"),
+    "batch too large": (["tint-net", "--batch-size", "1000000"], ">= 1, <= 4096, not 1000000"),
     "rate too large": (["tint-net", "--lr", "1e38"], "> 0, <= 1e+06, not 1e+38"),
     "decay grows": (["tint-net", "--schedule", "step", "--decay", "1.1"], "must be at most 1, not 1.1"),
     "absent folder": (["tint-net", "--content-dir", "nowhere"], "'nowhere' does not exist"),

@@ -38,7 +38,7 @@ class TrainConfig(Config):
 
     steps: int = option(10_000, "Updates of the weights.", ge=1)
     time_limit: float | None = option(None, "End cleanly after so many minutes, all resumes counted.", gt=0)
-    batch_size: int = option(8, "Images of each set per process and update, before accumulation.", ge=1)
+    batch_size: int = option(8, "Images of each set per process and update, before accumulation.", ge=1, le=4096)
     accumulate: int = option(1, "Batches whose gradients are averaged into one update.", ge=1)
     crop: int = option(256, "Side of the training crops in pixels.", ge=16, le=8192)
     zoom: tuple[float, ...] = option((1.0, 1.0), "Lowest and highest enlargement of the crops, log-uniform.", gt=0)
