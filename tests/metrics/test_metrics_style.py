@@ -198,6 +198,13 @@ def test_lp_counts_equal_patches_once_however_they_are_rounded(style: Tensor) ->
     assert found == pytest.approx([1.0] * 4, abs=1e-5)
 
 
+def test_lp_of_a_smooth_style_and_itself_is_one() -> None:
+    """Every patch is like its neighbours, and not like theirs."""
+    row = torch.linspace(0.5, 0.501, 96).expand(96, 96)
+    smooth = torch.stack([row, row.T, (row + row.T) / 2])[None].contiguous()
+    assert load_metric("lp", taps=("relu3_1",))(smooth, smooth, smooth) == pytest.approx(1, abs=1e-6)
+
+
 def test_lp_needs_room_for_a_patch(style: Tensor) -> None:
     tiny = style[..., :16, :16].contiguous()
     with pytest.raises(InputError, match="no room for a patch"):

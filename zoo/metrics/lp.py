@@ -60,7 +60,7 @@ class LP(FeatureMetric):
 
     def _style(self, image: Tensor) -> list[tuple[PatchBank, Tensor]]:
         """The style's patches at each layer, and of each the first one that is like it."""
-        return [(bank, match(bank, bank, alike=ALIKE).index) for bank in self._banks(image)]
+        return [(bank, _first(match(bank, bank, alike=ALIKE).index)) for bank in self._banks(image)]
 
     def _measure(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
         each = []
@@ -69,3 +69,11 @@ class LP(FeatureMetric):
             variety = len(first[found.index].unique()) / len(first.unique())
             each.append((found.score.double().mean().clamp(-1, 1) + variety) / 2)
         return torch.stack(each).mean()
+
+
+def _first(alike: Tensor) -> Tensor:
+    """Of each patch (N,) the first that a chain of ``alike``, earlier ones, leads to; in a smooth picture every patch
+    is like the one before it and not like the one before that."""
+    for _ in range(len(alike).bit_length()):  # each time twice as far
+        alike = alike[alike]
+    return alike
