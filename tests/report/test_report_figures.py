@@ -54,6 +54,7 @@ def test_out_holds_tables_figures_and_page(run: Path, tmp_path: Path, capsys: py
     [
         (["--only", "speeed"], "speed"),
         (["--only", "tradeoff", "--tradeoff", "lpips"], "CONTENT,STYLE"),
+        (["--losses", "absent.csv"], "--losses is of the figures: add --figures."),
         (["--only", "grid", "--pairs", "harbour"], "CONTENT:STYLE"),
         (["--only", "grid", "--zoom", "nose"], "no zoom region"),
         (["--only", "losses", "--losses", "absent.csv"], "cannot be read"),

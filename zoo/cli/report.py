@@ -96,6 +96,10 @@ def report(options: ReportOptions) -> None:
 
     if options.figures or options.only or options.html or options.paper:
         need("bench", "matplotlib", "jinja2")
+    if not (options.figures or options.only or options.paper):
+        for name in ("width", "pairs", "grid_methods", "zoom", "tradeoff", "losses"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"--{name.replace('_', '-')} is of the figures: add --figures.")
     run, place = options.run, options.out or options.run
     names = ("intervals", "digits", "sort", "size", "against")
     layout = Layout.make(options.columns, **{name: getattr(options, name) for name in names})
