@@ -24,7 +24,7 @@ from zoo.bench.ledger import Event
 from zoo.bench.measures import MEASURES
 from zoo.bench.plan import Shard, plan_methods
 from zoo.bench.protocol import find_protocol, load_protocol, resolve_protocol
-from zoo.bench.rows import Row, RowStore, latest, read_rows, utc_now
+from zoo.bench.rows import Row, RowStore, latest, read_rows, stamp
 from zoo.bench.run import BenchResult, check_largest, run
 from zoo.errors import ConfigError, ProtocolError
 from zoo.extras import lacking
@@ -80,18 +80,14 @@ class Task:
         target = Folder(self.out)
         if self.options.get("fresh"):
             with target.locked():
-                target.set_aside(_stamp())
+                target.set_aside(stamp())
         merge(target, [Folder(_folder(self.out, Shard(i, self.count))) for i in range(self.count)])
         if self.options.get("retry_failed"):
             # The shards have retried their own; what belongs to no pair, metrics of sets above all, is made here.
             with target.locked():
-                target.retire(_stamp(), _of_whole_and_lost, with_picture=lambda row: False)
+                target.retire(stamp(), _of_whole_and_lost, with_picture=lambda row: False)
         options = {name: value for name, value in self.options.items() if name not in ("fresh", "retry_failed")}
         run(self.methods, self.protocol, self.out, **options)
-
-
-def _stamp() -> str:
-    return utc_now().replace("-", "").replace(":", "")
 
 
 def _of_whole_and_lost(row: Row) -> bool:

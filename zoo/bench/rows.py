@@ -99,6 +99,11 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def stamp() -> str:
+    """The time as names of folders hold it: ``20261121T113456Z``."""
+    return utc_now().replace("-", "").replace(":", "")
+
+
 def latest(rows: Iterable[Row]) -> list[Row]:
     """The rows that count: of several with one key the last, in order of first appearance."""
     found: dict[RowKey, Row] = {}

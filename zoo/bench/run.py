@@ -28,7 +28,7 @@ from zoo.bench.ledger import Event, Ledger
 from zoo.bench.measure import Measure
 from zoo.bench.plan import MACHINE, Cell, Plan, Shard, plan_methods
 from zoo.bench.protocol import Protocol, ResolvedProtocol, find_protocol, load_protocol, resolve_protocol
-from zoo.bench.rows import Row, RowStore, Status, utc_now
+from zoo.bench.rows import Row, RowStore, Status, stamp, utc_now
 from zoo.bench.runner import Setting
 from zoo.bench.score import Score
 from zoo.bench.supervise import terminable
@@ -127,15 +127,15 @@ def run(
     resolve_precision(asked.precision, chosen, "fp32")
     threads = asked.threads or torch.get_num_threads()
     folder = Folder(Path(out) if out is not None else Path("outputs") / "bench" / resolved.spec.name)
-    stamp = utc_now().replace("-", "").replace(":", "")
+    now = stamp()
     setting = Setting(folder, str(chosen), asked.precision, threads, resolved.spec.limits)
     with folder.locked():
         if asked.fresh:
-            folder.set_aside(stamp)
+            folder.set_aside(now)
         run_file = _open_run(folder, resolved, setting)
         own = {one.label for one in (*plan.methods, *galleries)}
         labels = own | set(resolved.spec.baselines)
-        _retire(folder, stamp, own if asked.again else set(), rescored, labels)
+        _retire(folder, now, own if asked.again else set(), rescored, labels)
         taken: list[Row] = []
         if asked.take_from is not None:
             taken = take(Path(asked.take_from), resolved, run_file["conditions"], plan.methods, folder, run_file)
@@ -143,7 +143,7 @@ def run(
             folder.write_run(run_file)
         with RowStore(folder.rows) as store:
             store.append(row for row in taken if row.metric not in rescored and store.get(row.key) is None)
-            ledger = Ledger(store, resolved, plan.methods, registry, f"{stamp}-{uuid.uuid4().hex[:6]}", on_event)
+            ledger = Ledger(store, resolved, plan.methods, registry, f"{now}-{uuid.uuid4().hex[:6]}", on_event)
             _check_weights(ledger, folder)
             for gallery in galleries:
                 ledger.pictures.update(gallery.hashes)
