@@ -88,9 +88,7 @@ def export(
     cannot be written.
     """
     require()
-    path = Path(path)
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"The folder of {path} does not exist: make it first.")
+    path = files.check_writable(path)
     if stylizer.precision != "fp32" or stylizer.device.type != "cpu":
         stylizer = type(stylizer)(
             stylizer.config, device="cpu", precision="fp32", checkpoint=stylizer.checkpoint, name=stylizer.name

@@ -63,6 +63,40 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_place(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Path:
+    """Return the path; raise ``error`` where it is a folder, or its own folder does not exist."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise error(f"'{path}' is a folder: name the file to write in it.")
+        folder = Path(os.path.realpath(path)).parent
+        if not folder.is_dir():
+            raise error(
+                f"'{path}' cannot be written because its folder '{folder}' "
+                + ("is a file: choose another." if folder.exists() else "does not exist: create it first.")
+            )
+    except (OSError, ValueError) as failure:
+        raise error(f"'{path}' cannot be written ({reason(failure)}): choose another place.") from failure
+    return path
+
+
+def check_writable(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Path:
+    """:func:`check_place`, and whether a file can be created there: tried, since permissions do not tell of read-only
+    and full file systems. For before long work."""
+    path = check_place(path, error)
+    probe = temporary(Path(os.path.realpath(path)))
+    try:
+        try:
+            probe.touch(exist_ok=False)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as failure:
+        raise error(
+            f"'{path}' cannot be written ({reason(failure)}): choose a folder in which you may create files."
+        ) from failure
+    return path
+
+
 @contextlib.contextmanager
 def replacing(
     path: str | os.PathLike[str], error: type[ZooError] = ConfigError, *, flush: bool = True
@@ -139,4 +173,14 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-__all__ = ["PACKAGE", "new_folder", "place", "replacing", "sha256", "temporary", "write"]
+__all__ = [
+    "PACKAGE",
+    "check_place",
+    "check_writable",
+    "new_folder",
+    "place",
+    "replacing",
+    "sha256",
+    "temporary",
+    "write",
+]

@@ -250,6 +250,8 @@ def test_export_and_backend_from_the_command_line(
     ("arguments", "said"),
     [
         (("export", "gatys", "--style-size", "64", "-o", "out.onnx"), "has no network of its own"),
+        (("export", "cin", "--style", "first", "-o", "."), "'.' is a folder: name the file"),
+        (("export", "cin", "--style", "first", "-o", "no/a.onnx"), "does not exist: create it first"),
         (("export", "cin", "--style", "third"), "neither a file nor a trained style: first, second"),
         (("export", "cin", "--style", "first", "--style-interpolation-weights", "0.4,0.6"), "one weight per style"),
         (("stylize", "-m", "cin", "--style", "first", "--backend", "tpu"), "torch or onnxruntime"),
@@ -271,6 +273,7 @@ def test_a_mistake_is_one_sentence_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(exporting, "_trace", lambda *_: pytest.fail("the work began"))
     own = () if "gatys" in arguments else ("--checkpoint", str(folder / "cin.safetensors"))
     assert run(*arguments, *own) == 2
     lines = capsys.readouterr().err.strip().splitlines()

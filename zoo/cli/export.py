@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo import files
 from zoo.cli.common import (
     console,
     default_style,
@@ -55,6 +56,8 @@ def export(
     require()
     names, stylizer = trained_styles(method, device="cpu", precision="fp32", checkpoint=checkpoint, **options)
     sources = expand(style or [default_style(names)], "style", names)
+    target = output or Path(f"{method}-{'+'.join(Path(s.removeprefix('builtin:')).stem for s in sources)}.onnx")
+    files.check_writable(target)
     stylizer = stylizer or load(method, device="cpu", precision="fp32", checkpoint=checkpoint, **options)
     pictures = [source if source in names else read_image(source, style_size).pixels for source in sources]
     codes = [stylizer.encode_style(picture) for picture in pictures]
@@ -62,7 +65,6 @@ def export(
     if len(codes) > 1 or weights is not None:
         shares = parse_weights(weights, len(codes)) or [1 / len(codes)] * len(codes)
         chosen = Mix(list(zip(codes, shares, strict=True)))
-    target = output or Path(f"{method}-{'+'.join(Path(s.removeprefix('builtin:')).stem for s in sources)}.onnx")
     done = write(stylizer, chosen, target, licence=shown_licence(method, checkpoint))
     if as_json:
         facts = {"file": str(done.path), "bytes": done.bytes, "difference": done.difference, **done.metadata}

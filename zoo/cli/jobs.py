@@ -191,7 +191,7 @@ def check_targets(jobs: list[Job], losses: str | None, save_every: int) -> None:
     All pictures of a call lie in one folder, so that one of them, the longest name and whatever has the name of a
     folder stand for the thousands that there may be.
     """
-    from zoo import images
+    from zoo import files, images
 
     targets = [Path(job.output) for job in jobs if job.output != "-"]
     if targets:
@@ -208,5 +208,5 @@ def check_targets(jobs: list[Job], losses: str | None, save_every: int) -> None:
     for frames in {job.frames for job in jobs} if save_every else ():
         if frames.exists() and not frames.is_dir():
             raise InputError(f"{frames} is a file, and the frames of --save-every go into a folder of that name.")
-    if losses and not Path(losses).resolve().parent.is_dir():
-        raise InputError(f"The folder of {losses} does not exist.")
+    if losses:
+        files.check_writable(losses, InputError)

@@ -84,7 +84,8 @@ def write(
     Encoded in memory and written in one move, so a failure leaves an older file as it was. Raises :class:`ImageError`
     also where the place cannot be written.
     """
-    path = _check_place(path)
+    path = files.check_place(path, ImageError)
+    _format_of(path.suffix.lower(), f"'{path}'")
     data = encode(image, path.suffix, alpha=alpha, quality=quality)
     with files.replacing(path, ImageError, flush=False) as work:
         work.write_bytes(data)
@@ -98,36 +99,10 @@ def check_writable(path: str | os.PathLike[str], size: tuple[int, int] | None = 
     in which no file can be created (tried, since permissions do not tell of read-only and full file systems); also
     where the format holds no image of ``size`` (height, width), if that is known.
     """
-    path = _check_place(path)
+    path = files.check_writable(path, ImageError)
+    kind = _format_of(path.suffix.lower(), f"'{path}'")
     if size is not None:
-        _check_size(_format_of(path.suffix.lower(), f"'{path}'"), *size)
-    probe = files.temporary(Path(os.path.realpath(path)))
-    try:
-        try:
-            probe.touch(exist_ok=False)
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"'{path}' cannot be written ({reason(error)}): choose a folder in which you may create files."
-        ) from error
-    return path
-
-
-def _check_place(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise ImageError(f"'{path}' is a folder: name the file to write in it, such as '{path / 'out.png'}'.")
-        _format_of(path.suffix.lower(), f"'{path}'")
-        folder = Path(os.path.realpath(path)).parent
-        if not folder.is_dir():
-            raise ImageError(
-                f"'{path}' cannot be written because its folder '{folder}' "
-                + ("is a file: choose another." if folder.exists() else "does not exist: create it first.")
-            )
-    except (OSError, ValueError) as error:
-        raise ImageError(f"'{path}' cannot be written ({reason(error)}): choose another place.") from error
+        _check_size(kind, *size)
     return path
 
 
