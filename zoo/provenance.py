@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, reason
 
 _LARGEST = 100_000_000  # bytes of a header: the format's own limit
 
@@ -60,7 +60,7 @@ def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
         return count, {key: _parsed(value) for key, value in metadata.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise WeightsError(
-            f"{path} cannot be read as a safetensors file ({error}): fetch or train it again."
+            f"{path} cannot be read as a safetensors file ({reason(error)}): fetch or train it again."
         ) from error
 
 

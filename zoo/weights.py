@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from zoo import download, files
 from zoo.download import Progress, home
-from zoo.errors import ConfigError, DownloadRequiredError, UnknownNameError, WeightsError, ZooError
+from zoo.errors import ConfigError, DownloadRequiredError, UnknownNameError, WeightsError, ZooError, reason
 from zoo.extras import need
 from zoo.registry import PACKAGE, Asset, Checkpoint, load_registry
 
@@ -168,9 +168,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        path.open("rb").close()  # what safetensors says of a folder is that there is no such device
         return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in load_file(path).items()}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as a safetensors checkpoint: {error}.") from error
+        raise WeightsError(f"{path} cannot be read as a safetensors file ({reason(error)}): name another.") from error
 
 
 def read_network(name: str) -> dict[str, Tensor]:

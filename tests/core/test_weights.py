@@ -19,7 +19,7 @@ from zoo import weights
 from zoo.cli import main
 from zoo.download import home, mirrored
 from zoo.errors import ConfigError, DownloadRequiredError, WeightsError
-from zoo.importers import import_weights, importers
+from zoo.importers import import_weights, importers, read_source
 from zoo.importers.vgg import decoder_entries, encoder_entries, guess_level
 from zoo.nn.decoder import VGGDecoder
 from zoo.provenance import read_facts
@@ -529,6 +529,13 @@ def test_another_network_is_no_encoder(tmp_path):
     with pytest.raises(WeightsError, match="not an encoder that reaches conv2_1"):
         import_weights("wct", [tmp_path / "inv2.pth"], tmp_path / "w.safetensors", encoder=tmp_path / "short.pth")
     assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    for read in (read_state, read_facts, read_source):
+        with pytest.raises(WeightsError, match=r"cannot be read.*Is a directory") as caught:
+            read(tmp_path)
+        assert "Errno" not in str(caught.value)
 
 
 def test_nested_lists_where_facts_should_be_are_one_sentence(tmp_path):
