@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any, Literal, Protocol
 
 import torch
@@ -259,7 +260,7 @@ class Call:
 
     def __post_init__(self) -> None:
         low, high = SEEDS
-        if not low <= self.seed <= high:
+        if not isinstance(self.seed, Integral) or not low <= self.seed <= high:
             raise InputError(f"A seed is a whole number from {low} to {high}, not {shown(self.seed)}.")
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from zoo.config import shown
 from zoo.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -28,8 +29,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"Unknown device {str(name)!r}: use auto, cpu, cuda, cuda:N or mps.") from error
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"Unknown device {shown(str(name))}: use auto, cpu, cuda, cuda:N or mps.") from error
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(device.type, False) or (device.index or 0) >= count:
@@ -73,7 +74,7 @@ def resolve_precision(name: str, device: torch.device, preferred: Precision) -> 
     for known in get_args(Precision):
         if name == known:
             return known
-    raise ConfigError(f"Unknown precision {name!r}: use auto, fp32, bf16 or fp16.")
+    raise ConfigError(f"Unknown precision {shown(name)}: use auto, fp32, bf16 or fp16.")
 
 
 def dtype_of(precision: Precision) -> torch.dtype:

@@ -58,7 +58,14 @@ def stylize(
     """
     # Lists have no hash; nor has what no option takes, which the method then refuses in its own words.
     chosen = sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in options.items())
-    build = _model if all(isinstance(value, Hashable) for _, value in chosen) else _model.__wrapped__
+    build = (
+        _model
+        if all(
+            isinstance(value, Hashable)
+            for value in (method, device, precision, preserve_color, *(v for _, v in chosen))
+        )
+        else _model.__wrapped__
+    )
     model = build(method, device, precision, preserve_color, tuple(chosen))
     photo = as_tensor(content, "content", size)
     styles: list[Any] = list(style) if isinstance(style, list | tuple) else [style]

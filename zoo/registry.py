@@ -290,7 +290,7 @@ class Registry:
 
     def resolve(self, name: str) -> Resolved:
         """``gatys`` or ``gatys.paper`` as a :class:`Resolved`; UnknownNameError with suggestions otherwise."""
-        method, _, tag = name.partition(".")
+        method, _, tag = (name := str(name)).partition(".")
         entry = self.methods.get(method)
         if entry is None:
             reasons = dict(self.broken)

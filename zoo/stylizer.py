@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import device as devices
-from zoo.config import Config
+from zoo.config import Config, shown
 from zoo.contract import (
     CONTEXT_FIELDS,
     Call,
@@ -194,8 +195,8 @@ class Stylizer(ABC):
         """
         check_images(content, "content", self.traits.min_size, levels=levels)
         mix = self._as_mix(style)
-        if not 0 <= strength <= 1:
-            raise InputError(f"Strength must be between 0 and 1, got {strength:g}.")
+        if not isinstance(strength, Real) or not 0 <= strength <= 1:
+            raise InputError(f"Strength must be a number between 0 and 1, not {shown(strength)}.")
         if strength != 1 and self.traits.strength == "none":
             raise UnsupportedError(f"{self.name} has no strength control: use strength 1.")
         if tile is not None:
@@ -350,8 +351,8 @@ class Stylizer(ABC):
                 f"{self.name} cannot be computed by tiles, only a whole picture at once: choose a smaller size where "
                 "that does not fit into memory."
             )
-        if tile < SMALLEST_TILE:
-            raise InputError(f"A tile needs at least {SMALLEST_TILE} pixels a side, got {tile}.")
+        if not isinstance(tile, Integral) or tile < SMALLEST_TILE:
+            raise InputError(f"A tile needs at least {SMALLEST_TILE} whole pixels a side, not {shown(tile)}.")
 
     def _refuse(self, name: str, what: str) -> None:
         """UnsupportedError unless the traits list the context's field ``name``, to which ``what`` belongs."""
