@@ -121,8 +121,12 @@ def projected(moments: Gaussian, axes: Tensor) -> Gaussian:
 def divergence(found: Gaussian, wanted: Gaussian) -> Tensor:
     """KL(N_found || N_wanted) of Gaussians (k,), (k, k); NumericalError where a covariance is singular."""
     (mean, covariance), (target_mean, target_covariance) = found, wanted
-    if singular(found) or singular(wanted):
-        raise NumericalError("The E statistic is undefined for a picture with a singular covariance of features.")
+    for name, moments in (("output", found), ("style", wanted)):
+        if singular(moments):
+            raise NumericalError(
+                f"The E statistic is undefined, for the {name} is so flat or small that its features have a singular "
+                "covariance: take another picture, or leave this metric out."
+            )
     own, target = torch.linalg.cholesky(covariance), torch.linalg.cholesky(target_covariance)
     difference = (target_mean - mean)[:, None]
     # With S_t = L L^T: tr(S_t^-1 S_o) = |L^-1 L_o|^2, and the other terms alike.
