@@ -767,6 +767,9 @@ def test_resize_refusals() -> None:
             resize(wrong, 4)
     with pytest.raises(InputError, match="at least 1 x 1"):
         resize(torch.rand(1, 3, 8, 8), (0, 5))
+    for size in ((4.5, 4), ("a", 4), (4,), (4, 4, 4)):
+        with pytest.raises(InputError, match=r"\(height, width\) in whole pixels, not \("):
+            resize(torch.rand(1, 3, 8, 8), size)
     with pytest.raises(ImageError, match="short:4000 takes 2,000,000 x 4,000 pixels"):
         resize(torch.rand(1, 3, 2, 1000), "short:4000")
     with pytest.raises(ImageError, match="The image given as bytes: Resizing"):
@@ -1045,7 +1048,10 @@ def test_sheet_refusals() -> None:
         ([[image]], {"row_labels": ["a", "b"]}, "1 rows has 2 row labels"),
         ([[image]], {"column_labels": []}, "column labels"),
         ([[image]], {"captions": [["a", "b"]]}, "captions"),
-        ([[image]], {"cell": 4}, "at least 8"),
+        ([[image]], {"cell": 4}, "cell is 8 to 65500 whole pixels, not 4"),
+        ([[image]], {"cell": 10**6}, "cell is 8 to"),
+        ([[image]], {"gutter": -3}, "gutter is 0 to 65500 whole pixels, not -3"),
+        ([[image]], {"gutter": 1.5}, "gutter is 0 to"),
         ([[torch.rand(2, 3, 8, 8)]], {}, r"takes images \(1, 3, H, W\)"),
     ):
         with pytest.raises(InputError, match=words):

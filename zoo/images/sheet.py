@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
+from zoo.config import shown
 from zoo.errors import ImageError, InputError
 from zoo.images.resample import resize
-from zoo.images.sizes import MAX_PIXELS, SizePolicy
+from zoo.images.sizes import MAX_PIXELS, MAX_SIDE, SizePolicy
 from zoo.images.write import check_writable, largest_side
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def contact_sheet(
     gutter         white between and around the images; a 32nd of ``cell`` unless given
 
     Text that does not fit its place is cut with "...". Raises :class:`InputError` on no images, labels of another
-    number or a cell below 8 pixels.
+    number, or a cell or gutter that is no such number of pixels.
     """
     import torch
 
@@ -72,8 +73,9 @@ def contact_sheet(
             raise InputError(f"A contact sheet of {count} {what}s has {len(labels)} {what} labels: give one for each.")
     if captions is not None and [len(line) for line in captions] != [len(row) for row in rows]:
         raise InputError("The captions of a contact sheet must have the shape of its rows of images.")
-    if cell < 8:
-        raise InputError(f"A contact sheet's cell is {cell} pixels: give at least 8.")
+    for what, value, least in (("cell", cell, 8), ("gutter", 0 if gutter is None else gutter, 0)):
+        if not isinstance(value, int) or not least <= value <= MAX_SIDE:
+            raise InputError(f"A contact sheet's {what} is {least} to {MAX_SIDE} whole pixels, not {shown(value)}.")
     gap = max(2, cell // 32) if gutter is None else gutter
     font = ImageFont.load_default(max(9, cell // 14))
 

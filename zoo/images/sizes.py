@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, cast
 
 from zoo.config import shown
@@ -113,6 +114,8 @@ def planned(
     """
     height, width = shape
     if isinstance(size, tuple):  # as when a result goes back to its content's shape: all of it, no crop
+        if len(size) != 2 or not all(isinstance(side, Integral) for side in size):
+            raise InputError(f"An image is resized to (height, width) in whole pixels, not {shown(size)}.")
         cover = wanted = size
         asked = f"{size[1]} x {size[0]}"
     else:
