@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from zoo.errors import ConfigError, RegistryError
+from zoo.words import shown
 
 _BOUNDS = ("ge", "gt", "le", "lt")
 # Where an option states no bound of its own: what a counter of 32 bits and a number of float32 hold.
@@ -36,7 +37,6 @@ LARGEST_INT = 2**31 - 1
 LARGEST_FLOAT = 3.4028234663852886e38
 # A seed as torch.Generator.manual_seed takes it.
 SEEDS = (-(2**63), 2**64 - 1)
-_SHOWN = 40  # characters of a value that is refused
 
 
 def option(
@@ -99,7 +99,7 @@ class Config:
             if name not in known:
                 close = difflib.get_close_matches(name, sorted(known), n=1)
                 advice = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(sorted(known))}."
-                raise ConfigError(f"Unknown option {name!r} for {cls.__name__}: {advice}")
+                raise ConfigError(f"Unknown option {shown(name)} for {cls.__name__}: {advice}")
             values[name] = parse(name, hints[name], value, known[name]) if isinstance(value, str) else value
         return cls(**values)
 
@@ -155,15 +155,6 @@ def _refused(name: str, hint: Any, value: Any, metadata: Mapping[str, Any]) -> C
             words = words.replace("number", "finite number" if infinite else "number") + f" {bounds}" * bool(bounds)
         parts.append(f"a {words}" if "number" in words or words.startswith("list of") else words)
     return ConfigError(f"Option {name!r} must be {_either(parts)}, not {shown(value)}.")
-
-
-def shown(value: Any) -> str:
-    """Return a refused value as a message shows it: cut where it is long, a huge number told by its digits."""
-    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
-        digits = round(math.log10(abs(value)))
-        return f"a number of {digits + (abs(value) >= 10**digits)} digits"
-    text = repr(value)
-    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def _matches(hint: Any, value: Any) -> tuple[bool, Any]:

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from zoo import device as devices
-from zoo.config import SEEDS, shown
+from zoo.config import SEEDS
 from zoo.errors import ConfigError, InputError, WeightsError
+from zoo.words import shown
 
 CONTEXT_FIELDS = ("init", "content_masks", "content_labels", "anchors")
 

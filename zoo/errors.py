@@ -25,6 +25,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from zoo.words import shown
+
 
 class ZooError(Exception):
     """Base of all errors meant for the user. ``str(error)`` is one sentence that says what to do."""
@@ -39,11 +41,11 @@ class UnknownNameError(ZooError):
         if close:
             advice = "did you mean " + " or ".join(close) + "?"
         elif known:
-            shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-            advice = f"known: {shown}."
+            first = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+            advice = f"known: {first}."
         else:
             advice = "none is known."
-        super().__init__(f"Unknown {kind} {name!r}: {advice}" + (f" {hint}" if hint else ""))
+        super().__init__(f"Unknown {kind} {shown(name)}: {advice}" + (f" {hint}" if hint else ""))
         self.kind, self.name, self.suggestions = kind, name, close
 
 

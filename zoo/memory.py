@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from zoo.config import shown
 from zoo.errors import ConfigError, MemoryLimitError
+from zoo.words import shown
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,8 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.config import LARGEST_INT, SEEDS, shown
+from zoo.config import LARGEST_INT, SEEDS
+from zoo.words import shown
 
 # What the parsers made here take at least and at most, and whether only above the least.
 RANGES: dict[Callable[..., Any], tuple[float, float, bool]] = {}

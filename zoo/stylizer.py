@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import device as devices
-from zoo.config import Config, shown
+from zoo.config import Config
 from zoo.contract import (
     CONTEXT_FIELDS,
     Call,
@@ -51,6 +51,7 @@ from zoo.contract import (
 from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError
 from zoo.memory import SMALLEST_TILE
 from zoo.nn.tiles import Local, Whole, from_levels, store, to_levels, watched
+from zoo.words import shown
 
 
 class Stylizer(ABC):

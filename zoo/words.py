@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from typing import Any
+
+_SHOWN = 40  # characters of a value that is refused
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -20,6 +24,15 @@ def visible(text: str, keep: str = "") -> str:
     return "".join(
         c if c in keep or unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else _escape(c) for c in text
     )
+
+
+def shown(value: Any) -> str:
+    """Return a refused value as a message shows it: cut where it is long, a huge number told by its digits."""
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
+        digits = round(math.log10(abs(value)))
+        return f"a number of {digits + (abs(value) >= 10**digits)} digits"
+    text = repr(value)
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def _escape(character: str) -> str:

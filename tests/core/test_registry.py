@@ -190,6 +190,8 @@ def test_a_checkpoint_brings_its_options_and_a_preset_overrides_them(small: Regi
     [
         ("onee", "Unknown method 'onee': did you mean one"),
         ("one.papr", "Unknown preset or checkpoint 'one.papr': did you mean one.paper"),
+        ("x" * 300, f"Unknown method '{'x' * 39}... (302 characters): known: cnn_one, one, two"),
+        (f"one.{'x' * 300}", "... (306 characters): known: one."),
         ("xyzzy", "Unknown method 'xyzzy': known: cnn_one, one, two"),
     ],
 )

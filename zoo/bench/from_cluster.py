@@ -29,7 +29,7 @@ from zoo.bench.run import BenchResult, check_largest, run
 from zoo.errors import ConfigError, ProtocolError
 from zoo.extras import lacking
 from zoo.registry import load_registry
-from zoo.words import counted
+from zoo.words import counted, shown
 
 Cluster = Literal["slurm", "local"]
 _LOGS = "logs"
@@ -120,7 +120,7 @@ def run_sharded(
     if options.get("outputs"):
         raise ConfigError("Pictures made elsewhere are scored in one run: leave out --shards.")
     if cluster not in get_args(Cluster):
-        raise ConfigError(f"Unknown cluster {cluster!r}: use slurm or local.")
+        raise ConfigError(f"Unknown cluster {shown(cluster)}: use slurm or local.")
     check_largest(resolved.spec, bool(options.get("find_largest")))
     plans = plan_methods(resolved, registry, registry.match(list(names)))
     if not plans:

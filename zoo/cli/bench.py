@@ -14,10 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zoo.cli.common import console, out, split_list
-from zoo.config import shown
 from zoo.errors import ConfigError
 from zoo.options import THREADS, Quiet, verb, whole
-from zoo.words import counted
+from zoo.words import counted, shown
 
 if TYPE_CHECKING:
     from zoo.bench.ledger import Event

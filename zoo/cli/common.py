@@ -19,10 +19,10 @@ from rich.table import Table
 
 from zoo.cli.streams import binary_input, console
 from zoo.cli.streams import out as out
-from zoo.config import readable_type, shown
+from zoo.config import readable_type
 from zoo.errors import ConfigError, ImageError, InputError
 from zoo.names import find, on_disk
-from zoo.words import counted, visible
+from zoo.words import counted, shown, visible
 
 if TYPE_CHECKING:
     from torch import Tensor

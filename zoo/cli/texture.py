@@ -18,9 +18,9 @@ from zoo.cli.common import (
     refuse_overwriting,
     trained_styles,
 )
-from zoo.config import shown
 from zoo.errors import ConfigError
 from zoo.options import SEED, Machine, verb
+from zoo.words import shown
 
 if TYPE_CHECKING:
     from zoo.stylizer import Stylized

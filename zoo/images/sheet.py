@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from zoo.config import shown
 from zoo.errors import ImageError, InputError
 from zoo.images.resample import resize
 from zoo.images.sizes import MAX_PIXELS, MAX_SIDE, SizePolicy
 from zoo.images.write import check_writable, largest_side
+from zoo.words import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, cast
 
-from zoo.config import shown
 from zoo.errors import ConfigError, ImageError, InputError
+from zoo.words import shown
 
 # Twice Pillow's own warning level: the size from which Pillow takes a header for a decompression bomb. As float32 RGB
 # that is 2.1 GB, and it lets the largest medium-format photographs (150 megapixels) through.
