@@ -639,6 +639,8 @@ def test_missing_images_and_formats_are_refused(data, tmp_path):
         run(data, tmp_path, precision="fp16", accelerator="cpu")
     with pytest.raises(ConfigError, match="low,high"):
         TrainConfig(zoom=(1.0,))
+    with pytest.raises(ConfigError, match=r"'zoom' must be a list of numbers >= 0\.0625, <= 16, not 1e-30"):
+        TrainConfig(zoom=(1e-30, 1e30))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ class TrainConfig(Config):
     batch_size: int = option(8, "Images of each set per process and update, before accumulation.", ge=1, le=4096)
     accumulate: int = option(1, "Batches whose gradients are averaged into one update.", ge=1)
     crop: int = option(256, "Side of the training crops in pixels.", ge=16, le=8192)
-    zoom: tuple[float, ...] = option((1.0, 1.0), "Lowest and highest enlargement of the crops, log-uniform.", gt=0)
+    zoom: tuple[float, ...] = option(
+        (1.0, 1.0), "Lowest and highest enlargement of the crops, log-uniform.", ge=0.0625, le=16
+    )
     store: int = option(288, "Shorter side of the decoded images kept in the cache, in pixels.", ge=16, le=8192)
     optimiser: Literal["adam", "soap"] = option("adam", "Optimiser of the weights (zoo/training/optimisers.py).")
     lr: float = option(1e-3, "Learning rate.", gt=0, le=1e6)
