@@ -119,6 +119,12 @@ def refuse_overwriting(output: str, sources: Iterable[str]) -> None:
         raise InputError(f"{output} is what the result is made of: give -o another name.")
 
 
+def refuse_restylizing(folder: Path, sources: Iterable[str]) -> None:
+    """InputError where ``folder`` of the results is among ``sources``, whose pictures are contents at every call."""
+    if any(on_disk(s).is_dir() and on_disk(s).resolve() == folder.resolve() for s in sources):
+        raise InputError(f"Results in {folder} would be stylised again: give -o another folder.")
+
+
 def default_style(names: Sequence[str]) -> str:
     """The style where none was asked for: the only one that was trained, else a built-in image."""
     return names[0] if len(names) == 1 else DEFAULT_STYLE

@@ -18,6 +18,7 @@ from zoo.cli.common import (
     method_options,
     parse_weights,
     refuse_overwriting,
+    refuse_restylizing,
     trained_styles,
 )
 from zoo.cli.jobs import Job, check_targets, missing, plan, shared_out
@@ -223,10 +224,12 @@ def _plan(
     written."""
     masks = options.mask or []
     _check_inputs(contents, styles, masks, blend)
-    given = [*([options.watch] if options.watch else options.contents), *options.styles(names)]
-    folders = any(Path(source).is_dir() for source in given if source not in names)
+    given = [options.watch] if options.watch else options.contents
+    folders = any(Path(source).is_dir() for source in (*given, *options.styles(names)) if source not in names)
     joined = bool(blend or masks)
     jobs = plan(contents, styles, options.method, options.output, joined=joined, folders=folders)
+    if options.output != "-":
+        refuse_restylizing(Path(jobs[0].output).parent, given)
     jobs = shared_out(jobs, options.part)
     jobs = missing(jobs) if options.resume else jobs
     if options.output == "-" and (options.as_json or len(jobs) > 1):

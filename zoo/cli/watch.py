@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.cli.common import StopRequest
+from zoo.cli.common import StopRequest, refuse_restylizing
 from zoo.cli.jobs import Job
 from zoo.errors import ImageError, InputError, reason
 from zoo.names import on_disk
@@ -32,8 +32,7 @@ def check_watch(options: StylizeOptions) -> None:
         raise InputError(f"--watch takes a folder, and {folder} is none.")
     if options.output == "-" or (target.suffix and not target.is_dir()):
         raise InputError("--watch makes any number of pictures: give -o a folder.")
-    if target.resolve() == folder.resolve():
-        raise InputError(f"Results in {folder} would be stylised again: give -o another folder.")
+    refuse_restylizing(target, [str(folder)])
 
 
 def arrivals(folder: str, stop: StopRequest) -> Iterator[tuple[list[str], set[str]]]:
