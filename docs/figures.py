@@ -1,8 +1,8 @@
 """Draw the pictures of the documentation with the zoo itself: ``python docs/figures.py [styles] [sheets] ...``.
 
 ``docs/images/styles.webp`` shows the built-in styles, ``front.webp`` one photograph by six methods;
-``beside-any-style.webp`` and ``beside-trained-styles.webp`` (``beside``) show the networks of a family on the same pairs,
-beside Gatys;
+``beside-any-style.webp`` and ``beside-trained-styles.webp`` (``beside``) show the networks of a family on the same
+pairs, beside Gatys;
 ``docs/images/METHOD.webp`` is a sheet of six photographs in six styles for every network that takes any style, of six
 pairs (``optimised``) for methods that fit pixels or need no training, and (``trained``) of four photographs in all its
 styles for every method of trained styles; ``what-goes-where.webp`` shows methods of labels and places,
