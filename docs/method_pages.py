@@ -20,7 +20,7 @@ from zoo.report.tables import read_table
 from zoo.styles import find_styles, read_metadata
 from zoo.stylizer import Traits
 
-STANDARD = DOCS.parent / "results" / "standard"
+COST = DOCS.parent / "results" / "cost"
 SIZE = 512
 FOLDER = DOCS / "methods"
 FRONT = DOCS.parent / "results" / "methods.md"
@@ -107,7 +107,10 @@ def front(entries: Mapping[str, MethodEntry]) -> str:
     for name, entry in entries.items():
         paper = f"[{entry.authors.split(', ')[0]} {entry.year}]({entry.paper})"
         rows.append((f"[`{name}`](docs/methods/{name}.md)", paper, entry.good_for, *found[name]))
-    said = f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels; {caption}."
+    said = (
+        f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels; {caption}. Processors with bf16 "
+        "arithmetic are several times as fast: [standard](docs/results.md#protocol-standard)."
+    )
     return table(["method", "paper", "good for", "seconds", "MiB"], rows) + "\n\n" + said + "\n"
 
 
@@ -123,27 +126,23 @@ def choice(entries: Mapping[str, MethodEntry]) -> str:
     headings = ["method", "a new style needs", "blends styles", "a style per region", "texture alone"]
     said = (
         f"Seconds and MiB above idle for one picture of {SIZE} x {SIZE} pixels, the style encoded before, by "
-        f"[protocol standard](../results.md#protocol-standard): {caption}."
+        f"[protocol cost](../results.md#protocol-cost): {caption}."
     )
     return table([*headings, "seconds", "MiB"], rows) + "\n\n" + said
 
 
 def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]], str]:
-    """Seconds and MiB of the same picture by method, and under which conditions, as protocol standard measured.
-
-    Its steps are enough, of methods that optimise, to have some of every kind (CNNMRF's first are coarse) and most of
-    what L-BFGS keeps in memory.
-    """
-    content, style = (Folder(STANDARD).read_run() or {})["protocol"]["resolved"]["pairs"][0]
+    """Seconds and MiB of the same picture by method, and under which conditions, as protocol cost measured."""
+    content, style = (Folder(COST).read_run() or {})["protocol"]["resolved"]["pairs"][0]
     measured: dict[str, dict[str, Row]] = {}
-    for row in latest(read_rows(Folder(STANDARD).rows)):
+    for row in latest(read_rows(Folder(COST).rows)):
         if (row.size, row.content, row.style) == (SIZE, content, style) and row.value is not None:
             measured.setdefault(row.method.partition("[")[0], {})[row.metric] = row
     found = {}
     for name, entry in entries.items():
         rows, steps = measured.get(f"{name}.{entry.default}"), ""
         if rows is None:
-            found[name] = ("not yet measured", "")
+            found[name] = ("not measured", "")
             continue
         seconds, memory = (rows[metric].value or 0.0 for metric in ("seconds.stylize", "memory.resident"))
         if entry.taxonomy.optimises == "image":
@@ -151,7 +150,7 @@ def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]
             every = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
             steps = f" for {done} of {every} steps" if done != str(every) else f" for {every} steps"
         found[name] = (f"{seconds:.0f}{steps}" if seconds >= 10 else f"{seconds:.2g}{steps}", f"{memory:.0f}")
-    conditions = read_table(STANDARD).caption.split("; ")
+    conditions = read_table(COST).caption.split("; ")
     return found, "; ".join(part for part in conditions[1:] if "pair" not in part)
 
 
