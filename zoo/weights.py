@@ -168,7 +168,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        path.open("rb").close()  # what safetensors says of a folder is that there is no such device
+        Path(path).open("rb").close()  # what safetensors says of a folder is that there is no such device
         return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as a safetensors file ({reason(error)}): name another.") from error

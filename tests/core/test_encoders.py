@@ -274,6 +274,8 @@ def test_smallest_image_is_the_smallest_that_works(
     assert min(encoder(torch.rand(1, 3, encoder.min_size, 9))[tap].shape) >= 1
     with pytest.raises(InputError, match=r"at least \d+ pixels"):
         encoder(torch.rand(1, 3, encoder.min_size - 1, 9))
+    if padding == "reflect":  # a side of one pixel repeats itself
+        return
     monkeypatch.setattr(encoder, "_check", lambda images: None)
     with pytest.raises((RuntimeError, IndexError)):
         encoder(torch.rand(1, 3, encoder.min_size - 1, 9))
@@ -577,7 +579,7 @@ def test_timm_weights_are_found_in_the_hugging_face_cache(tmp_path: Path) -> Non
     encoder(images)["layer1"].sum().backward()
     assert images.grad is not None
     assert float(images.grad.abs().sum()) > 0
-    with pytest.raises(UnsupportedError, match="pooling or padding"):
+    with pytest.raises(UnsupportedError, match="stays as it was trained: use pool max"):
         load_encoder("timm:test_resnet", taps=["layer1"], pool="avg")
     with pytest.raises(InputError, match="floating RGB"):
         encoder(torch.rand(3, 64, 64))

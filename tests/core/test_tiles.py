@@ -522,7 +522,7 @@ def test_what_cannot_be_cut_is_one_sentence() -> None:
     with pytest.raises(UnsupportedError, match="by tiles"):
         fitted.stylize(PHOTO, fitted.encode_style(PAINTINGS[0]), tile=TILE)
     model = zoo.load("adain", device="cpu")
-    with pytest.raises(InputError, match="at least 64 pixels"):
+    with pytest.raises(InputError, match="at least 64 whole pixels"):
         model.stylize(PHOTO, model.encode_style(PAINTINGS[0]), tile=32)
     for tile in ("large", 63, "-1"):
         with pytest.raises(ConfigError, match=r"auto, off or a side of at least 64 pixels"):

@@ -218,7 +218,7 @@ def test_every_shipped_checkpoint_is_whole_and_has_its_card(method: str) -> None
 
 def test_shipped_checkpoints_stay_small() -> None:
     total = sum(c.bytes for m in load_registry().methods.values() for c in m.checkpoints.values() if c.file)
-    assert total < 70e6
+    assert total < 95e6
 
 
 def test_training_goes_on_from_the_weights_that_ship() -> None:
