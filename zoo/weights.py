@@ -161,7 +161,7 @@ def _whole(file: Path, asset: Asset) -> bool:
     return file.is_file() and (asset.sha256 is None or sha256(file).startswith(asset.sha256))
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return a safetensors file as float32 tensors on the CPU; WeightsError if it is not one."""
     import torch
     from safetensors import SafetensorError

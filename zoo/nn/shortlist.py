@@ -90,7 +90,7 @@ def likely_match(
 ) -> Matches:
     """As :func:`zoo.nn.patches.match`, without a promise that the patch found is the most similar of all."""
     length = query.pixels.shape[1] * query.size**2
-    widest = max(len(shortlist.which), length, (4 * KEPT + KEPT) * shortlist.sketch.shape[1])
+    widest = max(len(shortlist.which), length, 5 * KEPT * shortlist.sketch.shape[1])
     step = max(1, chunk_bytes // (4 * widest))
     rows, columns = _grid(query)
     numbers = torch.arange(rows * columns, device=style.pixels.device)
