@@ -162,6 +162,24 @@ def test_a_result_has_the_styles_palette_and_pyramids_are_not_clamped() -> None:
         NNSTConfig(clamp=True)
 
 
+def test_the_palette_follows_strength() -> None:
+    content, style = picture(40, 48, seed=1), picture(36, 44, seed=2)
+    means = [to_oklab(image)[0, 1:].mean((1, 2)) for image in (content, style)]
+
+    def moved(strength: float) -> float:
+        image = styled(NNST, NNSTConfig(num_steps=2), content, style, strength=strength).image
+        return float((to_oklab(image)[0, 1:].mean((1, 2)) - means[0]).norm() / (means[1] - means[0]).norm())
+
+    assert moved(0.1) < 0.2 < 0.7 < moved(1.0)
+
+
+def test_a_long_strip_has_positions_to_look_at_in_the_last_pass() -> None:
+    content, style = picture(32, 2048, seed=1), picture(32, 40, seed=2)
+    (first, last) = styled(NNST, NNSTConfig(num_steps=2, rotations=False), content, style).losses
+    assert first["match"] > 0
+    assert last["split"] > 0
+
+
 # -- STROTSS ----------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +206,16 @@ def test_strotss_starts_on_the_styles_color_with_the_contents_details() -> None:
     image = model.stylize(content, model.encode_style(style)).image
     expected = style.mean((2, 3), keepdim=True) + content - resize(resize(content, (20, 24)), (40, 48))
     torch.testing.assert_close(image, expected.clamp(0, 1), atol=1e-3, rtol=0)
+
+
+def test_strotss_has_the_contents_details_once_where_steps_are_fewer_than_sizes() -> None:
+    content, style = picture(128, 128, seed=1), picture(36, 44, seed=2)
+    model = STROTSS(STROTSSConfig(num_steps=2, coarsest=32), device="cpu", precision="fp32")
+    shown: list[Tensor] = []
+    model.stylize(content, model.encode_style(style), progress=lambda step, total, losses, image: shown.append(image()))
+    small = resize(content, (64, 64))
+    start = style.mean((2, 3), keepdim=True) + small - resize(resize(small, (32, 32)), (64, 64))
+    torch.testing.assert_close(shown[0], resize(start, (128, 128)), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

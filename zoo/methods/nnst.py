@@ -77,9 +77,9 @@ class NNSTConfig(PixelConfig):
 class NNST(PixelMethod):
     """Kolkin et al. 2022: features replaced by the style's nearest, at every size.
 
-    ``strength`` blends the features that are wanted with the content's own. Losses per step: ``match`` (1 minus the
-    cosine to the wanted hypercolumns) or, in the last pass, ``split`` (centered cosine distance to the nearest, summed
-    over layers), and ``total``.
+    ``strength`` blends the features that are wanted with the content's own, and the colors before and after they are
+    mapped to the style's palette. Losses per step: ``match`` (1 minus the cosine to the wanted hypercolumns) or, in the
+    last pass, ``split`` (centered cosine distance to the nearest, summed over layers), and ``total``.
 
     | paper / authors' code | here | why |
     |---|---|---|
@@ -93,7 +93,12 @@ side | an evaluation costs less than two passes through VGG |
 quarter of the memory |
     | starts with the three (for 1024: two) finest of eight bands empty | starts from the content at the first size | \
 the same at the authors' sizes |
-    | bands halved and doubled bilinearly, images too | images by antialiased bicubic | one resampling everywhere |
+    | mean of the content's features over chunks of it | over all of it | chunks are for the memory's sake |
+    | pyramid: eight halvings at 512, five at 64 (preset ``code``) | seven at most | the smallest image counts as a \
+level |
+    | bands halved and doubled bilinearly, images too | images by antialiased bicubic, in range | one resampling \
+everywhere |
+    | features resized with the corners aligned | with the edges aligned | the same place in all layers |
     | gray style: moments of all of Oklab | the same map; for a gray content the result's own chroma is mapped | a \
 gray content has no chroma to map |
     | style scaled to the content's long side | the style as it is, scaled by the same factors | sizes are the \
@@ -152,7 +157,9 @@ want the content's own features |
             return self._match_loss(self._wanted(query, guide, style, styles, call))
 
         def finish(image: Tensor) -> Tensor:
-            return self._recolored(image, content, style, masks) if self.config.palette else image
+            if not self.config.palette:
+                return image
+            return torch.lerp(image, self._recolored(image, content, style, masks), call.strength)
 
         stages = [*sizes, sizes[-1]] if self.config.split else sizes
         return Problem(stages, self._start(call, content), loss, finish)
@@ -251,7 +258,9 @@ want the content's own features |
             distances = []
             for layer in LAYERS:
                 step, pace = (max(1, max(size_of(features[layer])) // min(n, most)) for n in (SAMPLES, CHOICE))
-                dy, dx = torch.randint(step, (2,), generator=generator).tolist()
+                # Of a strip, a step along the longer side may be more than the other side has.
+                offsets = torch.randint(step, (2,), generator=generator).tolist()
+                dy, dx = (offset % side for offset, side in zip(offsets, size_of(features[layer]), strict=True))
                 ours = _rows(features[layer], dy, dx, step)
                 left: Tensor | float = 1.0
                 for copies, (_, weight, region) in zip(

@@ -77,7 +77,10 @@ is in levels of 255, theirs goes from -0.5 to 0.5, and moments and pixels are co
 than the network; a small image has no more to say |
     | 250 steps a size, RMSprop 0.002 (preset ``code``) | 400 in all, 0.004 | less than half the time |
     | positions on jittered grids | uniform at random | no grid to choose |
-    | colors by cosine and Euclidean distance (code) | Euclidean (paper) | the paper's |
+    | colors by cosine and Euclidean distance, weight 1/alpha but at most 1 (code) | Euclidean, 1/alpha (paper) | \
+the paper's; above 1 only from a sixth size on |
+    | pyramid: five halvings (preset ``code``) | four | the smallest image counts as a level |
+    | images resized bilinearly | by antialiased bicubic, in range | one resampling everywhere |
     | style scaled to the content's long side | the style as it is, scaled by the same factors | sizes are the \
 caller's choice (--style-size) |
     | guidance by pairs of regions: further samples, a cost of infinity elsewhere (section 2.4) | each region takes \
@@ -132,7 +135,9 @@ its own style, weighed by its share | as the other methods |
             return band(size) + color
 
         def enter(at: int, image: Tensor) -> Tensor:
-            return image + band(sizes[at]) if 0 < at < len(sizes) - 1 else image
+            # With fewer steps than sizes the first are left out; the start has the details already.
+            first = max(0, len(sizes) - self.config.num_steps)
+            return image + band(sizes[at]) if first < at < len(sizes) - 1 else image
 
         def loss(at: int, image: Tensor) -> Terms:
             weight = self.config.content_weight / 2**at
