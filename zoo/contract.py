@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo import device as devices
 from zoo.config import SEEDS
-from zoo.errors import ConfigError, InputError, WeightsError
+from zoo.errors import ConfigError, InputError, WeightsError, reason
 from zoo.words import shown
 
 CONTEXT_FIELDS = ("init", "content_masks", "content_labels", "anchors")
@@ -182,7 +182,13 @@ class Mix:
     parts: Sequence[tuple[StyleCode, float]]
 
     def __post_init__(self) -> None:
-        parts = tuple((code, float(weight)) for code, weight in self.parts)
+        try:
+            parts = tuple((code, float(weight)) for code, weight in self.parts)
+        except (TypeError, ValueError, OverflowError) as error:
+            told = f"a mix is style codes, each with a number, such as [(a, 0.3), (b, 0.7)] ({reason(error)})"
+            raise InputError(f"Style weights must be numbers: {told}.") from error
+        if any(not isinstance(code, StyleCode) for code, _ in parts):
+            raise InputError("A mix is of style codes: encode each style with encode_style first.")
         object.__setattr__(self, "parts", parts)
         weights = [weight for _, weight in parts]
         if not parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from zoo.images import SizePolicy, read, resize
 from zoo.images.decode import as_float, from_pillow
 from zoo.names import DEFAULT_METHOD
 from zoo.stylizer import Mix, Style, Stylizer, check_images
+from zoo.words import shown
 
 if TYPE_CHECKING:
     Picture = str | os.PathLike[str] | bytes | PILImage.Image | np.ndarray | Tensor
@@ -71,9 +72,10 @@ def stylize(
     styles: list[Any] = list(style) if isinstance(style, list | tuple) else [style]
     if not styles:
         raise InputError("Give at least one style.")
-    shares = [1 / len(styles)] * len(styles) if weights is None else list(weights)
-    if len(shares) != len(styles):
-        raise InputError(f"Give one weight for each of the {len(styles)} styles, not {len(shares)}.")
+    shares = [1 / len(styles)] * len(styles) if weights is None else weights
+    if not isinstance(shares, Collection) or len(shares) != len(styles):
+        given = len(shares) if isinstance(shares, Collection) else shown(shares)
+        raise InputError(f"Give one weight for each of the {len(styles)} styles, not {given}.")
     area = (photo.shape[-2], photo.shape[-1])
     codes = [model.encode_style(_style(one, model, style_size), area) for one in styles]
     mix = Mix(list(zip(codes, shares, strict=True)))

@@ -116,6 +116,8 @@ def test_sizes_strength_colors_and_mixes() -> None:
         ({"content": "no-such-file.png"}, ImageError, "no-such-file.png"),
         ({"style": []}, InputError, "at least one style"),
         ({"weights": [0.5, 0.5]}, InputError, "one weight for each"),
+        ({"weights": 1.0}, InputError, "one weight for each of the 1 styles, not 1.0"),
+        ({"weights": ["a"]}, InputError, "Style weights must be numbers"),
         ({"method": "adian"}, UnknownNameError, "adain"),
         ({"method": "johnson", "style": "mosiac"}, UnknownNameError, "mosaic"),
         ({"method": "johnson", "style": ["mosaic", "swirls"]}, UnsupportedError, "one style at a time"),

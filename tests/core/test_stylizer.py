@@ -177,6 +177,18 @@ def test_weights_that_are_no_mix_are_refused(weights: tuple[float, ...], message
         Mix([(made, w) for w in weights])
 
 
+@pytest.mark.parametrize("weight", ["x", None, 10**400], ids=["text", "none", "huge"])
+def test_a_weight_that_is_no_number_is_one_sentence(weight: Any) -> None:
+    made = code(method())
+    with pytest.raises(InputError, match="Style weights must be numbers"):
+        Mix([(made, weight)])
+    for parts in (made, [made], [(made, 0.5, 0.5)]):
+        with pytest.raises(InputError, match="style codes, each with a number"):
+            Mix(parts)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="encode each style with encode_style first"):
+        Mix([(image(), 1.0)])  # pyright: ignore[reportArgumentType]
+
+
 def test_thirds_sum_to_one() -> None:
     made = code(method())
     assert len(Mix([(made, 1 / 3)] * 3)) == 3
