@@ -97,6 +97,15 @@ def check_writable(path: str | os.PathLike[str], error: type[ZooError] = ConfigE
     return path
 
 
+def check_creatable(path: str | os.PathLike[str], error: type[ZooError] = ConfigError) -> Path:
+    """:func:`check_writable` of a file whose missing folders are made with it: nothing of them is made here."""
+    first = Path(path)
+    while not first.parent.exists() and first.parent != first:
+        first = first.parent
+    check_writable(first, error)
+    return Path(path)
+
+
 @contextlib.contextmanager
 def replacing(
     path: str | os.PathLike[str], error: type[ZooError] = ConfigError, *, flush: bool = True
@@ -175,6 +184,7 @@ def _flush(path: Path) -> None:
 
 __all__ = [
     "PACKAGE",
+    "check_creatable",
     "check_place",
     "check_writable",
     "new_folder",

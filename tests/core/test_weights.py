@@ -336,6 +336,24 @@ def test_join_refuses_what_does_not_belong_together(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize("place", ["{tmp}", "{tmp}/file/a", "{tmp}/file/b/a", "/proc/none/a"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    target = f"{place.format(tmp=tmp_path)}.safetensors"
+    if place == "{tmp}":
+        Path(target).mkdir()
+    monkeypatch.setattr("zoo.training.join.read_metadata", lambda path: pytest.fail("the work began"))
+    monkeypatch.setattr("zoo.importers.read_source", lambda path: pytest.fail("the work began"))
+    for command in (("join", target, "x=a.safetensors"), ("import", "wct", "a.pth", "-o", target)):
+        assert run(*command) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "cannot be written" in said or "is a folder" in said
+    (tmp_path / "card.md").mkdir()
+    assert run("join", tmp_path / "card.safetensors", "x=a.safetensors") == 2
+    assert "card.md' is a folder" in capsys.readouterr().err
+
+
 # --- importing -------------------------------------------------------------------------------------------------------
 
 

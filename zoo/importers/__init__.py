@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UnknownNameError, WeightsError
-from zoo.files import write
+from zoo.files import check_creatable, write
 from zoo.provenance import written
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def import_weights(
 
     ``encoder`` is the authors' own encoder, where the method's weights belong to one. ``report`` hears the comparison
     also where it fails. Numbers keep the precision of the file. The metadata records the names and sha256 of the files.
-    Raises UnknownNameError, and WeightsError where a file is unsafe or unreadable or does not fit; then nothing is
-    written.
+    Raises UnknownNameError, ConfigError where ``out`` cannot be written, before anything is read, and WeightsError
+    where a file is unsafe or unreadable or does not fit; then nothing is written.
     """
     import torch
     from safetensors.torch import save
@@ -103,6 +103,7 @@ def import_weights(
     known = importers()
     if method not in known:
         raise UnknownNameError("importer", method, known)
+    check_creatable(out)
     module, _, name = known[method].partition(":")
     convert: Converter = getattr(importlib.import_module(module), name)
     sources = [read_source(path) for path in files]

@@ -28,12 +28,16 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
 
     The parts are checkpoints that the trainer wrote, of one method; the metadata holds their hours and steps summed
     and each part's own under ``parts``. Returns the file and the card (``out`` with the ending .md). WeightsError
-    where a part cannot be read or belongs to another method, NumericalError where a weight does not fit fp16.
+    where a part cannot be read or belongs to another method, NumericalError where a weight does not fit fp16; before
+    anything is read, ConfigError where ``out`` or the card cannot be written.
     """
     if not parts or any(re.fullmatch(r"[\w-]+", prefix) is None for prefix in parts):
         raise WeightsError(
             "Parts are given as name=FILE, the name of letters and digits, such as level1=a.safetensors."
         )
+    card = out.with_suffix(".md")
+    for target in (out, card):
+        files.check_creatable(target)
     facts = {prefix: _facts(path, prefix) for prefix, path in parts.items()}
     for path, part in zip(parts.values(), facts.values(), strict=True):
         if "config" not in part:
@@ -62,7 +66,7 @@ def join_checkpoints(out: Path, parts: Mapping[str, Path]) -> tuple[Path, Path]:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write(out, save(state, written(record)))
-    return out, write_joined_card(out, out.with_suffix(".md"))
+    return out, write_joined_card(out, card)
 
 
 def _facts(path: Path, prefix: str) -> dict[str, Any]:
