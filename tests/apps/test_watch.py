@@ -106,7 +106,7 @@ def test_a_picture_older_than_its_content_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["{folder}", "{folder}/one.png"])
-def test_results_do_not_go_among_the_contents_of_the_next_call(
+def test_results_do_not_go_among_the_contents_or_styles_of_the_next_call(
     output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
@@ -114,6 +114,10 @@ def test_results_do_not_go_among_the_contents_of_the_next_call(
     target = output.format(folder=tmp_path)
     assert run("stylize", "--content-dir", str(tmp_path), "-o", target) == 2
     assert f"Results in {tmp_path} would be stylised again" in capsys.readouterr().err
+    watched = ("--watch", str(tmp_path.parent)) if target == str(tmp_path) else ()
+    for more in ((), watched):
+        assert run("stylize", "--style-dir", str(tmp_path), *more, "-o", target) == 2
+        assert f"Results in {tmp_path} would be styles of the next call" in capsys.readouterr().err
     assert os.listdir(tmp_path) == before
 
 

@@ -119,10 +119,12 @@ def refuse_overwriting(output: str, sources: Iterable[str]) -> None:
         raise InputError(f"{output} is what the result is made of: give -o another name.")
 
 
-def refuse_restylizing(folder: Path, sources: Iterable[str]) -> None:
-    """InputError where ``folder`` of the results is among ``sources``, whose pictures are contents at every call."""
-    if any(on_disk(s).is_dir() and on_disk(s).resolve() == folder.resolve() for s in sources):
-        raise InputError(f"Results in {folder} would be stylised again: give -o another folder.")
+def refuse_restylizing(folder: Path, contents: Iterable[str], styles: Iterable[str]) -> None:
+    """InputError where ``folder`` of the results is one whose pictures are ``contents``, or ``styles``, of every call
+    like this."""
+    for sources, what in ((contents, "stylised again"), (styles, "styles of the next call")):
+        if any(on_disk(s).is_dir() and on_disk(s).resolve() == folder.resolve() for s in sources):
+            raise InputError(f"Results in {folder} would be {what}: give -o another folder.")
 
 
 def default_style(names: Sequence[str]) -> str:

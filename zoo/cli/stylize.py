@@ -28,7 +28,7 @@ from zoo.cli.streams import binary_output
 from zoo.cli.watch import arrivals, check_watch, outdated
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
-from zoo.names import DEFAULT_METHOD
+from zoo.names import DEFAULT_METHOD, find
 from zoo.options import PIXELS, Look, verb, whole
 from zoo.words import counted
 
@@ -121,6 +121,10 @@ class StylizeOptions(Look):
         named = [*(self.style or []), *([self.style_dir] if self.style_dir else [])]
         return named or [default_style(trained)]
 
+    def style_files(self, trained: Sequence[str]) -> list[str]:
+        """Those of :meth:`styles` that are no names of trained styles."""
+        return [source for source in self.styles(trained) if find(source, trained) is None]
+
 
 @verb
 def stylize(context: typer.Context, options: StylizeOptions) -> None:
@@ -142,7 +146,7 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
     contents: list[str] = []
     jobs: list[Job] = []
     if options.watch is not None:
-        check_watch(options)
+        check_watch(options, options.style_files(names))
     else:
         contents = expand(options.contents, "content", told=told)
         jobs = _plan(options, contents, styles, names, blend)
@@ -225,11 +229,12 @@ def _plan(
     masks = options.mask or []
     _check_inputs(contents, styles, masks, blend)
     given = [options.watch] if options.watch else options.contents
-    folders = any(Path(source).is_dir() for source in (*given, *options.styles(names)) if source not in names)
+    of_style = options.style_files(names)
+    folders = any(Path(source).is_dir() for source in (*given, *of_style))
     joined = bool(blend or masks)
     jobs = plan(contents, styles, options.method, options.output, joined=joined, folders=folders)
     if options.output != "-":
-        refuse_restylizing(Path(jobs[0].output).parent, given)
+        refuse_restylizing(Path(jobs[0].output).parent, given, of_style)
     jobs = shared_out(jobs, options.part)
     jobs = missing(jobs) if options.resume else jobs
     if options.output == "-" and (options.as_json or len(jobs) > 1):

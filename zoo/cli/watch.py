@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ PAUSE = 0.5
 _OF_A_WHOLE = ("content", "content_dir", "content_labels", "sheet", "losses", "part", "as_json")
 
 
-def check_watch(options: StylizeOptions) -> None:
-    """Raise InputError where ``options`` name what does not go with watching, or a folder that cannot be watched."""
+def check_watch(options: StylizeOptions, styles: Sequence[str]) -> None:
+    """Raise InputError where ``options`` name what does not go with watching, or a folder that cannot be watched, or
+    one for the results that is among ``styles``."""
     clash = [name for name in _OF_A_WHOLE if getattr(options, name)]
     if clash:
         flag = "json" if clash[0] == "as_json" else clash[0].replace("_", "-")
@@ -32,7 +33,7 @@ def check_watch(options: StylizeOptions) -> None:
         raise InputError(f"--watch takes a folder, and {folder} is none.")
     if options.output == "-" or (target.suffix and not target.is_dir()):
         raise InputError("--watch makes any number of pictures: give -o a folder.")
-    refuse_restylizing(target, [str(folder)])
+    refuse_restylizing(target, [str(folder)], styles)
 
 
 def arrivals(folder: str, stop: StopRequest) -> Iterator[tuple[list[str], set[str]]]:
