@@ -1,4 +1,4 @@
-"""Which requests the server of a page answers: those under its own names, from its own pages.
+"""Where the server of a page listens, and which requests it answers: those under its own names, from its own pages.
 
 A browser lets every site that it shows send requests to servers on its user's machine and network. Two headers tell
 them from the page's own: Host, since a site may let its own name point to another's address (DNS rebinding), and
@@ -12,6 +12,30 @@ import socket
 from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from zoo.errors import ConfigError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. ConfigError where the port is in use or the host is not ours."""
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"A port is a number from 0 to 65535, not {port}.")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"Port {port} of {host} cannot be used ({reason}): choose another --port (0: any free one) or --host."
+        ) from error
+
+
+def address_of(listening: socket.socket) -> str:
+    """The page's address as a browser on this machine opens it."""
+    host, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "127.0.0.1" if listening.family == socket.AF_INET else "::1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 class Headers(Protocol):

@@ -19,9 +19,10 @@ from bench_runs import installed
 from command import run
 from PIL import Image
 
+from zoo.addresses import address_of, listen
 from zoo.apps.serve import words
 from zoo.apps.serve.limits import Limits
-from zoo.apps.serve.server import address_of, listen, private_folder
+from zoo.apps.serve.server import private_folder
 from zoo.apps.serve.work import Models, Order, Picture, Result, Workshop, hand_back
 from zoo.bench.memory import MIB
 from zoo.errors import ConfigError, ImageError, InputError, UnknownNameError

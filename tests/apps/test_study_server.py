@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from command import run as command
 from study_runs import answer, first_shown, make
 
 from zoo.apps.study.answers import Key, read_answers
-from zoo.apps.study.server import LARGEST_BODY, Desk, StudyServer, make_server
+from zoo.apps.study.server import LARGEST_BODY, Desk, StudyServer, _Handler, make_server
 from zoo.errors import StudyError
 
 JSON = {"Content-Type": "application/json"}
@@ -246,6 +248,58 @@ def test_a_post_must_come_from_the_studys_own_page(server: StudyServer, key: Key
     body = json.dumps(answer(key, 0, first_shown)).encode()
     assert ask(server, "POST", "/answers", body, headers)[0] == status
     assert ask(server, "POST", "/form", None, headers)[0] == status
+
+
+@contextlib.contextmanager
+def running(folder: Path, **options: Any) -> Iterator[StudyServer]:
+    with make_server(folder, **options) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+            thread.join()
+
+
+def test_connections_that_send_nothing_more_keep_nobody_out(folder: Path, key: Key, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("zoo.apps.study.server.MOST_CONNECTIONS", 4)
+    begun = b"POST /answers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+    before = threading.active_count()
+    with running(folder) as server, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(server.server_address[:2], 60)) for _ in range(12)]
+        for number, one in enumerate(slow):
+            with contextlib.suppress(OSError):  # cut already
+                one.sendall((b"", b"GET", begun, begun + b"\r\n{")[number % 4])
+        body = json.dumps(answer(key, 0, first_shown)).encode()
+        assert ask(server, "POST", "/answers", body, JSON)[0] == 200
+        assert threading.active_count() <= before + 6
+        for one in slow[:8]:
+            with contextlib.suppress(ConnectionError):
+                assert one.recv(10) == b"", "the first to come are cut"
+    assert len(list((folder / "answers").iterdir())) == 1
+
+
+def test_a_large_picture_is_sent_in_slices_for_each_of_which_a_slow_line_has_its_time():
+    sizes: list[int] = []
+    handler: Any = object.__new__(_Handler)
+    handler.command, handler.request_version, handler.requestline = "GET", "HTTP/1.0", "GET /"
+    handler.wfile = types.SimpleNamespace(write=lambda data: sizes.append(len(data)))
+    handler._reply(200, bytes(300_000), "image/webp")
+    assert sum(sizes[1:]) == 300_000
+    assert max(sizes) <= 1 << 16
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_it_listens_on_an_address_of_ipv6(folder: Path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with running(folder, host="::1") as server:
+        assert server.url == f"http://[::1]:{server.server_address[1]}/"
+        assert ask(server, "GET", "/")[0] == 200
+        assert ask(server, "POST", "/form", None, {"Host": f"[::1]:{server.server_address[1]}"})[0] == 200
 
 
 def test_it_says_where_it_is_and_ends_with_ctrl_c(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):

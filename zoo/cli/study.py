@@ -129,13 +129,14 @@ def serve(
     ] = None,
 ) -> None:
     """Show the page under an address and keep what judges send, in FOLDER/answers, until Ctrl-C."""
+    from zoo.addresses import is_local
     from zoo.apps.study.server import make_server
 
     with make_server(folder, host, port, allow_host or ()) as server:
         for sentence in server.desk.refused:
             console.say(f"Left alone: {sentence}", style="yellow")
         out.say(f"{server.url} shows the study; Ctrl-C ends it.")
-        if host not in ("127.0.0.1", "localhost"):
+        if not is_local(host):
             warning = "Whoever reaches this machine can take part: there is no password and no encryption."
             console.say(warning, style="yellow")
         try:

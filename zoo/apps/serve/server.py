@@ -6,7 +6,6 @@ The socket is bound before anything is loaded, so that a port in use is told at 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 import shutil
@@ -22,8 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.addresses import Names
-from zoo.errors import ConfigError
+from zoo.addresses import Names, address_of, listen
 from zoo.extras import need
 
 if TYPE_CHECKING:
@@ -40,28 +38,6 @@ def require() -> None:
     """Raise ConfigError unless what the extra ``serve`` brings is installed."""
     # Not imported yet: that makes folders, which belong into the private one.
     need("serve", "gradio")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. ConfigError where the port is in use or the host is not ours."""
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"A port is a number from 0 to 65535, not {port}.")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            f"Port {port} of {host} cannot be used ({reason}): choose another --port (0: any free one) or --host."
-        ) from error
-
-
-def address_of(listening: socket.socket) -> str:
-    """The page's address as a browser on this machine opens it."""
-    host, port = listening.getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:
-        host = "127.0.0.1" if listening.family == socket.AF_INET else "::1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 @contextlib.contextmanager

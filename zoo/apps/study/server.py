@@ -9,8 +9,10 @@ that was made to lead here does not (DNS rebinding), and a post must come from t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from collections import defaultdict, deque
@@ -22,13 +24,16 @@ from typing import Any
 import filelock
 
 from zoo import files
-from zoo.addresses import Names
+from zoo.addresses import Names, address_of, listen
 from zoo.apps.study.answers import Answers, Key, parse_answers, read_answers
 from zoo.errors import ConfigError, StudyError, reason
 
 # A form of a hundred judgements with three questions is about 100 kB.
 LARGEST_BODY = 1 << 20
 MOST_JUDGES = 10_000
+# A browser opens up to six, each for one picture.
+MOST_CONNECTIONS = 100
+_SLICE = 1 << 16
 _TIMEOUT_SECONDS = 30
 # A form that was begun counts as taken for so long; then its judge is thought to have left.
 _BEGUN_SECONDS = 3600.0
@@ -143,28 +148,51 @@ def _text(found: Answers, key: Key) -> bytes:
 
 
 def make_server(folder: Path, host: str = "127.0.0.1", port: int = 0, names: Iterable[str] = ()) -> StudyServer:
-    """A server of a study's folder, bound and not yet running; StudyError where the address cannot be had.
+    """A server of a study's folder, bound and not yet running; ConfigError where the address cannot be had, StudyError
+    as :class:`Desk`.
 
     ``names`` are those under which judges reach it beside this machine's own and its addresses, a proxy's for example.
     """
     desk = Desk(folder)
     try:
-        return StudyServer((host, port), desk, names)
-    except (OSError, OverflowError) as error:
+        return StudyServer(listen(host, port), desk, Names(host, names))
+    except ConfigError:
         desk.close()
-        said = error.strerror if isinstance(error, OSError) else "no such port"
-        raise StudyError(f"{host}:{port} cannot be listened on ({said}): choose another --port or --host.") from error
+        raise
 
 
 class StudyServer(ThreadingHTTPServer):
-    """``serve_forever`` until ``shutdown``; ``url`` is where the page is."""
+    """``serve_forever`` until ``shutdown``; ``url`` is where the page is.
+
+    Where more than MOST_CONNECTIONS are open, the one that was opened longest ago is cut: whoever sends or reads a byte
+    now and then keeps neither judges out nor ever more threads in.
+    """
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], desk: Desk, names: Iterable[str] = ()) -> None:
-        self.desk = desk
-        self.names = Names(address[0], names)
-        super().__init__(address, _Handler)
+    def __init__(self, listening: socket.socket, desk: Desk, names: Names) -> None:
+        self.desk, self.names = desk, names
+        # An answer ends its connection, so that one opened long ago is slow.
+        self._open: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open[request] = None
+            if len(self._open) > MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # it has just ended
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def server_close(self) -> None:
         super().server_close()
@@ -173,8 +201,7 @@ class StudyServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address for a browser on this machine."""
-        host, port = self.server_address[:2]
-        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else str(host)}:{port}/"
+        return address_of(self.socket)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A visitor who hangs up is no error of ours; nothing prints from here."""
@@ -253,7 +280,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            # The timeout is of one call, and so of a slice, not of a large picture over a slow line.
+            for begin in range(0, len(body), _SLICE):
+                self.wfile.write(body[begin : begin + _SLICE])
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing prints from here."""
