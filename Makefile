@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 # Files with tests marked numerical: what rounding could decide (singular, tied, flat, converged).
-NUMERICAL := $(addprefix tests/core/test_,color.py fast.py optimise.py patches.py whitening.py) \
+NUMERICAL := $(addprefix tests/core/test_,color.py fast.py optimize.py patches.py whitening.py) \
 	$(addprefix tests/metrics/test_,metrics.py metrics_content.py metrics_style.py) tests/report/test_report_statistics.py
 
 .PHONY: bench test numerical numerical-avx2 numerical-default stylize docs check clean

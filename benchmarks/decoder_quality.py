@@ -76,7 +76,7 @@ def reconstruction(photographs: list[Any], precision: str) -> dict[str, Any]:
     return found
 
 
-def stylisation(photographs: list[Any], paintings: list[Any], precision: str, pairs: int) -> dict[str, Any]:
+def stylization(photographs: list[Any], paintings: list[Any], precision: str, pairs: int) -> dict[str, Any]:
     """Style loss of each method's results over the content copy's, per pair."""
     import torch
     from torch.nn import functional as F
@@ -157,7 +157,7 @@ def main() -> int:
         "paintings": len(paintings),
         "date": time.strftime("%Y-%m-%d"),
         "reconstruction": reconstruction(photographs, args.precision),
-        "stylisation": stylisation(photographs, paintings, args.precision, args.pairs),
+        "stylisation": stylization(photographs, paintings, args.precision, args.pairs),
     }
     text = table(report)
     print(text)

@@ -52,7 +52,7 @@ class Sleeper(Stylizer):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{sleeper}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "Sleeps."}},
     }
@@ -75,7 +75,7 @@ class Holder(Stylizer):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{holder}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "Holds memory."}},
     }

@@ -1,7 +1,7 @@
 """Write the manifest of an image set from a folder of its files.
 
     python benchmarks/make_manifest.py FOLDER --name styleid --title "..." --source URL --commit SHA --base URL \
-        --licence "..." --contents cnt --styles sty > benchmarks/sets/styleid.yaml
+        --license "..." --contents cnt --styles sty > benchmarks/sets/styleid.yaml
 
 ``--contents`` and ``--styles`` are a subfolder, or files separated by commas where both kinds lie together; ``--base``
 is the URL that their paths below FOLDER are appended to, commit included. Titles and authors are added by hand.
@@ -32,10 +32,10 @@ def main() -> None:
     """Print the manifest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    for option in ("name", "title", "source", "commit", "base", "licence", "contents", "styles"):
+    for option in ("name", "title", "source", "commit", "base", "license", "contents", "styles"):
         parser.add_argument(f"--{option}", required=True)
     given = parser.parse_args()
-    head = {key: getattr(given, key) for key in ("name", "title", "source", "commit", "base", "licence")}
+    head = {key: getattr(given, key) for key in ("name", "title", "source", "commit", "base", "license")}
     lines = [yaml.safe_dump({"schema": 1, **head}, sort_keys=False, width=110).rstrip()]
     for role in ("contents", "styles"):
         lines += ["", f"{role}:", *entries(given.folder, getattr(given, role))]

@@ -115,7 +115,7 @@ def measure(trained: Trained, content: Tensor, most: int) -> dict[str, Any]:
     import torch
 
     from zoo.methods.gatys import GatysConfig
-    from zoo.nn.optimise import Fitting, optimise_pixels
+    from zoo.nn.optimize import Fitting, optimize_pixels
     from zoo.stylizer import Call
 
     began = time.perf_counter()
@@ -130,7 +130,7 @@ def measure(trained: Trained, content: Tensor, most: int) -> dict[str, Any]:
         best = min(best, losses["total"])
         return step >= STEPS and best <= network["total"]
 
-    found = optimise_pixels(
+    found = optimize_pixels(
         content,
         lambda image: trained.score(image, content),
         Fitting("lbfgs", clamp=True, history=GatysConfig().history),
@@ -139,11 +139,11 @@ def measure(trained: Trained, content: Tensor, most: int) -> dict[str, Any]:
     )
     rows = [{name: float(value) for name, value in row.items()} for row in found.losses]
     matched = next((int(row["step"]) for row in rows if row["total"] <= network["total"]), None)
-    optimised = min(rows[:STEPS], key=lambda row: row["total"])
+    optimized = min(rows[:STEPS], key=lambda row: row["total"])
     return {
         "network": network,
         "unchanged": unchanged,
-        "optimised": {name: value for name, value in optimised.items() if name != "step"},
+        "optimised": {name: value for name, value in optimized.items() if name != "step"},
         "matched": matched,
         "steps": len(rows),
         "seconds": time.perf_counter() - began,

@@ -96,8 +96,8 @@ def score_intervals(study: Study, choices: Choices) -> tuple[Floats, list[Interv
     count = len(study.strengths)
     rows = [np.eye(count)[a] - np.eye(count)[b] for a, b in itertools.combinations(range(count), 2)]
     contrasts = np.concatenate([np.eye(count), np.array(rows)])
-    centre = strengths.score(choices)
-    return contrasts @ centre, strengths.intervals(choices, centre, contrasts)
+    center = strengths.score(choices)
+    return contrasts @ center, strengths.intervals(choices, center, contrasts)
 
 
 def share_interval(study: Study, choices: Choices, draw: np.random.Generator) -> tuple[float, Interval | None]:

@@ -53,7 +53,7 @@ KEPT = IMAGES.parent.parent / "build" / "figures"
 SHEETS = ("adain", "wct", "style-swap")
 SHEET_CONTENTS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "hubble_deep_field")
 # Methods that fit pixels, with steps that a CPU does in a minute or two at this size.
-OPTIMISED: dict[str, int | None] = {
+OPTIMIZED: dict[str, int | None] = {
     "gatys": 150,
     "cnnmrf": 150,
     "nnst": 150,
@@ -151,9 +151,9 @@ def sheets() -> None:
         print(method, flush=True)
 
 
-def optimised() -> None:
+def optimized() -> None:
     """Six pairs, two a row, for methods that fit pixels, with fewer steps than by default, and for EFDM."""
-    for method, steps in OPTIMISED.items():
+    for method, steps in OPTIMIZED.items():
         pairs = PHOTO_PAIRS if method == "deep-photo" else SIX_PAIRS
         cells = [
             [*(zoo.read(f"builtin:{x}", size=SMALL).pixels for x in pair), result(method, *pair, steps, SMALL)]
@@ -298,7 +298,7 @@ DRAWN = {
     "front": front,
     "beside": beside,
     "sheets": sheets,
-    "optimised": optimised,
+    "optimised": optimized,
     "trained": trained,
     "textures": textures,
     "places": places,

@@ -27,24 +27,24 @@ def page() -> str:
     """The whole page: encoders, networks of metrics, trained weights, images, sets."""
     registry = load_registry()
     encoders = [
-        (f"`{name}`", asset.summary, _source(asset), asset.licence, "yes" if asset.bundled else "no")
+        (f"`{name}`", asset.summary, _source(asset), asset.license, "yes" if asset.bundled else "no")
         for name, asset in registry.encoders.items()
     ]
     networks = [
-        (f"`{name}`", asset.summary, _source(asset), asset.licence)
+        (f"`{name}`", asset.summary, _source(asset), asset.license)
         for name, asset in registry.networks.items()
     ]
     weights = [
-        (f"[`{name}.{tag}`](methods/{name}.md)", checkpoint.licence, checkpoint.provenance.data)
+        (f"[`{name}.{tag}`](methods/{name}.md)", checkpoint.license, checkpoint.provenance.data)
         for name, entry in registry.methods.items()
         if name not in registry.plugins
         for tag, checkpoint in entry.checkpoints.items()
     ]
     images = [
-        (f"`builtin:{image.name}`", image.title, image.author, image.licence, image.source)
+        (f"`builtin:{image.name}`", image.title, image.author, image.license, image.source)
         for image in [*builtin_contents().values(), *builtin_styles().values()]
     ]
-    sets = [(f"`{m.name}`", m.title, f"[source]({m.source})", m.licence) for m in map(load_manifest, list_sets())]
+    sets = [(f"`{m.name}`", m.title, f"[source]({m.source})", m.license) for m in map(load_manifest, list_sets())]
     parts = [
         INTRODUCTION.strip(),
         "## Encoders",

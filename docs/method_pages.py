@@ -58,7 +58,7 @@ def pages() -> dict[Path, str]:
         (
             f"[`{name}`]({name}.md)",
             f"[{entry.title}]({entry.paper}) ({entry.authors}, {entry.year})",
-            f"the {'picture' if entry.taxonomy.optimises == 'image' else 'network'}",
+            f"the {'picture' if entry.taxonomy.optimizes == 'image' else 'network'}",
             entry.taxonomy.styles,
             entry.taxonomy.statistics,
         )
@@ -77,7 +77,7 @@ def pages() -> dict[Path, str]:
 
 def family_of(entry: MethodEntry) -> str:
     """The family that a method is shown in."""
-    if entry.taxonomy.optimises == "image":
+    if entry.taxonomy.optimizes == "image":
         return "gallery-optimised"
     return "gallery-any-style" if entry.taxonomy.styles == "any" else "gallery-trained-styles"
 
@@ -145,7 +145,7 @@ def costs(entries: Mapping[str, MethodEntry]) -> tuple[dict[str, tuple[str, str]
             found[name] = ("not measured", "")
             continue
         seconds, memory = (rows[metric].value or 0.0 for metric in ("seconds.stylize", "memory.resident"))
-        if entry.taxonomy.optimises == "image":
+        if entry.taxonomy.optimizes == "image":
             done = rows["seconds.stylize"].method.partition("num_steps=")[2].partition("]")[0].partition(",")[0]
             every = next(spec.default for spec in load_registry().options(name) if spec.name == "num_steps")
             steps = f" for {done} of {every} steps" if done != str(every) else f" for {every} steps"
@@ -181,7 +181,7 @@ def _facts(name: str, entry: MethodEntry, module: str) -> str:
     kind = entry.taxonomy
     facts = [
         f"**[{entry.title}]({entry.paper})**, {entry.authors}, {entry.year}",
-        f"optimises the {'picture' if kind.optimises == 'image' else 'network'}; styles: {kind.styles}; "
+        f"optimises the {'picture' if kind.optimizes == 'image' else 'network'}; styles: {kind.styles}; "
         f"statistics: {kind.statistics}",
         f"file: `{module.replace('.', '/')}.py`",
     ]
@@ -231,7 +231,7 @@ def _checkpoint(checkpoint: Checkpoint, entry: MethodEntry) -> str:
     facts: list[tuple[str, object]] = [
         ("size", f"{checkpoint.bytes / 1e6:.1f} MB, {checkpoint.parameters:,} parameters"),
         ("sha256", f"`{checkpoint.sha256}`"),
-        ("licence", checkpoint.licence),
+        ("licence", checkpoint.license),
         ("from", f"{origin.kind}{f', {origin.repository} {origin.commit}' if origin.repository else ''}"),
         ("data", origin.data),
         ("teacher", origin.teacher),
@@ -255,7 +255,7 @@ def _checkpoint(checkpoint: Checkpoint, entry: MethodEntry) -> str:
         for style in styles:
             facts_of = style.to_dict()
             what = ", ".join(facts_of[key] for key in ("title", "artist", "year") if facts_of[key])
-            rows.append((f"`{facts_of['name']}`", what, facts_of["licence"], facts_of["source"]))
+            rows.append((f"`{facts_of['name']}`", what, facts_of["license"], facts_of["source"]))
         parts += ["Styles it knows:", table(["name", "what it is", "licence", "source"], rows)]
     return "\n\n".join(parts)
 

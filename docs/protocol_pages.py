@@ -127,7 +127,7 @@ def _sets() -> str:
         parts.append(
             f"## The set {name}\n\n{manifest.title}: {len(manifest.contents)} contents and {len(manifest.styles)} "
             f"styles of [{manifest.source}]({manifest.source}), commit `{manifest.commit[:12]}`. Licence as stated "
-            f"there: {manifest.licence}. `zoo data fetch {name}` brings it."
+            f"there: {manifest.license}. `zoo data fetch {name}` brings it."
         )
     return "\n\n".join(parts)
 

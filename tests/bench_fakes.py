@@ -44,7 +44,7 @@ class Tint(Stylizer):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{tint}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "As it is."}},
     }
@@ -72,7 +72,7 @@ class Sleepy(Tint):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{sleepy}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "As it is."}},
     }
@@ -95,7 +95,7 @@ class Filter(Tint):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{filter}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "As it is."}},
     }
@@ -117,7 +117,7 @@ class Hungry(Tint):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{hungry}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "As it is."}},
     }
@@ -143,7 +143,7 @@ class Moody(Tint):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{moody}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "raise",
         "presets": {
             "fine": {"summary": "Behaves.", "options": {"mood": "fine"}},
@@ -198,7 +198,7 @@ class Stepper(Stylizer):
         "year": 2000,
         "paper": "https://example.org",
         "bibtex": "@misc{stepper}",
-        "taxonomy": {"optimises": "image", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "image", "styles": "any", "statistics": "parametric"},
         "default": "plain",
         "presets": {"plain": {"summary": "As it is."}},
     }

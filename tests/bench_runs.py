@@ -58,7 +58,7 @@ def resolved(path: Path) -> ResolvedProtocol:
 def draw(folder: Path) -> None:
     """Four noisy pictures of one colour each, 48 x 40: red, green, sea and sand."""
     rng = np.random.default_rng(0)
-    colours = {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200), "sand": (200, 190, 90)}
-    for name, colour in colours.items():
-        pixels = np.clip(np.array(colour) + rng.integers(-50, 50, (40, 48, 3)), 0, 255).astype(np.uint8)
+    colors = {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200), "sand": (200, 190, 90)}
+    for name, color in colors.items():
+        pixels = np.clip(np.array(color) + rng.integers(-50, 50, (40, 48, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.png")

@@ -61,7 +61,7 @@ class TintTask(TrainingTask):
 class TintNet(Stylizer):
     ENTRY = {
         "title": "Tint", "authors": "None", "year": 2020, "paper": "https://example.org", "bibtex": "@misc{tint}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "plain", "presets": {"plain": {"summary": "Plain"}}, "training": "zoo_tint_net:TintTask",
     }
     traits = Traits(strength="none", min_size=2)

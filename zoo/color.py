@@ -60,7 +60,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(axes, keepdim=True), values.std(axes, keepdim=True, correction=0)
 
 
-def grey(images: Tensor) -> Tensor:
+def gray(images: Tensor) -> Tensor:
     """``images`` (B, 3, H, W) without their colours: the luminance in all three channels."""
     return luminance(images).expand(-1, 3, -1, -1).contiguous()
 
@@ -82,8 +82,8 @@ def color_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, 3) and covariance (B, 3, 3) of each image's RGB values, in float64 (on the CPU beside an MPS device)."""
     values = exact(images).flatten(2).double()
     mean = values.mean(dim=2)
-    centred = values - mean[:, :, None]
-    return mean, centred @ centred.mT / values.shape[2]
+    centered = values - mean[:, :, None]
+    return mean, centered @ centered.mT / values.shape[2]
 
 
 def match_color(images: Tensor, like: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ def match_color(images: Tensor, like: Tensor) -> Tensor:
     """
     mean, covariance = color_statistics(images)
     wanted_mean, wanted_covariance = color_statistics(like)
-    colouring = _symmetric_power(wanted_covariance, 0.5, floor=0.0)
-    matrix = colouring @ _symmetric_power(covariance, -0.5, floor=_FLAT**2)
+    coloring = _symmetric_power(wanted_covariance, 0.5, floor=0.0)
+    matrix = coloring @ _symmetric_power(covariance, -0.5, floor=_FLAT**2)
     offset = wanted_mean - (matrix @ mean[:, :, None])[:, :, 0]
     mixed = torch.einsum("bij,bjhw->bihw", matrix.to(images.dtype).to(images.device), images)
     return mixed + offset.to(images.dtype).to(images.device)[:, :, None, None]

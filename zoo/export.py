@@ -1,7 +1,7 @@
 """A trained network as an ONNX file, checked against PyTorch before it is kept, and run from there by onnxruntime.
 
 The file takes ``image``, float32 (batch, 3, height, width) in [0, 1], sRGB, of any size from the method's smallest up,
-and gives ``stylised``, the same shape, clamped to [0, 1]; padding to the multiple of pixels that a method needs is part
+and gives ``stylized``, the same shape, clamped to [0, 1]; padding to the multiple of pixels that a method needs is part
 of it. The style, or the mix of styles, is fixed. Metadata say which method, style and checkpoint (sha256) it is, and
 under which licence.
 
@@ -78,12 +78,12 @@ def _mirrored(image: Tensor, dim: int, multiple_of: int) -> Tensor:
 
 
 def export(
-    stylizer: Stylizer, style: StyleCode | Mix, path: str | os.PathLike[str], *, licence: str = "not stated"
+    stylizer: Stylizer, style: StyleCode | Mix, path: str | os.PathLike[str], *, license: str = "not stated"
 ) -> Exported:
     """Write ``style`` of ``stylizer`` to ``path`` as ONNX in float32.
 
     The file is run by onnxruntime on a photograph and compared with ``stylizer`` in float32 on the CPU before it gets
-    its name. ``licence`` is that of the weights. Raises UnsupportedError where the method is not one network,
+    its name. ``license`` is that of the weights. Raises UnsupportedError where the method is not one network,
     NumericalError where the two differ by more than TOLERANCE, ConfigError without the extra ``onnx`` or where the file
     cannot be written.
     """
@@ -96,7 +96,7 @@ def export(
     mix = style if isinstance(style, Mix) else Mix([(style, 1.0)])
     traits = stylizer.traits
     model = _trace(_WholeImage(stylizer.as_network(mix), traits.multiple_of).eval(), traits.min_size)
-    metadata = _metadata(stylizer, mix, licence)
+    metadata = _metadata(stylizer, mix, license)
     _describe(model, metadata)
     with files.replacing(path) as work:
         work.write_bytes(model.SerializeToString())
@@ -136,7 +136,7 @@ def _trace(module: nn.Module, min_size: int) -> Any:
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["stylised"],
+            output_names=["stylized"],
             dynamic_shapes=(sizes,),
             verbose=False,
         )
@@ -163,17 +163,17 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _metadata(stylizer: Stylizer, mix: Mix, licence: str) -> dict[str, str]:
+def _metadata(stylizer: Stylizer, mix: Mix, license: str) -> dict[str, str]:
     facts = {
         "producer": f"style-transfer-zoo {__version__}",
         "method": stylizer.name,
         "style": ", ".join(f"{code.label} x {weight:g}" if len(mix) > 1 else code.label for code, weight in mix),
         "options": json.dumps(stylizer.config.to_dict()),
-        "licence": licence,
+        "license": license,
         "opset": str(OPSET),
         "min_size": str(stylizer.traits.min_size),
         "input": f"image: float32 RGB in [0, 1], sRGB, sides of {stylizer.traits.min_size} pixels and more",
-        "output": "stylised: as the input",
+        "output": "stylized: as the input",
     }
     if stylizer.checkpoint is not None:
         facts["checkpoint"] = stylizer.checkpoint.name

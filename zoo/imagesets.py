@@ -34,7 +34,7 @@ class SetImage(BaseModel):
     bytes: int = Field(gt=0)
     title: str = ""
     author: str = ""
-    licence: str = ""
+    license: str = ""
 
     @property
     def name(self) -> str:
@@ -45,7 +45,7 @@ class SetImage(BaseModel):
 class Manifest(BaseModel):
     """The schema of a manifest.
 
-    ``base`` is the URL that every image's ``file`` is appended to, and names ``commit``; ``licence`` is what the source
+    ``base`` is the URL that every image's ``file`` is appended to, and names ``commit``; ``license`` is what the source
     states and holds for every image that states none of its own.
     """
 
@@ -57,7 +57,7 @@ class Manifest(BaseModel):
     source: str
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
     base: str = Field(pattern=r"^https://.*/$")
-    licence: str
+    license: str
     contents: tuple[SetImage, ...] = Field(min_length=1)
     styles: tuple[SetImage, ...] = Field(min_length=1)
 

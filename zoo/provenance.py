@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,16 @@ from typing import Any
 from zoo.errors import WeightsError, reason
 
 _LARGEST = 100_000_000  # bytes of a header: the format's own limit
+# What files written before call options, losses and facts of a style: their bytes, and so their digests, stay.
+_RENAMED = {
+    "optimiser": "optimizer",
+    "recolour": "recolor",
+    "colour_weight": "color_weight",
+    "colour": "color",
+    "licence": "license",
+}
+_OPTION_NAMES = {old.replace("_", "-"): new.replace("_", "-") for old, new in _RENAMED.items()}
+_OPTIONS = re.compile(rf"--({'|'.join(_OPTION_NAMES)})(?![\w-])")
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ def written(facts: Mapping[str, Any]) -> dict[str, str]:
 def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
     """Return how many numbers a safetensors file holds, and its metadata, values parsed from JSON where they are JSON.
 
+    What a run says of itself bears the names of now, whatever its options were called when the file was written.
     WeightsError where it is no such file.
     """
     try:
@@ -57,7 +69,7 @@ def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
         if path.stat().st_size != 8 + length + max(ends, default=0):
             raise ValueError("it is cut short")
         count = sum(math.prod(tensor["shape"]) for tensor in header.values())
-        return count, {key: _parsed(value) for key, value in metadata.items()}
+        return count, _renamed({key: _parsed(value) for key, value in metadata.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise WeightsError(
             f"{path} cannot be read as a safetensors file ({reason(error)}): fetch or train it again."
@@ -89,6 +101,28 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _renamed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run says of itself, or several joined ones, under the names of now: options, losses, commands."""
+    found = dict(run)
+    if isinstance(parts := run.get("parts"), dict):
+        found["parts"] = {key: _renamed(part) if isinstance(part, dict) else part for key, part in parts.items()}
+    for key in ("task", "config", "losses"):
+        if key in run:
+            found[key] = _with_keys_of_now(run[key])
+    for key in ("command", "notes"):
+        if isinstance(text := run.get(key), str):
+            found[key] = _OPTIONS.sub(
+                lambda option: "--" + _RENAMED[option[1].replace("-", "_")].replace("_", "-"), text
+            )
+    return found
+
+
+def _with_keys_of_now(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_RENAMED.get(key, key): _with_keys_of_now(inner) for key, inner in value.items()}
+    return [_with_keys_of_now(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _data(parts: list[Mapping[str, Any]]) -> str:

@@ -43,7 +43,7 @@ class Strict(BaseModel):
 class Taxonomy(Strict):
     """Place in the survey's tree: what is optimised, how many styles one model holds, which statistics of style."""
 
-    optimises: Literal["image", "model"]
+    optimizes: Literal["image", "model"]
     styles: Literal["one", "many", "any"]
     statistics: Literal["parametric", "patches"]
 
@@ -92,7 +92,7 @@ class Asset(Strict):
     base: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     given_bytes: int | None = Field(default=None, alias="bytes")
-    licence: str = ""
+    license: str = ""
 
     @model_validator(mode="after")
     def _one_place(self) -> Asset:
@@ -135,7 +135,7 @@ class Checkpoint(Asset):
             "bytes": self.given_bytes,
             "parameters": self.given_parameters,
             "provenance": self.given_provenance,
-            "licence": self.licence,
+            "license": self.license,
         }
         lacking = [name for name, value in told.items() if self.url is not None and not value]
         if lacking:
@@ -234,7 +234,7 @@ class RegistryFile(Strict):
     """The schema of registry.yaml."""
 
     version: Literal[1] = Field(alias="schema")
-    trained_licence: str = ""
+    trained_license: str = ""
     methods: dict[str, MethodEntry]
     encoders: dict[str, Asset]
     metrics: dict[str, MetricEntry]
@@ -423,7 +423,7 @@ def parse_registry(path: Path) -> RegistryFile:
 
 
 def _complete(content: Any) -> None:
-    """Fill in what the file leaves to references.bib and to its own ``trained_licence``."""
+    """Fill in what the file leaves to references.bib and to its own ``trained_license``."""
     methods = content.get("methods") if isinstance(content, dict) else None
     for name, entry in (methods if isinstance(methods, dict) else {}).items():
         if not isinstance(entry, dict):
@@ -435,8 +435,8 @@ def _complete(content: Any) -> None:
             entry |= {key: entry.get(key, value) for key, value in found.facts().items()}
         checkpoints = entry.get("checkpoints")
         for checkpoint in (checkpoints if isinstance(checkpoints, dict) else {}).values():
-            if isinstance(checkpoint, dict) and "file" in checkpoint and content.get("trained_licence"):
-                checkpoint.setdefault("licence", content["trained_licence"])
+            if isinstance(checkpoint, dict) and "file" in checkpoint and content.get("trained_license"):
+                checkpoint.setdefault("license", content["trained_license"])
 
 
 _NAME_RULE = "a method's name is letters, digits, '_' and '-', and is not 'all'."

@@ -50,7 +50,7 @@ class TrainedStyle:
     artist: str = ""
     year: str = ""
     source: str = ""
-    licence: str = ""
+    license: str = ""
 
     def to_dict(self) -> dict[str, str]:
         """The record as a checkpoint keeps it."""
@@ -67,8 +67,8 @@ def perceptual_hash(image: Tensor) -> str:
     The signs, against their median, of the 8 x 8 lowest frequencies of the luminance (DCT) without the constant ones
     (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1).
     """
-    grey = luminance(image.detach().float().cpu())[:, :1]
-    small = F.interpolate(grey, (_THUMBNAIL, _THUMBNAIL), mode="bilinear", antialias=True)[0, 0].double()
+    gray = luminance(image.detach().float().cpu())[:, :1]
+    small = F.interpolate(gray, (_THUMBNAIL, _THUMBNAIL), mode="bilinear", antialias=True)[0, 0].double()
     n = torch.arange(_THUMBNAIL, dtype=torch.float64)
     cosines = torch.cos(math.pi * (n[None] + 0.5) * n[1 : _BLOCK + 1, None] / _THUMBNAIL)
     values = (cosines @ small @ cosines.T).flatten()
@@ -76,7 +76,7 @@ def perceptual_hash(image: Tensor) -> str:
     return f"{int(bits, 2):016x}"
 
 
-def recognise(image: Tensor, styles: Mapping[str, TrainedStyle]) -> str | None:
+def recognize(image: Tensor, styles: Mapping[str, TrainedStyle]) -> str | None:
     """The name of the trained style that ``image`` is a copy of, or None."""
     if not styles:
         return None
@@ -93,7 +93,7 @@ def load_style(source: str, size: int, records: str | None = None) -> tuple[Trai
     """A style to train on: its record and its pixels (1, 3, H, W), long side ``size`` at most.
 
     ``source`` is a path or ``builtin:NAME``. ``records`` is a JSON file that says more of files by their stem:
-    ``{"starry-night": {"title": ..., "artist": ..., "year": ..., "source": ..., "licence": ...}}``, optionally with
+    ``{"starry-night": {"title": ..., "artist": ..., "year": ..., "source": ..., "license": ...}}``, optionally with
     another ``name``. Raises ImageError, UnknownNameError, ConfigError for records that cannot be read.
     """
     whole = images.read(source)
@@ -101,7 +101,7 @@ def load_style(source: str, size: int, records: str | None = None) -> tuple[Trai
     name = source.removeprefix("builtin:")
     if source.startswith("builtin:") and name in known:
         entry = known[name]
-        facts = {"title": entry.title, "artist": entry.author, "source": entry.source, "licence": entry.licence}
+        facts = {"title": entry.title, "artist": entry.author, "source": entry.source, "license": entry.license}
     else:
         name = Path(name).stem
         listed = _read_records(records) if records else {}
@@ -214,7 +214,7 @@ def trained_name(
         if known is None:
             raise UnknownNameError("style", style.name or "", styles, f"{method} knows the styles it was trained on.")
         return known
-    name = recognise(style.image, styles)
+    name = recognize(style.image, styles)
     if name is None:
         raise UnsupportedError(
             f"{method} was not trained on this style image, only on {', '.join(sorted(styles))}: take one of these, or "
@@ -231,7 +231,7 @@ __all__ = [
     "load_style",
     "perceptual_hash",
     "read_metadata",
-    "recognise",
+    "recognize",
     "slug",
     "split_styles",
     "trained_name",

@@ -43,9 +43,9 @@ def generator(name: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def lab(*colours: str) -> Array:
+def lab(*colors: str) -> Array:
     """Oklab of colours written ``rrggbb``, shape (number, 3)."""
-    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colours])
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colors])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return (np.cbrt(linear @ _CONES.T) @ _LAB.T).astype(np.float32)
 
@@ -127,9 +127,9 @@ def sample(field: Array, x: Array, y: Array) -> Array:
     return top * (1 - fy) + bottom * fy
 
 
-def ramp(stops: Sequence[float] | Array, colours: Array, at: Array) -> Array:
-    """Piecewise linear gradient through ``colours`` (k, 3) at ``stops``, evaluated at ``at``: (..., 3)."""
-    return np.stack([np.interp(at, stops, colours[:, c]) for c in range(3)], axis=-1).astype(np.float32)
+def ramp(stops: Sequence[float] | Array, colors: Array, at: Array) -> Array:
+    """Piecewise linear gradient through ``colors`` (k, 3) at ``stops``, evaluated at ``at``: (..., 3)."""
+    return np.stack([np.interp(at, stops, colors[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 
 
 def smoothstep(low: float | Array, high: float | Array, value: Array) -> Array:

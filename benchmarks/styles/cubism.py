@@ -15,7 +15,7 @@ from benchmarks.styles.canvas import Array, fractal, grid, lab, lit, noise, ramp
 from benchmarks.styles.strokes import Brush, Paint, scattered
 
 _OCHRE = ("2b2118", "5e4426", "94703a", "c29a58", "e3cb95", "f6ecd0")
-_GREY = ("1f2224", "464b4c", "757a77", "a3a69d", "cccabb", "efece0")
+_GRAY = ("1f2224", "464b4c", "757a77", "a3a69d", "cccabb", "efece0")
 _GREEN = ("1d2620", "38493a", "5f7256", "8d9c78", "b9bf9c", "e6e4c8")
 _UMBER = ("20140f", "4b2d1e", "7a4b2f", "a87650", "cfa986", "efdcc4")
 
@@ -37,8 +37,8 @@ class _Easel:
     def __init__(self, rng: np.random.Generator, n: int) -> None:
         self.rng, self.n, self.k = rng, n, n / 1024
         self.x, self.y = grid(n)
-        self.families = np.stack([lab(*names) for names in (_OCHRE, _GREY, _GREEN, _UMBER)])
-        self.colour = self._paint(0, 0.45 + 0.1 * fractal(rng, (n, n), 200 * self.k, 3))
+        self.families = np.stack([lab(*names) for names in (_OCHRE, _GRAY, _GREEN, _UMBER)])
+        self.color = self._paint(0, 0.45 + 0.1 * fractal(rng, (n, n), 200 * self.k, 3))
         self.turn = np.full((n, n), 0.2, np.float32)
         self.line = np.zeros((n, n), np.float32)
         self.light = np.zeros((n, n), np.float32)
@@ -65,13 +65,13 @@ class _Easel:
         tone = plane.hard + (plane.soft - plane.hard) * t**0.75
         # the far side melts away
         alpha = cover * (0.98 - 0.8 * smoothstep(0.58, 1.0, t))
-        self.colour[window] += alpha[..., None] * (self._paint(plane.family, tone) - self.colour[window])
+        self.color[window] += alpha[..., None] * (self._paint(plane.family, tone) - self.color[window])
         hard = alpha > 0.45
         self.turn[window][hard] = plane.angle + np.pi / 2 + 0.25 * self.rng.standard_normal()
         # The plane throws a little shadow on what lies behind its hard side.
         outside = np.clip(-inside / (13 * k), 0, 1)
         shade = (1 - cover) * np.exp(-3 * outside) * (t < 0.45) * 0.10
-        self.colour[window][..., 0] -= shade
+        self.color[window][..., 0] -= shade
         rim = np.exp(-((inside / (2.2 * k) - 1.4) ** 2)) * (t < 0.5)
         self.light[window] = np.maximum(self.light[window] * (1 - cover), 0.8 * rim * (plane.hard > 0.5))
         self.line[window] *= 1 - 0.6 * alpha
@@ -176,7 +176,7 @@ def _motifs(easel: _Easel) -> None:
         if kind == 0:  # strings over a sound hole
             hole = np.hypot(easel.x - x, easel.y - y) < 30 * size
             half = (easel.x - x) * across[0] + (easel.y - y) * across[1] > -6 * size
-            easel.colour[hole & half] = easel.colour[hole & half] * 0.25 + 0.75 * lab("1d1712")[0]
+            easel.color[hole & half] = easel.color[hole & half] * 0.25 + 0.75 * lab("1d1712")[0]
             easel.draw(_arc(x, y, 30 * size, 30 * size, 0, 0, 2 * np.pi), 3.6, 0.9, False)
             easel.draw(_arc(x, y, 41 * size, 41 * size, turn, 0.6, 4.4), 2.6, 0.8)
             for string in np.linspace(-16, 16, 5):
@@ -187,9 +187,9 @@ def _motifs(easel: _Easel) -> None:
                 easel.draw(np.stack([middle - across * 30 * size, middle + across * 30 * size]), 4.4, 0.9)
         elif kind == 1:  # the waist of a guitar
             for sign in (-1, 1):
-                centre = at + sign * along * 52 * size
-                easel.draw(_arc(centre[0], centre[1], 62 * size, (72 - 12 * sign) * size, turn, 0.35, 2.75), 7.0)
-                easel.draw(_arc(centre[0], centre[1], 52 * size, (61 - 12 * sign) * size, turn, 0.5, 2.3), 2.6, 0.7)
+                center = at + sign * along * 52 * size
+                easel.draw(_arc(center[0], center[1], 62 * size, (72 - 12 * sign) * size, turn, 0.35, 2.75), 7.0)
+                easel.draw(_arc(center[0], center[1], 52 * size, (61 - 12 * sign) * size, turn, 0.5, 2.3), 2.6, 0.7)
         elif kind == 2:  # neck and shoulders of a bottle
             t = np.linspace(0, 1, 40)[:, None]
             for sign in (-1, 1):
@@ -222,10 +222,10 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     _shards(easel, 42, 60)
 
     # Short flat dabs, laid side by side in the direction of each plane.
-    paint = Paint(easel.colour, rng)
+    paint = Paint(easel.color, rng)
     for spacing, width, length, low in ((12.0, 14.0, 30.0, 0.0), (10.0, 9.0, 21.0, -0.4)):
         starts = scattered(rng, n, spacing * k)
-        tints = sample(easel.colour, starts[:, 0], starts[:, 1])
+        tints = sample(easel.color, starts[:, 0], starts[:, 1])
         busy = noise(rng, (n, n), 90 * k)
         for (x, y), tint in zip(starts, tints, strict=True):
             i, j = int(np.clip(x, 0, n - 1)), int(np.clip(y, 0, n - 1))
@@ -237,7 +237,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
             # a dab stops where its plane does
             for _ in range(3):
                 ends = np.array([[x, y] - reach * heading, [x, y] + reach * heading], np.float32)
-                if np.abs(sample(easel.colour, ends[:, 0], ends[:, 1])[:, 0] - tint[0]).max() < 0.09:
+                if np.abs(sample(easel.color, ends[:, 0], ends[:, 1])[:, 0] - tint[0]).max() < 0.09:
                     break
                 reach *= 0.6
             step = reach * heading
@@ -245,9 +245,9 @@ def draw(rng: np.random.Generator, n: int) -> Array:
             shifted = tint + (np.array([0.055, 0.008, 0.013]) * rng.standard_normal(3)).astype(np.float32)
             brush = Brush(min(width * k * rng.uniform(0.7, 1.15), 1.3 * reach), 0.25, 0.7, 0.75, 0.06, 0.9)
             paint.stroke(path, brush, shifted, float(rng.random()))
-    image = paint.colour
+    image = paint.color
     # Planes keep their edges: some of the clean underpainting is worked back in.
-    image = 0.75 * image + 0.25 * easel.colour
+    image = 0.75 * image + 0.25 * easel.color
     grain = noise(rng, (n, n), 2 * k)
     ink = easel.line * np.clip(0.92 - 0.1 * np.clip(grain, 0, 2) - 0.12 * (paint.relief > 0.9), 0, 1)
     image += ink[..., None] * (lab("17120f")[0] - image)

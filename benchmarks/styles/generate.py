@@ -55,7 +55,7 @@ def save(name: str, folder: Path, seed: int = SEED) -> dict[str, object]:
         "name": name,
         "file": path.name,
         "title": {known: title for known, _, title in STYLES}[name],
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "seed": seed,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown style {unknown[0]!r}: choose from {', '.join(order)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    catalogue = options.out / "styles.json"
-    entries = {e["name"]: e for e in json.loads(catalogue.read_text(encoding="utf-8"))} if catalogue.exists() else {}
+    catalog = options.out / "styles.json"
+    entries = {e["name"]: e for e in json.loads(catalog.read_text(encoding="utf-8"))} if catalog.exists() else {}
     for name in options.names or order:
         entries[name] = save(name, options.out, options.seed)
         print(f"{options.out / str(entries[name]['file'])}")
-    catalogue.write_text(json.dumps([entries[n] for n in order if n in entries], indent=2) + "\n", encoding="utf-8")
+    catalog.write_text(json.dumps([entries[n] for n in order if n in entries], indent=2) + "\n", encoding="utf-8")
     return 0
 
 

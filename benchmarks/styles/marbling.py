@@ -206,10 +206,10 @@ def draw(rng: np.random.Generator, n: int) -> Array:
         x = (columns + ox + ripple_x).ravel()
         y = (rows + oy + ripple_y).ravel()
         ink, inner, drop = _trace(acts, ground, x, y, k)
-        colour = inks[ink]
+        color = inks[ink]
         # Ink is pushed to the rim of a drop as it spreads.
-        colour[:, 0] += shade[drop] + 0.03 - 0.085 * inner**5
-        image += colour.reshape(n, n, 3) / len(offsets)
+        color[:, 0] += shade[drop] + 0.03 - 0.085 * inner**5
+        image += color.reshape(n, n, 3) / len(offsets)
 
     # Ink granulates on the wet sheet, more where it is dark; the paper's fibres and lift lines show through.
     thin = np.clip((image[..., 0] - 0.2) / 0.75, 0, 1)

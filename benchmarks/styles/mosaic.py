@@ -33,7 +33,7 @@ class _Fish:
     size: float
     heading: float
     bend: float
-    colours: int
+    colors: int
 
     def local(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Position along the body, -1 (tail fin) to 1 (mouth), and across it, both in half-lengths."""
@@ -72,9 +72,9 @@ def _school(rng: np.random.Generator, n: int) -> list[_Fish]:
             x, y = options[best]
             heading = 1.1 * np.sin(2 * np.pi * (0.8 * y + 0.3 * x) + 0.6) + (np.pi if rng.random() < 0.45 else 0)
             heading += rng.normal(0, 0.25)
-            colours = int(rng.choice(4, p=[0.34, 0.3, 0.2, 0.16]))
+            colors = int(rng.choice(4, p=[0.34, 0.3, 0.2, 0.16]))
             half, bend = size * n * rng.uniform(0.92, 1.08), rng.uniform(-0.35, 0.35)
-            out.append(_Fish(x * n, y * n, half, heading, bend, colours))
+            out.append(_Fish(x * n, y * n, half, heading, bend, colors))
     return out
 
 
@@ -103,22 +103,22 @@ def _picture(rng: np.random.Generator, n: int, k: float, pitch: float) -> tuple[
             continue
         u, v = fish.local(x[inside], y[inside])
         body, _, _ = fish.shape(u, v)
-        palette = lab(*_SCALES[fish.colours])
+        palette = lab(*_SCALES[fish.colors])
         light = np.cos(fish.heading) >= 0
         back = v if light else -v
         stripes = 0.2 * np.sin(15 * u + 8 * np.abs(v))
         shade = np.clip(0.52 + 1.25 * back + stripes + 0.5 * (0.16 - np.abs(back)) * (back < 0), 0, 1)
         skin = ramp(np.linspace(0, 1, len(palette)), palette, shade)
         fin = ramp(np.linspace(0, 1, len(palette)), palette, np.clip(0.35 + 0.35 * np.sin(26 * v) + 0.3 * u, 0, 1))
-        colour = np.where((body > 0)[:, None], skin, fin)
+        color = np.where((body > 0)[:, None], skin, fin)
         gill = np.abs(np.hypot(u - 0.98, v) - 0.5) < 0.04
-        colour[gill & (body > 0)] = palette[0]
+        color[gill & (body > 0)] = palette[0]
         # one row of dark stones holds the outline
-        colour[distance[inside] < 0.95 * pitch] = 0.75 * palette[0] + 0.25 * palette[1]
+        color[distance[inside] < 0.95 * pitch] = 0.75 * palette[0] + 0.25 * palette[1]
         eye = np.hypot(u - 0.68, v + (0.1 if light else -0.1))
-        colour[eye < 0.17] = lab("fbf3dc")[0]
-        colour[eye < 0.08] = lab("14100f")[0]
-        image[inside] = colour
+        color[eye < 0.17] = lab("fbf3dc")[0]
+        color[eye < 0.08] = lab("14100f")[0]
+        image[inside] = color
     halo = (region == 0) & (away < 0.98 * pitch)
     image[halo] = 0.7 * lab("f1e9d2")[0] + 0.3 * image[halo]
     return image, distance

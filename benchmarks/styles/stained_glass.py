@@ -62,13 +62,13 @@ def _panes(rng: np.random.Generator, n: int, blossoms: Array) -> Array:
     k = n / 1024
     seeds = [scattered(rng, n, 58 * k)]
     keep = np.ones(len(seeds[0]), bool)
-    for centre in blossoms:
-        keep &= np.hypot(*(seeds[0] - centre).T) > 118 * k
-        seeds.append(centre[None])
+    for center in blossoms:
+        keep &= np.hypot(*(seeds[0] - center).T) > 118 * k
+        seeds.append(center[None])
         for radius, petals in ((38 * k, 6), (76 * k, 9), (108 * k, 14)):
             angle = rng.uniform(0, 7) + 2 * np.pi * (np.arange(petals) + rng.uniform(-0.16, 0.16, petals)) / petals
             reach = radius * rng.uniform(0.93, 1.07, petals)
-            seeds.append(centre + np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1))
+            seeds.append(center + np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1))
     seeds[0] = seeds[0][keep]
     return np.concatenate(seeds).astype(np.float32)
 

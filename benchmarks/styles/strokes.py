@@ -12,11 +12,11 @@ from benchmarks.styles.canvas import Array, noise
 
 
 class Paint:
-    """A drawing in wet paint: Oklab ``colour`` (n, n, 3) and ``relief`` (n, n), the height of the paint."""
+    """A drawing in wet paint: Oklab ``color`` (n, n, 3) and ``relief`` (n, n), the height of the paint."""
 
-    def __init__(self, colour: Array, rng: np.random.Generator) -> None:
-        self.colour = colour.astype(np.float32).copy()
-        self.relief: Array = np.zeros(colour.shape[:2], np.float32)
+    def __init__(self, color: Array, rng: np.random.Generator) -> None:
+        self.color = color.astype(np.float32).copy()
+        self.relief: Array = np.zeros(color.shape[:2], np.float32)
         # Bristles are stripes across the stroke that wander slowly along it: rows along, columns across, tiled.
         self._bristles = noise(rng, (256, 1024), (48.0, 3.0))
         self._streaks = noise(rng, (256, 1024), (90.0, 7.0))
@@ -59,7 +59,7 @@ class Paint:
         chroma = 1 + 1.6 * brush.streak * streak
         paint[..., 1] = tint[1] * chroma
         paint[..., 2] = tint[2] * chroma
-        self.colour[window] += alpha[..., None] * (paint - self.colour[window])
+        self.color[window] += alpha[..., None] * (paint - self.color[window])
         # Paint is pushed to the stroke's sides and furrowed by the bristles.
         rim = np.clip(np.abs(across) / np.maximum(half, 0.5), 0, 1) ** 4
         height = brush.body * (0.55 + 0.3 * bristle + 0.35 * rim)

@@ -12,8 +12,8 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     """The drawing in Oklab, (n, n, 3)."""
     k = n / 1024
     x, y = grid(n)
-    centres, radii, spins = _vortices(rng)
-    direction, ring, glow = _flow(rng, x / n, y / n, centres, radii, spins)
+    centers, radii, spins = _vortices(rng)
+    direction, ring, glow = _flow(rng, x / n, y / n, centers, radii, spins)
     flow = lambda at: sample(direction, at[:, 0], at[:, 1])  # noqa: E731
 
     night = lab("0e1536", "172a60", "1f4785", "2e6da3", "4f98b3", "94bfb6", "dfe3c0")
@@ -57,29 +57,29 @@ def draw(rng: np.random.Generator, n: int) -> Array:
             brush = Brush(widths[i], taper=0.95, dryness=0.9, streak=0.06, bristles=1.2 / k, body=0.7 + 0.3 * level)
             paint.stroke(path[:keep], brush, tint, picks[i])
     relief = paint.relief + 0.06 * weave(rng, n, 5 * k) + 0.05 * noise(rng, (n, n), 2 * k)
-    return lit(paint.colour, relief, 1.3 / k, gloss=0.3)
+    return lit(paint.color, relief, 1.3 / k, gloss=0.3)
 
 
 def _vortices(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Centres in the unit square, radii and senses of rotation: large ones first, the rest where there is room."""
-    centres, radii = [], []
+    centers, radii = [], []
     for radius, count in ((0.17, 3), (0.115, 5), (0.075, 9)):
         for _ in range(count):
             options = rng.uniform(-0.02, 1.02, (200, 2))
-            if centres:
-                gaps = np.hypot(*(options[:, None] - np.array(centres)[None]).transpose(2, 0, 1))
+            if centers:
+                gaps = np.hypot(*(options[:, None] - np.array(centers)[None]).transpose(2, 0, 1))
                 clear = (gaps - np.array(radii)[None] - radius).min(axis=1)
             else:
                 clear = -np.abs(options - 0.28).sum(axis=1)
             best = options[np.argmax(clear)] if radius > 0.1 else options[np.argmax(np.minimum(clear, 0.03))]
-            centres.append(best)
+            centers.append(best)
             radii.append(radius * rng.uniform(0.88, 1.12))
     spins = rng.permutation(np.where(np.arange(len(radii)) % 2, 1.0, -1.0))
-    return np.array(centres, np.float32), np.array(radii, np.float32), spins.astype(np.float32)
+    return np.array(centers, np.float32), np.array(radii, np.float32), spins.astype(np.float32)
 
 
 def _flow(
-    rng: np.random.Generator, x: Array, y: Array, centres: Array, radii: Array, spins: Array
+    rng: np.random.Generator, x: Array, y: Array, centers: Array, radii: Array, spins: Array
 ) -> tuple[Array, Array, Array]:
     """Unit directions (n, n, 2), phase of the rings and glow of the nearest vortex over the unit square."""
     n = x.shape[0]
@@ -90,7 +90,7 @@ def _flow(
     wobble = 0.012 * fractal(rng, (n, n), n / 8, 3)
     # not every vortex is a star: some stay eddies of the sky
     bright = rng.permutation(np.linspace(0.5, 1.0, len(radii)))
-    for (cx, cy), radius, spin, brightness in zip(centres, radii, spins, bright, strict=True):
+    for (cx, cy), radius, spin, brightness in zip(centers, radii, spins, bright, strict=True):
         dx, dy = x - cx, y - cy
         r = np.hypot(dx, dy) + 1e-4
         weight = np.exp(-((r / (1.25 * radius)) ** 4))

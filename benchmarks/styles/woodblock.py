@@ -46,10 +46,10 @@ def _sky(rng: np.random.Generator, n: int) -> Array:
         [0, 0.06, 0.16, 0.4], lab("54708c", "b9b69a", "e6d3a4", "e9ddba"), y + 0.01 * noise(rng, (n, n), n / 8)
     )
     for _ in range(7):
-        height, centre, length = rng.uniform(0.03, 0.2), rng.uniform(0, 1), rng.uniform(0.12, 0.3)
+        height, center, length = rng.uniform(0.03, 0.2), rng.uniform(0, 1), rng.uniform(0.12, 0.3)
         thick = rng.uniform(0.006, 0.012)
-        bar = np.hypot(np.maximum(np.abs(x - centre) - length, 0), y - height) < thick
-        edge = np.hypot(np.maximum(np.abs(x - centre) - length, 0), y - height) < thick + 0.0025
+        bar = np.hypot(np.maximum(np.abs(x - center) - length, 0), y - height) < thick
+        edge = np.hypot(np.maximum(np.abs(x - center) - length, 0), y - height) < thick + 0.0025
         image[edge] = 0.5 * INK + 0.5 * PAPER
         image[bar] = lab("d9a58a")[0]
     slope = 0.055 + 0.5 * np.abs(x - 0.62) ** 0.9 + 0.004 * noise(rng, (n, n), n / 60)
@@ -133,20 +133,20 @@ def _finger(
     steps = np.linspace(0, 1, 9)
     turn = heading + bend * steps
     path = root + reach * np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=1), axis=0) / len(steps)
-    centres = place(path)
+    centers = place(path)
     widths = size * reach * 0.24 * (1 - 0.8 * steps)
     for grown, tint in ((size * 0.009, INK), (0.0, FOAM)):
-        for centre, width in zip(centres, widths, strict=True):
-            _spot(image, centre, width + grown, tint)
+        for center, width in zip(centers, widths, strict=True):
+            _spot(image, center, width + grown, tint)
 
 
-def _disc(image: Array, centre: Array, radius: float, rim: float) -> None:
-    _spot(image, centre, radius + rim, INK)
-    _spot(image, centre, radius, FOAM)
+def _disc(image: Array, center: Array, radius: float, rim: float) -> None:
+    _spot(image, center, radius + rim, INK)
+    _spot(image, center, radius, FOAM)
 
 
-def _spot(image: Array, centre: Array, radius: float, tint: Array) -> None:
-    _fill(image, centre + radius * _CIRCLE, tint)
+def _spot(image: Array, center: Array, radius: float, tint: Array) -> None:
+    _fill(image, center + radius * _CIRCLE, tint)
 
 
 def _fill(image: Array, outline: NDArray[np.floating], tint: Array) -> None:

@@ -35,7 +35,7 @@ def rogue(tmp_path: Path) -> Path:
         "year": 2003,
         "paper": "https://example.org/rogue",
         "bibtex": "@misc{rogue2003}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "only",
         "presets": {"only": {"summary": "The only one"}},
     }

@@ -49,14 +49,14 @@ def pictures(tmp_path: Path) -> dict[str, str]:
     return paths
 
 
-def stylise(pictures: dict[str, str], out: Path, *extra: str) -> int:
+def stylize(pictures: dict[str, str], out: Path, *extra: str) -> int:
     return run("stylize", "--content", pictures["photo"], "--style", pictures["paint"], "-o", str(out), *FAST, *extra)
 
 
 @pytest.mark.parametrize("name", ["photo", "paint"])
 def test_a_picture_that_is_read_is_not_written_over(pictures, name, capsys):
     before = Path(pictures[name]).read_bytes()
-    assert stylise(pictures, Path(pictures[name])) == 2
+    assert stylize(pictures, Path(pictures[name])) == 2
     assert "is what the result is made of: give -o another name." in capsys.readouterr().err
     assert run("texture", "--style", pictures[name], "-o", pictures[name], *FAST[2:4]) == 2
     assert run("reconstruct", "content", "--image", pictures[name], "-o", pictures[name]) == 2
@@ -67,13 +67,13 @@ def test_a_picture_that_is_read_is_not_written_over(pictures, name, capsys):
 def test_weights_that_do_not_sum_to_one_are_refused_before_the_work(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("zoo.loading.load", lambda *_, **__: pytest.fail("loaded"))
     mixed = ["--style", pictures["dots"], "--style-interpolation-weights", "0.2,0.2"]
-    assert stylise(pictures, tmp_path / "out.png", *mixed) == 2
+    assert stylize(pictures, tmp_path / "out.png", *mixed) == 2
     assert "Style weights must sum to 1, and 0.2,0.2 sum to 0.4." in capsys.readouterr().err
 
 
 def test_one_pair_has_the_size_asked_for_and_differs_from_the_photo(pictures, tmp_path):
     out = tmp_path / "out.png"
-    assert stylise(pictures, out, "--num-steps", "8") == 0
+    assert stylize(pictures, out, "--num-steps", "8") == 0
     with Image.open(out) as result:
         assert result.size == (64, 51)
     before = np.asarray(Image.open(pictures["photo"]).resize((64, 51)), dtype=float)
@@ -108,7 +108,7 @@ def test_blended_styles_give_one_picture_per_content(pictures, tmp_path):
 def test_sheet_frames_and_losses(pictures, tmp_path):
     out = tmp_path / "out.png"
     extra = ["--sheet", str(tmp_path / "sheet.jpg"), "--losses", str(tmp_path / "losses.csv"), "--save-every", "1"]
-    assert stylise(pictures, out, *extra) == 0
+    assert stylize(pictures, out, *extra) == 0
     with Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.width > 3 * sheet.height / 2
     rows = list(csv.DictReader(io.StringIO((tmp_path / "losses.csv").read_text())))
@@ -144,7 +144,7 @@ def test_pipe_in_and_out(pictures):
 def test_same_seed_same_file(pictures, tmp_path):
     outs = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"]
     for out, seed in zip(outs, ("3", "3", "4"), strict=True):
-        assert stylise(pictures, out, "--seed", seed, "--init", "noise") == 0
+        assert stylize(pictures, out, "--seed", seed, "--init", "noise") == 0
     assert outs[0].read_bytes() == outs[1].read_bytes()
     assert outs[0].read_bytes() != outs[2].read_bytes()
 

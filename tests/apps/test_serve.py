@@ -32,10 +32,10 @@ from zoo.loading import load
 SIZE = 48
 
 
-def png(width: int = 60, height: int = 48, colour: tuple[int, int, int] = (200, 60, 60)) -> bytes:
+def png(width: int = 60, height: int = 48, color: tuple[int, int, int] = (200, 60, 60)) -> bytes:
     """A noisy picture as a file's bytes."""
     rng = np.random.default_rng(width)
-    pixels = np.clip(np.array(colour) + rng.integers(-50, 50, (height, width, 3)), 0, 255).astype(np.uint8)
+    pixels = np.clip(np.array(color) + rng.integers(-50, 50, (height, width, 3)), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -114,10 +114,10 @@ def test_an_optimisation_is_stopped_at_its_next_step_and_the_rest_is_left_out(wo
 
 def test_luminance_keeps_the_contents_chroma_and_coral_recolours_the_style(workshop: Workshop):
     content = read(PHOTO.source, size=f"long:{SIZE}").pixels
-    plain, coral, grey = (only(workshop, "tint", preserve_color=mode).image for mode in ("none", "coral", "luminance"))
+    plain, coral, gray = (only(workshop, "tint", preserve_color=mode).image for mode in ("none", "coral", "luminance"))
     assert plain is not None
     assert coral is not None
-    assert grey is not None
+    assert gray is not None
 
     def mean(image: torch.Tensor) -> torch.Tensor:
         return image.mean(dim=(0, 2, 3))
@@ -125,7 +125,7 @@ def test_luminance_keeps_the_contents_chroma_and_coral_recolours_the_style(works
     # Tint moves the mean half way to the style's, which coral has made the content's own.
     assert torch.allclose(mean(coral), mean(content), atol=0.02)
     assert not torch.allclose(mean(plain), mean(content), atol=0.1)
-    assert torch.allclose(grey[:, 0] - grey[:, 1], content[:, 0] - content[:, 1], atol=1e-4)
+    assert torch.allclose(gray[:, 0] - gray[:, 1], content[:, 0] - content[:, 1], atol=1e-4)
 
 
 def test_trained_styles_are_named_and_others_refused(workshop: Workshop):
@@ -171,10 +171,10 @@ def test_a_mask_of_another_shape_is_refused_and_one_of_alpha_counts(workshop: Wo
     half = np.zeros(shape, np.uint8)
     half[:, 32:] = 255
     alpha = np.dstack([np.full((*shape, 3), 255, np.uint8), half])
-    by_grey, by_alpha = (only(workshop, "adain", size=64, mask=png(pixels)).image for pixels in (half, alpha))
-    assert by_grey is not None
+    by_gray, by_alpha = (only(workshop, "adain", size=64, mask=png(pixels)).image for pixels in (half, alpha))
+    assert by_gray is not None
     assert by_alpha is not None
-    assert torch.equal(by_grey, by_alpha)
+    assert torch.equal(by_gray, by_alpha)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Visit:
         for name in ("gatys", "adain", "johnson (trained styles)"):
             self.page.get_by_role("checkbox", name=name).set_checked(name.split()[0] in methods)
 
-    def stylise(self) -> None:
+    def stylize(self) -> None:
         self.page.get_by_role("button", name="Stylise").click()
 
     def figures(self) -> list[list[str]]:
@@ -104,7 +104,7 @@ def test_an_upload_is_stylised_by_two_methods_with_time_and_memory(opened: Visit
     opened.pick("adain", "johnson")
     assert page.input_value("#trained-list input") == "swirls"
     opened.size(64)
-    opened.stylise()
+    opened.stylize()
     opened.says("2 pictures made.")
     adain, johnson = opened.figures()
     assert (adain[0], johnson[0], johnson[1]) == ("adain", "johnson", "swirls")
@@ -135,7 +135,7 @@ def test_a_bad_file_is_told_in_a_sentence_and_changes_nothing(opened: Visit, ser
 def test_a_refused_order_is_told_and_the_next_one_goes_on(opened: Visit):
     before = opened.figures()
     opened.pick()
-    opened.stylise()
+    opened.stylize()
     opened.says("No method is picked")
     assert opened.figures() == before
 
@@ -144,7 +144,7 @@ def test_an_optimisation_is_stopped_with_the_picture_so_far(opened: Visit):
     page = opened.page
     opened.pick("gatys")
     opened.size(64)
-    opened.stylise()
+    opened.stylize()
     page.wait_for_selector("text=/[0-9]+\\/500/")
     page.get_by_role("button", name="Stop").click()
     opened.says("1 picture made.")
@@ -169,6 +169,6 @@ def test_a_film_becomes_a_film_that_plays(opened: Visit, tmp_path: Path):
     opened.says("holiday.mp4: a film of 64 x 48 pixels")
     opened.pick("johnson")
     opened.size(64)
-    opened.stylise()
+    opened.stylize()
     opened.says("1 film made.")
     page.wait_for_function("document.querySelector('#results video')?.videoWidth === 64")

@@ -228,8 +228,8 @@ def test_a_telephone_shows_all_of_it_in_both_colours(browser: Any, key: Key, sch
     assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"]
     assert boxes[1]["y"] + boxes[1]["height"] <= 740
     assert one.page.locator(".take").all_inner_texts() == ["Upper", "Lower"]
-    colour = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (float(colour.partition("(")[2].split(",")[0]) > 128) == (scheme == "light")
+    color = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (float(color.partition("(")[2].split(",")[0]) > 128) == (scheme == "light")
     one.context.close()
     assert one.complaints == []
 

@@ -97,11 +97,11 @@ def test_known_strengths_are_recovered(theta: list[float], size: int, seed: int)
     """Within five standard deviations of a log-odds from as many judgements as each method has at worst."""
     judgements = 1500
     found = strengths.score(draw_choices(theta, judgements, size, seed))
-    centred = np.array(theta) - np.mean(theta)
+    centered = np.array(theta) - np.mean(theta)
     # The share of the weakest pair's rarer outcome bounds the variance from above.
     rare = 1 / (1 + math.exp(max(theta) - min(theta)))
     spread = 1 / math.sqrt(judgements * size / len(theta) * rare * (1 - rare) / size)
-    assert found == pytest.approx(centred, abs=5 * spread)
+    assert found == pytest.approx(centered, abs=5 * spread)
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_intervals_of_independent_choices_are_those_of_the_binomial(simulated: M
     chosen = ["a"] * 60 + ["b"] * 40
     names = list(map(str, range(100)))
     choices = Choices.of(["a", "b"], [frozenset("ab")] * 100, chosen, names, names)
-    centre = strengths.score(choices, prior=0)
-    (interval,) = strengths.intervals(choices, centre, np.array([[1.0, -1.0]]), prior=0)
+    center = strengths.score(choices, prior=0)
+    (interval,) = strengths.intervals(choices, center, np.array([[1.0, -1.0]]), prior=0)
     assert interval is not None
     assert (interval.low + interval.high) / 2 == pytest.approx(math.log(1.5))
     # Student's t with 99 degrees of freedom, and a variance from the choices themselves (100/99).

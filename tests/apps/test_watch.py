@@ -24,9 +24,9 @@ from zoo.errors import ImageError
 PATIENCE = 60.0
 
 
-def draw(path: Path, colour: str) -> None:
+def draw(path: Path, color: str) -> None:
     work = path.with_suffix(".part")
-    Image.new("RGB", (48, 40), colour).save(work, "png")
+    Image.new("RGB", (48, 40), color).save(work, "png")
     work.rename(path)
 
 

@@ -70,8 +70,8 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("protocol")
-    for name, colour in {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200)}.items():
-        Image.new("RGB", (20, 16), colour).save(folder / f"{name}.png")
+    for name, color in {"red": (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200)}.items():
+        Image.new("RGB", (20, 16), color).save(folder / f"{name}.png")
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(PROTOCOL))
     return path

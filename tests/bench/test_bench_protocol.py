@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
 def registry() -> Registry:
     """Two methods whose options are read from this project's test plugin."""
 
-    def method(cls: str, optimises: str, presets: dict[str, Any]) -> MethodEntry:
+    def method(cls: str, optimizes: str, presets: dict[str, Any]) -> MethodEntry:
         return MethodEntry.model_validate(
             {
                 "class": f"bench_fakes:{cls}",
@@ -45,7 +45,7 @@ def registry() -> Registry:
                 "year": 2000,
                 "paper": "",
                 "bibtex": "",
-                "taxonomy": {"optimises": optimises, "styles": "any", "statistics": "parametric"},
+                "taxonomy": {"optimizes": optimizes, "styles": "any", "statistics": "parametric"},
                 "default": next(iter(presets)),
                 "encoder": "vgg19",
                 "presets": presets,

@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "source": "https://images.invalid/pets",
         "commit": commit,
         "base": f"https://images.invalid/pets/{commit}/",
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "contents": [entry(f"photos/{name}.png") for name in CONTENTS],
         "styles": [entry(f"paintings/{name}.png") for name in STYLES],
     }

@@ -295,8 +295,8 @@ def test_neighbours_are_what_the_machine_works_beside_this_process(monkeypatch):
     monkeypatch.setattr(environment.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(environment, "_busy_seconds", lambda: next(busy))
     monkeypatch.setattr(environment, "_own_seconds", lambda: next(own))
-    neighbours = environment.Neighbours()
-    assert neighbours.cores() == 1.5  # 9 seconds of all, 3 of them ours, in 4 seconds
+    neighbors = environment.Neighbors()
+    assert neighbors.cores() == 1.5  # 9 seconds of all, 3 of them ours, in 4 seconds
 
 
 def test_the_machines_processor_time_covers_our_own():

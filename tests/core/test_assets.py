@@ -36,7 +36,7 @@ def test_file_and_pixels_are_those_listed(entry):
         pixels = np.asarray(picture)
     assert pixels.shape == (512, 512, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == entry["pixels_sha256"]
-    assert entry["licence"] == "CC0-1.0"
+    assert entry["license"] == "CC0-1.0"
 
 
 # Those whose cost shrinks with the picture; the others lay the same thousands of strokes at any size.

@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.color import (
     color_statistics,
     from_lab,
-    grey,
+    gray,
     luminance,
     match_color,
     match_luminance,
@@ -40,8 +40,8 @@ def painting() -> Tensor:
 def test_luminance_is_that_of_yiq(photos: Tensor) -> None:
     wanted = torch.einsum("ij,bjhw->bihw", YIQ, photos)[:, :1]
     torch.testing.assert_close(luminance(photos), wanted)
-    grey = torch.full((1, 3, 4, 4), 0.37)
-    torch.testing.assert_close(luminance(grey), grey[:, :1])
+    gray = torch.full((1, 3, 4, 4), 0.37)
+    torch.testing.assert_close(luminance(gray), gray[:, :1])
 
 
 def test_with_luminance_changes_y_and_keeps_i_and_q(photos: Tensor) -> None:
@@ -90,10 +90,10 @@ def test_match_color_of_flat_and_grey_images_stays_small(painting: Tensor) -> No
     flat = torch.full((1, 3, 8, 8), 0.5)
     mean, _ = color_statistics(painting)
     torch.testing.assert_close(match_color(flat, painting)[0, :, 0, 0].double(), mean[0], atol=1e-5, rtol=0)
-    grey = torch.rand(1, 1, 8, 8).expand(1, 3, 8, 8) + 1e-4 * torch.randn(1, 3, 8, 8)
-    coloured = match_color(grey, painting)
+    gray = torch.rand(1, 1, 8, 8).expand(1, 3, 8, 8) + 1e-4 * torch.randn(1, 3, 8, 8)
+    colored = match_color(gray, painting)
     # Noise of a tenth of a level must not become colour.
-    spread = (coloured - match_color(grey.mean(1, keepdim=True).expand(1, 3, 8, 8), painting)).abs().max()
+    spread = (colored - match_color(gray.mean(1, keepdim=True).expand(1, 3, 8, 8), painting)).abs().max()
     assert float(spread) < 0.02
 
 
@@ -114,7 +114,7 @@ def test_a_recoloured_style_has_the_contents_colours() -> None:
     plain = recolor_style(style, content, "luminance")
     assert torch.equal(plain[:, 0], plain[:, 2])
     assert luminance(plain).mean().item() == pytest.approx(luminance(content).mean().item(), abs=1e-3)
-    torch.testing.assert_close(luminance(grey(content)), luminance(content))
+    torch.testing.assert_close(luminance(gray(content)), luminance(content))
 
 
 def test_lab_of_grey_is_its_logarithm() -> None:

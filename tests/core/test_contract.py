@@ -34,8 +34,8 @@ def test_method_keeps_the_contract(method: str, check: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_traits_agree_with_the_taxonomy(method: str) -> None:
-    optimises = load_registry().methods[method].taxonomy.optimises
-    assert optimises == ("image" if _subject(method).traits.iterative else "model")
+    optimizes = load_registry().methods[method].taxonomy.optimizes
+    assert optimizes == ("image" if _subject(method).traits.iterative else "model")
 
 
 @pytest.mark.parametrize("method", GOOD, ids=[cls.__name__ for cls in GOOD])

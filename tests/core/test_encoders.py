@@ -132,7 +132,7 @@ def authors_network(shared: Path) -> tuple[nn.Sequential, dict[str, int]]:
 
 
 def published_scales(shared: Path) -> dict[str, Tensor]:
-    script = runpy.run_path(str(ROOT / "benchmarks/normalise_vgg19.py"))
+    script = runpy.run_path(str(ROOT / "benchmarks/normalize_vgg19.py"))
     return script["published_scales"](shared / "weights/wct_official/vgg_normalised_conv3_1.pth")
 
 
@@ -150,7 +150,7 @@ def test_features_equal_the_published_network_and_need_its_channel_order(shared:
 
 
 def test_scales_agree_with_the_authors(shared: Path) -> None:
-    scales = sources.normalised_scales()
+    scales = sources.normalized_scales()
     for label, theirs in published_scales(shared).items():
         assert float((scales[label] / theirs).median()) == pytest.approx(1, abs=0.05), label
 
@@ -158,12 +158,12 @@ def test_scales_agree_with_the_authors(shared: Path) -> None:
 def test_normalised_features_are_the_raw_ones_times_the_scales() -> None:
     images = photograph(size=80)
     raw = load_encoder("vgg19", taps=RELUS)(images)
-    normalised = load_encoder("vgg19.normalised", taps=RELUS)(images)
-    scales = sources.normalised_scales()
+    normalized = load_encoder("vgg19.normalised", taps=RELUS)(images)
+    scales = sources.normalized_scales()
     assert sum(scale.numel() for scale in scales.values()) == 5504
     for tap in RELUS:
         scale = scales[tap.removeprefix("relu")].float().view(1, -1, 1, 1)
-        assert relative(normalised[tap], raw[tap] * scale) < 1e-5, tap
+        assert relative(normalized[tap], raw[tap] * scale) < 1e-5, tap
 
 
 def test_normalised_activations_average_one_over_photographs() -> None:
@@ -181,8 +181,8 @@ def test_the_script_gives_each_channel_mean_one(tmp_path: Path, monkeypatch: pyt
     folder, out = tmp_path / "photographs", tmp_path / "scales.safetensors"
     folder.mkdir()
     Image.fromarray((photograph(size=260)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(folder / "a.png")
-    monkeypatch.setattr(sys, "argv", ["normalise_vgg19.py", str(folder), "--out", str(out)])
-    script = runpy.run_path(str(ROOT / "benchmarks/normalise_vgg19.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["normalize_vgg19.py", str(folder), "--out", str(out)])
+    script = runpy.run_path(str(ROOT / "benchmarks/normalize_vgg19.py"), run_name="__main__")
     scales = load_file(out)
     taps = ["relu1_1", "relu5_4"]
     features = load_encoder("vgg19", taps=taps)(script["photograph"](folder / "a.png"))
@@ -359,11 +359,11 @@ def test_reflection_under_autocast_stays_in_bfloat16() -> None:
 
 
 def test_bfloat16_weights_leave_the_mean_exact() -> None:
-    grey = torch.tensor(sources.CAFFE_MEAN_RGB).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    gray = torch.tensor(sources.CAFFE_MEAN_RGB).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     encoder = load_encoder("vgg19", taps=["conv1_1"]).to(torch.bfloat16)
     bias = encoder.get_submodule("conv1_1").bias
     assert isinstance(bias, Tensor)
-    assert torch.equal(encoder(grey)["conv1_1"][0, :, 8, 8], bias)
+    assert torch.equal(encoder(gray)["conv1_1"][0, :, 8, 8], bias)
 
 
 def test_everything_moves_with_the_encoder() -> None:
@@ -477,8 +477,8 @@ def test_weights_that_are_not_here_are_refused_without_touching_the_network(name
 def test_bundled_weights_need_no_network() -> None:
     assert weights.path("vgg19").stat().st_size == load_registry().encoders["vgg19"].bytes
     assert {weights.state(name) for name in ("vgg19", "vgg19.normalised")} == {"ready"}
-    normalised = load_encoder("vgg19.normalised", taps=["relu1_1"])
-    assert normalised.digest != load_encoder("vgg19", taps=["relu1_1"]).digest
+    normalized = load_encoder("vgg19.normalised", taps=["relu1_1"])
+    assert normalized.digest != load_encoder("vgg19", taps=["relu1_1"]).digest
 
 
 @pytest.mark.usefixtures("_offline")
@@ -506,8 +506,8 @@ def test_torchvision_weights_are_read_from_the_hub_cache(
 
     encoder = load_encoder(f"{architecture}.torchvision", taps=["relu3_1"])
     images = photograph(size=64)
-    normalise = torchvision.models.VGG19_Weights.IMAGENET1K_V1.transforms()
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (normalise.mean, normalise.std))
+    normalize = torchvision.models.VGG19_Weights.IMAGENET1K_V1.transforms()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (normalize.mean, normalize.std))
     assert encoder.digest == digest
     assert relative(encoder(images)["relu3_1"], network((images - mean) / std)) < 1e-5
 

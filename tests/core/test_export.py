@@ -61,7 +61,7 @@ def mixed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CIN, 
     """A mix of two styles in one file."""
     model = CIN(checkpoint=folder / "cin.safetensors", device="cpu", precision="fp32", name="cin.zoo")
     mix = Mix([(model.encode_style("first"), 0.3), (model.encode_style("second"), 0.7)])
-    return model, mix, export(model, mix, tmp_path_factory.mktemp("onnx") / "mix.onnx", licence="CC0")
+    return model, mix, export(model, mix, tmp_path_factory.mktemp("onnx") / "mix.onnx", license="CC0")
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_the_file_says_what_it_is(mixed: tuple[CIN, Mix, exporting.Exported], fo
     model = onnx.load(mixed[2].path)
     facts = OnnxNetwork(mixed[2].path).metadata
     assert facts == dict(mixed[2].metadata)
-    assert (facts["method"], facts["style"], facts["licence"]) == ("cin.zoo", "first x 0.3, second x 0.7", "CC0")
+    assert (facts["method"], facts["style"], facts["license"]) == ("cin.zoo", "first x 0.3, second x 0.7", "CC0")
     assert facts["checkpoint_sha256"] == hashlib.sha256((folder / "cin.safetensors").read_bytes()).hexdigest()
     assert [(o.domain, o.version) for o in model.opset_import] == [("", int(facts["opset"]))]
     for value in (*model.graph.input, *model.graph.output):
@@ -200,7 +200,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
         {
             **like.model_dump(by_alias=True, exclude={"encoder"}),
             "class": "zoo.methods.cin:CIN",
-            "taxonomy": Taxonomy(optimises="model", styles="many", statistics="parametric"),
+            "taxonomy": Taxonomy(optimizes="model", styles="many", statistics="parametric"),
             "default": "own",
             "presets": {"own": {"summary": "weights of one's own"}},
         }
@@ -234,7 +234,7 @@ def test_export_and_backend_from_the_command_line(
     assert run("export", "cin", *weights, *styles, "--out", out, "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["method"], said["style"], said["file"]) == ("cin.own", "first x 0.3, second x 0.7", str(out))
-    assert said["licence"] == "not stated (weights of your own)"
+    assert said["license"] == "not stated (weights of your own)"
     assert said["difference"] < TOLERANCE
     pictures = {}
     for backend in ("torch", "onnxruntime"):

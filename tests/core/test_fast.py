@@ -23,7 +23,7 @@ from zoo.nn.fast import (
     in_phases,
     instance_norm,
     max_pool_relu,
-    normalise,
+    normalize,
     ranked,
     reflect,
     reflected,
@@ -191,8 +191,8 @@ def test_a_large_map_is_normalised_by_moments_of_parts(
     x = (5 + torch.randn(2, 5, 23, 9)).to(dtype).contiguous(memory_format=layout)
     scale, shift = torch.randn(2, 5), torch.randn(2, 5)
     wanted = KERNELS[instance_norm](x.float(), scale, shift)
-    monkeypatch.setattr(normalise, "_MANY", 20)
-    monkeypatch.setattr(normalise, "_PART", 20)
+    monkeypatch.setattr(normalize, "_MANY", 20)
+    monkeypatch.setattr(normalize, "_PART", 20)
     with torch.no_grad():
         found = instance_norm(x, scale, shift)
     assert found is x

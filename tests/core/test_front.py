@@ -45,8 +45,8 @@ def test_a_pil_image_is_what_its_file_is(kind: str) -> None:
     elif kind == "ink":
         picture, format = picture.convert("CMYK"), "TIFF"
     else:
-        grey = Image.merge("LA", [picture.getchannel("R"), Image.new("L", picture.size, 255)])
-        torch.testing.assert_close(as_tensor(grey.convert("La")), as_tensor(grey))
+        gray = Image.merge("LA", [picture.getchannel("R"), Image.new("L", picture.size, 255)])
+        torch.testing.assert_close(as_tensor(gray.convert("La")), as_tensor(gray))
         return
     file = io.BytesIO()
     picture.save(file, format, exif=exif)

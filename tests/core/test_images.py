@@ -57,13 +57,13 @@ def hwc(pixels: Tensor) -> np.ndarray:
     return pixels[0].permute(1, 2, 0).numpy()
 
 
-def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+def png(width: int, height: int, bits: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG written by hand, for depths that Pillow does not write; rows carry their filter bytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     body = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in body)
 
@@ -113,7 +113,7 @@ WIDE_PROFILE = icc(
         **{name + b"TRC": curve(2.2) for name in (b"r", b"g", b"b")},
     },
 )
-LINEAR_GREY_PROFILE = icc(
+LINEAR_GRAY_PROFILE = icc(
     b"GRAY",
     b"mntr",
     b"XYZ ",
@@ -196,7 +196,7 @@ def test_formats(format: str, options: dict[str, object], tolerance: int) -> Non
 
 
 def test_first_of_several_frames_pages_and_phone_pictures() -> None:
-    first, second = (PILImage.new("RGB", (16, 12), colour) for colour in ("#c02040", "#10d030"))
+    first, second = (PILImage.new("RGB", (16, 12), color) for color in ("#c02040", "#10d030"))
     expected = np.array([0xC0, 0x20, 0x40]) / 255
     for format in ("GIF", "TIFF", "WEBP", "MPO"):
         data = file_of(first, format, save_all=True, append_images=[second])
@@ -207,9 +207,9 @@ def test_first_of_several_frames_pages_and_phone_pictures() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr"])
 def test_modes_keep_their_colour(mode: str) -> None:
-    grey = mode in ("1", "L", "LA")
+    gray = mode in ("1", "L", "LA")
     original = PILImage.fromarray(np.kron([[0, 255], [255, 0]], np.ones((8, 8))).astype(np.uint8))
-    if not grey:
+    if not gray:
         original = PILImage.merge("RGB", [original, original.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT), original])
     format = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
     # Pillow 12 cannot read an uncompressed YCbCr file of its own.
@@ -220,10 +220,10 @@ def test_modes_keep_their_colour(mode: str) -> None:
 
 def test_cmyk_jpeg_without_a_profile() -> None:
     inks = [(255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255), (0, 0, 0, 0)]
-    colours = [(0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 0), (1, 1, 1)]
-    for ink, colour in zip(inks, colours, strict=True):
+    colors = [(0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 0), (1, 1, 1)]
+    for ink, color in zip(inks, colors, strict=True):
         found = read(file_of(PILImage.new("CMYK", (16, 16), ink), "JPEG", quality=100))
-        assert np.abs(hwc(found.pixels) - colour).max() < 3 * LEVEL
+        assert np.abs(hwc(found.pixels) - color).max() < 3 * LEVEL
 
 
 def test_lab_tiff() -> None:
@@ -290,13 +290,13 @@ def test_16_bit_rgb_tiff_that_only_pillow_understands_is_read_with_8_bits(monkey
 @pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
 def test_16_bit_rgba_tiff(kind: str) -> None:
     generator = np.random.default_rng(4)
-    colour, alpha = generator.uniform(0, 1, (9, 7, 3)), generator.uniform(0.2, 1, (9, 7, 1))
-    stored = np.concatenate([colour * alpha if kind == "assocalpha" else colour, alpha], -1)
+    color, alpha = generator.uniform(0, 1, (9, 7, 3)), generator.uniform(0.2, 1, (9, 7, 1))
+    stored = np.concatenate([color * alpha if kind == "assocalpha" else color, alpha], -1)
     data = tiff_of(np.round(stored * 65535).astype(np.uint16), photometric="rgb", extrasamples=[kind])
     found = read(data)
     assert found.alpha is not None
     assert np.abs(hwc(found.alpha) - alpha).max() < 1e-4
-    assert np.abs(hwc(found.pixels) - (colour * alpha + 1 - alpha)).max() < 2e-4
+    assert np.abs(hwc(found.pixels) - (color * alpha + 1 - alpha)).max() < 2e-4
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("float32", (8, 6)), ("float16", (8, 6)), ("float32", (8, 6, 3))])
@@ -353,9 +353,9 @@ def test_transparent_colour_of_gif_rgb_and_16_bit_grey() -> None:
     palette = PILImage.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
     palette.putpalette([10, 20, 30, 200, 100, 50])
     rgb = PILImage.fromarray(np.array([[[10, 20, 30], [200, 100, 50]], [[200, 100, 50], [10, 20, 30]]], np.uint8))
-    grey = np.array([[500, 40000], [40000, 500]], ">u2")
-    rows = b"".join(b"\0" + row.tobytes() for row in grey)
-    for data, colour in (
+    gray = np.array([[500, 40000], [40000, 500]], ">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in gray)
+    for data, color in (
         (file_of(palette, "GIF", transparency=0), np.array([200, 100, 50]) / 255),
         (file_of(rgb, "PNG", transparency=(10, 20, 30)), np.array([200, 100, 50]) / 255),
         (png(2, 2, 16, 0, rows, (b"tRNS", struct.pack(">H", 500))), np.full(3, 40000 / 65535)),
@@ -363,7 +363,7 @@ def test_transparent_colour_of_gif_rgb_and_16_bit_grey() -> None:
         found = read(data)
         assert found.alpha is not None
         assert found.alpha[0, 0].tolist() == [[0, 1], [1, 0]]
-        assert np.allclose(hwc(found.pixels)[0], [[1, 1, 1], colour])
+        assert np.allclose(hwc(found.pixels)[0], [[1, 1, 1], color])
 
 
 # --- reading: orientation --------------------------------------------------------------------------------------------
@@ -425,12 +425,12 @@ def test_wide_gamut_profile_is_converted() -> None:
 
 
 def test_profile_and_alpha_and_depth_together() -> None:
-    colour = np.full((8, 8, 3), (150, 110, 90), np.uint8)
-    expected = wide_to_srgb(colour / 255)
-    rgba = PILImage.fromarray(np.dstack([colour, np.full((8, 8), 51, np.uint8)]))
+    color = np.full((8, 8, 3), (150, 110, 90), np.uint8)
+    expected = wide_to_srgb(color / 255)
+    rgba = PILImage.fromarray(np.dstack([color, np.full((8, 8), 51, np.uint8)]))
     found = read(file_of(rgba, "PNG", icc_profile=WIDE_PROFILE))
     assert np.abs(hwc(found.pixels) - (expected * 0.2 + 0.8)).max() < LEVEL
-    for samples in (colour.astype(np.uint16) * 257, colour.astype(np.float32) / 255):
+    for samples in (color.astype(np.uint16) * 257, color.astype(np.float32) / 255):
         found = read(tiff_of(samples, photometric="rgb", iccprofile=WIDE_PROFILE))
         assert np.abs(hwc(found.pixels) - expected).max() < 1.6 * LEVEL
 
@@ -438,16 +438,16 @@ def test_profile_and_alpha_and_depth_together() -> None:
 def test_grey_profile() -> None:
     levels = np.linspace(6553, 65535, 128).astype(np.uint16).reshape(8, 16)
     expected = srgb_encode(levels / 65535)
-    found = hwc(read(file_of(PILImage.fromarray(levels), "PNG", icc_profile=LINEAR_GREY_PROFILE)).pixels)
+    found = hwc(read(file_of(PILImage.fromarray(levels), "PNG", icc_profile=LINEAR_GRAY_PROFILE)).pixels)
     assert np.abs(found - expected[..., None]).max() < LEVEL
-    eight = file_of(PILImage.fromarray((levels >> 8).astype(np.uint8)), "PNG", icc_profile=LINEAR_GREY_PROFILE)
+    eight = file_of(PILImage.fromarray((levels >> 8).astype(np.uint8)), "PNG", icc_profile=LINEAR_GRAY_PROFILE)
     assert np.abs(hwc(read(eight).pixels) - srgb_encode((levels >> 8) / 255)[..., None]).max() < LEVEL
 
 
 def test_grey_picture_with_the_profile_of_a_colour_one() -> None:
-    grey = np.arange(30, 230, 4, dtype=np.uint8).reshape(5, 10)
-    found = hwc(read(file_of(PILImage.fromarray(grey), "PNG", icc_profile=WIDE_PROFILE)).pixels)
-    assert np.abs(found - wide_to_srgb(np.repeat(grey[..., None] / 255, 3, -1))).max() < 1.6 * LEVEL
+    gray = np.arange(30, 230, 4, dtype=np.uint8).reshape(5, 10)
+    found = hwc(read(file_of(PILImage.fromarray(gray), "PNG", icc_profile=WIDE_PROFILE)).pixels)
+    assert np.abs(found - wide_to_srgb(np.repeat(gray[..., None] / 255, 3, -1))).max() < 1.6 * LEVEL
 
 
 def test_cmyk_profile() -> None:
@@ -469,7 +469,7 @@ def test_srgb_profile_leaves_the_pixels_alone() -> None:
     assert np.array_equal(hwc(found.pixels), wide.astype(np.float32) / 65535)
 
 
-@pytest.mark.parametrize("profile", [b"not a profile", WIDE_PROFILE[:200], LINEAR_GREY_PROFILE, ink_profile()])
+@pytest.mark.parametrize("profile", [b"not a profile", WIDE_PROFILE[:200], LINEAR_GRAY_PROFILE, ink_profile()])
 def test_damaged_or_foreign_profile_is_ignored(profile: bytes) -> None:
     found = read(file_of(PILImage.fromarray(photo()), "PNG", icc_profile=profile))
     assert np.array_equal(hwc(found.pixels), photo().astype(np.float32) / 255)
@@ -836,8 +836,8 @@ def test_levels_stay_where_nothing_changes_them(tmp_path: Path) -> None:
     assert torch.equal(kept.float() / 255, plain)
     assert images.encode(kept) == images.encode(plain)
     clear = file_of(PILImage.fromarray(np.dstack([photo(), photo()[..., :1]])), "PNG")
-    grey = tiff_of(photo(seed=2)[..., 0].astype(np.uint16) * 257)
-    for source, size in ((data, "long:16"), (clear, None), (grey, None)):
+    gray = tiff_of(photo(seed=2)[..., 0].astype(np.uint16) * 257)
+    for source, size in ((data, "long:16"), (clear, None), (gray, None)):
         assert torch.equal(read(source, size=size, levels=True).pixels, read(source, size=size).pixels)
     opaque = file_of(PILImage.fromarray(np.dstack([photo(), np.full_like(photo()[..., :1], 255)])), "PNG")
     kept, floats = read(opaque, levels=True), read(opaque)
@@ -1008,29 +1008,29 @@ def test_sheet_geometry_without_labels() -> None:
 
 
 def test_sheet_labels_stand_outside_the_images() -> None:
-    grey = torch.full((1, 3, 32, 32), 0.5)
-    grid = [[grey] * 3] * 2
+    gray = torch.full((1, 3, 32, 32), 0.5)
+    grid = [[gray] * 3] * 2
     bare = images.contact_sheet(grid, cell=64)
-    labelled = images.contact_sheet(
+    labeled = images.contact_sheet(
         grid,
         row_labels=["é", "two"],
         column_labels=["content", "style " * 30, "日本"],
         captions=[["a", "b", "c"], ["d", "", "f"]],
         cell=64,
     )
-    assert labelled.shape[-1] > bare.shape[-1]
-    assert labelled.shape[-2] > bare.shape[-2]
+    assert labeled.shape[-1] > bare.shape[-1]
+    assert labeled.shape[-2] > bare.shape[-2]
     assert int(((bare - 0.5).abs() < 1e-6).all(1).sum()) == 6 * 64 * 64
-    mid = ((labelled - 0.5).abs() < 1e-6).all(1)[0]
+    mid = ((labeled - 0.5).abs() < 1e-6).all(1)[0]
     rows, columns = mid.sum(1), mid.sum(0)
     assert int((rows >= 3 * 64).sum()) == 2 * 64  # every image is whole: nothing is drawn over it
     assert int((columns >= 2 * 64).sum()) == 3 * 64
     top = int((rows >= 3 * 64).nonzero()[0])
     left = int((columns >= 2 * 64).nonzero()[0])
-    assert float(labelled[..., :top, :].min()) < 0.3  # column labels
-    assert float(labelled[..., :left].min()) < 0.3  # row labels
-    assert float(labelled[..., top + 64 : top + 64 + 9, :].min()) < 0.3  # captions
-    gutters = labelled[..., :top, left + 64 : left + 66]
+    assert float(labeled[..., :top, :].min()) < 0.3  # column labels
+    assert float(labeled[..., :left].min()) < 0.3  # row labels
+    assert float(labeled[..., top + 64 : top + 64 + 9, :].min()) < 0.3  # captions
+    gutters = labeled[..., :top, left + 64 : left + 66]
     assert float(gutters.min()) == 1  # the long label was cut inside its column
 
 
@@ -1103,7 +1103,7 @@ def test_builtin_photographs_are_all_there() -> None:
         assert entry.kind == "content"
         assert entry.title
         assert entry.author
-        assert entry.licence
+        assert entry.license
         assert "scikit-image" in entry.source
         assert "://" not in entry.source
         image = read(f"builtin:{name}", size=64)
@@ -1139,7 +1139,7 @@ def styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "name": name,
                 "file": f"{name}.png",
                 "title": name.title(),
-                "licence": "CC0-1.0",
+                "license": "CC0-1.0",
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         )

@@ -44,7 +44,7 @@ def manifest_data(**changes: Any) -> dict[str, Any]:
         "source": "https://images.invalid/somebody/tiny",
         "commit": COMMIT,
         "base": f"https://images.invalid/somebody/tiny/{COMMIT}/data/",
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "contents": images("photos"),
         "styles": images("paintings"),
     }

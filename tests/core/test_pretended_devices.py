@@ -266,7 +266,7 @@ def fabric(device: Pretended, **options: Any) -> Fabric:
 
 LAYERS = {"content_layer": "relu2_1", "style_layers": ("relu1_1", "relu2_1")}
 TRAINING: dict[str, dict[str, Any]] = {
-    "adain": {"colour_weight": 1.0},
+    "adain": {"color_weight": 1.0},
     "cin": {"styles": ("builtin:swirls", "builtin:mosaic"), "style_size": 32, "width": 4, **LAYERS},
     "johnson": {"style_size": 32, "width": 4, **LAYERS},
     "style-swap": {"pixel_weight": 1.0},

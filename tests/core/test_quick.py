@@ -36,13 +36,13 @@ def negative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     resolved = load_registry().resolve("johnson")
     assert resolved.checkpoint is not None
     path = exported.place(resolved.label, STYLE, resolved.checkpoint.sha256)
-    image, stylised = (
+    image, stylized = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
-        for name in ("image", "stylised")
+        for name in ("image", "stylized")
     )
     one = onnx.helper.make_tensor("one", onnx.TensorProto.FLOAT, [], [1.0])
-    node = onnx.helper.make_node("Sub", ["one", "image"], ["stylised"])
-    graph = onnx.helper.make_graph([node], "negative", [image], [stylised], [one])
+    node = onnx.helper.make_node("Sub", ["one", "image"], ["stylized"])
+    graph = onnx.helper.make_graph([node], "negative", [image], [stylized], [one])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", exported.OPSET)], ir_version=10)
     onnx.helper.set_model_props(model, {"min_size": "16"})
     path.parent.mkdir(parents=True)

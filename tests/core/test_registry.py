@@ -45,7 +45,7 @@ def _method(**changes: Any) -> dict[str, Any]:
         "year": 2016,
         "paper": "https://example.org/one",
         "bibtex": "@misc{one}",
-        "taxonomy": {"optimises": "image", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "image", "styles": "any", "statistics": "parametric"},
         "default": "paper",
         "presets": {"paper": {"summary": "As in the paper", "options": {"num_steps": 500}}},
         **changes,
@@ -59,7 +59,7 @@ def _checkpoint(**changes: Any) -> dict[str, Any]:
         "sha256": "0" * 64,
         "bytes": 10,
         "parameters": 5,
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "provenance": {"kind": "trained"},
         **changes,
     }
@@ -88,7 +88,7 @@ def _build(folder: Path, **methods: dict[str, Any]) -> Registry:
         ({"colour": "blue"}, "methods.one.colour: is not a known key"),
         ({"year": "soon"}, "methods.one.year"),
         ({"class": "no colon"}, "methods.one.class"),
-        ({"taxonomy": {"optimises": "image", "styles": "several", "statistics": "patches"}}, "methods.one.taxonomy"),
+        ({"taxonomy": {"optimizes": "image", "styles": "several", "statistics": "patches"}}, "methods.one.taxonomy"),
         ({"default": "code"}, "the default 'code' is neither a preset nor a checkpoint"),
         ({"presets": {"paper": {"summary": "s", "steps": 3}}}, "methods.one.presets.paper.steps: is not a known key"),
         ({"presets": {"paper": {"summary": "s", "checkpoint": "w"}}}, "checkpoint 'w', which is not listed"),
@@ -279,7 +279,7 @@ def test_the_taxonomy_says_what_the_traits_say(name: str) -> None:
     """Tables and plans read the one, the harness the other: which styles a method takes, and whether it optimises."""
     entry, traits = OWN[name], import_object(OWN[name].implementation).traits
     assert (entry.taxonomy.styles == "any") == (traits.styles == "any")
-    assert (entry.taxonomy.optimises == "image") == (traits.iterative)
+    assert (entry.taxonomy.optimizes == "image") == (traits.iterative)
 
 
 LABELS = [f"{name}.{tag}" for name, entry in REGISTRY.methods.items() for tag in entry.tags]

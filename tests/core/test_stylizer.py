@@ -308,7 +308,7 @@ ALL_FIELDS = {
 }
 
 
-def labelled(model: Echo, labels: Sequence[int] = (0, 1, 3)) -> StyleCode:
+def labeled(model: Echo, labels: Sequence[int] = (0, 1, 3)) -> StyleCode:
     """A style whose rows show these labels by turns."""
     rows = torch.tensor(labels)[torch.arange(8) % len(labels)]
     return model.encode_style(Style(image(), labels=rows.view(1, 1, 8, 1).expand(1, 1, 8, 10)))
@@ -322,7 +322,7 @@ def test_each_context_field_needs_the_trait(field: str) -> None:
     with pytest.raises(UnsupportedError, match=f"does not take {field.replace('_', ' ')}"):
         model.stylize(image(), code(model), context=context)
     able = method(context=frozenset({field}))
-    able.stylize(image(), labelled(able) if field == "content_labels" else code(able), context=context)
+    able.stylize(image(), labeled(able) if field == "content_labels" else code(able), context=context)
     assert getattr(able.calls[0].context, field) is not None
 
 
@@ -357,7 +357,7 @@ def test_labels_go_together_and_fit() -> None:
         (None, "Labels of the style need labels of the content"),
     ]:
         with pytest.raises(InputError, match=message):
-            model.stylize(image(), labelled(model), context=Context(content_labels=labels))
+            model.stylize(image(), labeled(model), context=Context(content_labels=labels))
     with pytest.raises(InputError, match="Labels of the content need labels of the style"):
         model.stylize(image(), code(model), context=Context(content_labels=whole_numbers()))
     with pytest.raises(InputError, match="style's labels must have shape"):
@@ -405,7 +405,7 @@ def test_padding_reflects_and_is_cropped_again(height: int, width: int) -> None:
     content = image(height=height, width=width)
     labels = torch.arange(width).expand(1, 1, height, width) % 3
     context = Context(init=content, content_masks=torch.ones(1, height, width), content_labels=labels)
-    result = model.stylize(content, labelled(model, (0, 1, 2)), context=context)
+    result = model.stylize(content, labeled(model, (0, 1, 2)), context=context)
     assert torch.equal(result.image, 1 - content)
     seen, given = model.contents[0], model.calls[0].context
     size = (-(-height // 8) * 8, -(-width // 8) * 8)

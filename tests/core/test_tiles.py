@@ -33,11 +33,11 @@ from zoo.controls import Color, Tiles
 from zoo.errors import ConfigError, InputError, MemoryLimitError, NumericalError, UnsupportedError
 from zoo.methods.johnson import JohnsonNet
 from zoo.nn.noise_pyramid import NOISE, Pyramid, draw, with_image
-from zoo.nn.optimise import Fitting
+from zoo.nn.optimize import Fitting
 from zoo.nn.tiles import (
     Local,
     Map,
-    Normalised,
+    Normalized,
     Stopped,
     Whole,
     boxes,
@@ -94,7 +94,7 @@ def test_a_chain_of_local_maps_is_the_whole_network(size: tuple[int, int]) -> No
     wanted = three(enlarge(join(small, small.sin())))
 
     whole = Whole(image)
-    features = Normalised(Local(one, whole, halo=1), torch.ones(5), torch.zeros(5), 16)
+    features = Normalized(Local(one, whole, halo=1), torch.ones(5), torch.zeros(5), 16)
     deep = Local(pool, Local(two, Local(F.relu, features), halo=1, down=2), down=2)
     joined = Local(join, deep, Local(torch.sin, deep))
     found = Local(three, Local(enlarge, joined, up=4), halo=1)

@@ -22,7 +22,7 @@ from zoo.errors import ConfigError, DownloadRequiredError, WeightsError
 from zoo.importers import import_weights, importers, read_source
 from zoo.importers.vgg import decoder_entries, encoder_entries, guess_level
 from zoo.nn.decoder import VGGDecoder
-from zoo.provenance import read_facts
+from zoo.provenance import read_facts, written
 from zoo.registry import Asset, Checkpoint, Provenance, load_registry
 from zoo.styles import _read_records
 from zoo.training import read_metadata
@@ -86,7 +86,7 @@ def checkpoint(url: str, data: bytes = DATA) -> Checkpoint:
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
         parameters=60_000,
-        licence="CC0-1.0",
+        license="CC0-1.0",
         provenance=Provenance(kind="trained"),
     )
 
@@ -565,3 +565,24 @@ def test_nested_lists_where_facts_should_be_are_one_sentence(tmp_path):
         read_facts(weights)
     with pytest.raises(ConfigError, match="cannot be read as JSON"):
         _read_records(str(records))
+
+
+def test_a_run_recorded_under_older_names_tells_of_itself_under_those_of_now(tmp_path):
+    part = {
+        "task": {"recolour": 0.1, "colour_weight": 30.0, "styles": [{"name": "colour", "licence": "CC0-1.0"}]},
+        "config": {"optimiser": "soap"},
+        "losses": {"total": 1.0, "colour": 0.2},
+        "command": "zoo train adain --optimiser soap --colour-weight 30 --recolour 0.1 --out colour",
+        "data": {"colour": {"images": 3}},
+    }
+    now = {
+        "task": {"recolor": 0.1, "color_weight": 30.0, "styles": [{"name": "colour", "license": "CC0-1.0"}]},
+        "config": {"optimizer": "soap"},
+        "losses": {"total": 1.0, "color": 0.2},
+        "command": "zoo train adain --optimizer soap --color-weight 30 --recolor 0.1 --out colour",
+        "data": {"colour": {"images": 3}},
+    }
+    for facts, expected in ((part, now), ({"parts": {"colour": part}}, {"parts": {"colour": now}})):
+        path = tmp_path / "w.safetensors"
+        save_file({"w": torch.ones(1)}, path, written(facts))
+        assert read_facts(path)[1] == expected

@@ -19,7 +19,7 @@ from zoo.nn.whitening import (
     MomentSums,
     add_affine,
     apply_affine_,
-    colouring,
+    coloring,
     moments,
     whitening,
 )
@@ -98,7 +98,7 @@ def test_whitened_features_have_identity_covariance() -> None:
 def test_coloured_features_have_the_styles_moments() -> None:
     content, style = _features(48, 64, 64, seed=1), _features(48, 50, 70, seed=2)
     ours, theirs = moments(content), moments(style)
-    matrix = colouring(theirs.covariance) @ whitening(ours.covariance)
+    matrix = coloring(theirs.covariance) @ whitening(ours.covariance)
     moved = apply_affine_(content.clone(), matrix, theirs.mean - matrix @ ours.mean)
     mean, covariance = _reference(style)
     got_mean, got_covariance = _reference(moved)
@@ -106,7 +106,7 @@ def test_coloured_features_have_the_styles_moments() -> None:
     torch.testing.assert_close(got_covariance, covariance, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("root", [whitening, colouring])
+@pytest.mark.parametrize("root", [whitening, coloring])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_covariance_that_is_not_finite_is_told(root: Callable[[Tensor], Tensor], value: float) -> None:
     features = _features(8, 6, 6)
@@ -188,7 +188,7 @@ def test_features_of_a_photograph_take_the_styles_moments(pictures: tuple[dict[s
     """
     content, style = (features[f"relu{level}_1"] for features in pictures)
     ours, theirs = moments(content), moments(style)
-    matrix = colouring(theirs.covariance) @ whitening(ours.covariance)
+    matrix = coloring(theirs.covariance) @ whitening(ours.covariance)
     moved = apply_affine_(content.clone(), matrix, theirs.mean - matrix @ ours.mean)
     mean, covariance = _reference(style)
     found_mean, found = _reference(moved)
@@ -228,7 +228,7 @@ def test_directions_that_float32_sums_leave_are_none(scale: float) -> None:
     assert left < 0.8 * float(found.rounding)
     matrix = whitening(found.covariance, found.rounding)
     assert float((matrix @ found.covariance @ matrix).trace()) == pytest.approx(40, abs=1e-2)
-    root = torch.linalg.eigvalsh(colouring(found.covariance, found.rounding))
+    root = torch.linalg.eigvalsh(coloring(found.covariance, found.rounding))
     assert int((root.abs() > 1e-9 * root.max()).sum()) == 40
 
 
@@ -256,7 +256,7 @@ def test_two_positions_are_two_whatever_their_weights_round_to() -> None:
 def test_a_constant_map_becomes_the_styles_mean(value: float) -> None:
     flat, style = torch.full((1, 16, 9, 9), value), moments(_features(16, 20, 20))
     ours = moments(flat)
-    matrix = colouring(style.covariance) @ whitening(ours.covariance)
+    matrix = coloring(style.covariance) @ whitening(ours.covariance)
     moved = apply_affine_(flat.clone(), matrix, style.mean - matrix @ ours.mean)
     torch.testing.assert_close(moved[0, :, 4, 4].double(), style.mean, rtol=1e-4, atol=1e-4)
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import ConfigError, WeightsError
-from zoo.methods.adain import EPS, TAP, AdaIN, AdaINTraining, AdaINTrainingConfig, _colour_loss, adain, mean_std
+from zoo.methods.adain import EPS, TAP, AdaIN, AdaINTraining, AdaINTrainingConfig, _color_loss, adain, mean_std
 from zoo.nn.decoder import VGGDecoder
 from zoo.stylizer import Context, Mix, Style, StyleCode
 
@@ -211,28 +211,28 @@ def test_loss_is_that_of_the_equations(weights: tuple[float, float, float, float
 def test_recolouring_exchanges_the_colours_of_its_share_of_paintings() -> None:
     torch.manual_seed(0)
     paintings = torch.cat([_image(seed, 16, 16) for seed in range(40)])
-    task = AdaINTraining(AdaINTrainingConfig(recolour=0.5))
-    changed = task._recolour(paintings)
+    task = AdaINTraining(AdaINTrainingConfig(recolor=0.5))
+    changed = task._recolor(paintings)
     assert changed.shape == paintings.shape
     assert 0 <= changed.min() <= changed.max() <= 1
     same = (changed == paintings).flatten(1).all(dim=1)
     assert 8 <= same.sum() <= 32
-    assert task._recolour(paintings)[~same].ne(changed[~same]).any()
-    assert AdaINTraining(AdaINTrainingConfig())._recolour(paintings) is paintings
+    assert task._recolor(paintings)[~same].ne(changed[~same]).any()
+    assert AdaINTraining(AdaINTrainingConfig())._recolor(paintings) is paintings
 
 
 def test_colour_loss_is_of_mean_and_covariance_alone() -> None:
     painting = _image(3, 16, 20)
     shuffled = painting.flatten(2)[..., torch.randperm(320, generator=torch.Generator().manual_seed(0))]
-    assert _colour_loss(shuffled.view(1, 3, 20, 16), painting).item() == pytest.approx(0, abs=1e-6)
+    assert _color_loss(shuffled.view(1, 3, 20, 16), painting).item() == pytest.approx(0, abs=1e-6)
     variance = painting.flatten(2).var(dim=2, correction=0).sum().item()
-    assert _colour_loss(painting + 0.1, painting).item() == pytest.approx(3 * 0.01 / variance, rel=1e-4)
+    assert _color_loss(painting + 0.1, painting).item() == pytest.approx(3 * 0.01 / variance, rel=1e-4)
     mean = painting.mean(dim=(2, 3), keepdim=True)
     # Twice the contrast is four times the covariance: three times itself apart.
-    assert _colour_loss(mean + 2 * (painting - mean), painting).item() == pytest.approx(9, rel=1e-4)
-    task = AdaINTraining(AdaINTrainingConfig(colour_weight=30.0))
+    assert _color_loss(mean + 2 * (painting - mean), painting).item() == pytest.approx(9, rel=1e-4)
+    task = AdaINTraining(AdaINTrainingConfig(color_weight=30.0))
     losses = task.loss({"content": _image(1, 48, 48), "style": _image(2, 48, 48)})
-    parts = losses["content"] + 0.1 * losses["style"] + 30 * losses["colour"]
+    parts = losses["content"] + 0.1 * losses["style"] + 30 * losses["color"]
     assert losses["total"].item() == pytest.approx(parts.item(), rel=1e-6)
 
 

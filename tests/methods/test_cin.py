@@ -178,12 +178,12 @@ def test_a_batch_learns_the_rows_it_uses_and_no_others() -> None:
 
 def test_rows_have_a_learning_rate_of_their_own() -> None:
     task = CINTask(CINTaskConfig(styles=("builtin:swirls",), row_rate=7.0, **SMALL))
-    optimiser = task.optimiser(type(task.defaults)(lr=1e-3), None)
+    optimizer = task.optimizer(type(task.defaults)(lr=1e-3), None)
     before = {name: p.detach().clone() for name, p in task.network.named_parameters()}
     task.loss({"content": torch.rand(2, 3, 32, 32)})["total"].backward()
-    for group in optimiser.param_groups:  # as the trainer does for every update
+    for group in optimizer.param_groups:  # as the trainer does for every update
         group["lr"] = 1e-3 * group["factor"]
-    optimiser.step()
+    optimizer.step()
     moved = {name: (p - before[name]).abs().max().item() for name, p in task.network.named_parameters()}
     # Adam's first step is the learning rate itself wherever there is a gradient.
     assert moved["scale"] == pytest.approx(7e-3, rel=0.01)

@@ -136,13 +136,13 @@ def test_levels_halve_and_stop_where_a_patch_no_longer_fits() -> None:
 def test_steps_are_shared_over_the_levels_that_image_and_style_both_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = model(levels=3, num_steps=5)
     runs: list[tuple[tuple[int, ...], int]] = []
-    real = _pixels.optimise_pixels
+    real = _pixels.optimize_pixels
 
     def spied(start: Tensor, *args: Any, **options: Any) -> Any:
         runs.append((tuple(start.shape[-2:]), options["num_steps"]))
         return real(start, *args, **options)
 
-    monkeypatch.setattr(_pixels, "optimise_pixels", spied)
+    monkeypatch.setattr(_pixels, "optimize_pixels", spied)
     result = tried.stylize(picture(128, 130), tried.encode_style(picture(64, 70, seed=1)))
     assert runs == [((64, 65), 2), ((128, 130), 3)]
     assert (result.steps, result.stopped) == (5, False)

@@ -148,13 +148,13 @@ def test_the_loss_is_that_of_the_formula(photo: Tensor, paintings: tuple[Tensor,
     assert start.init is not None
     x, p, s = encoder(start.init), encoder(photo), encoder(paintings[1])
 
-    def normalised(f: Tensor) -> Tensor:
+    def normalized(f: Tensor) -> Tensor:
         flat = f[0].flatten(1)
         return flat @ flat.T / flat.numel()
 
     content = 3.0 * 0.7 * float((x["relu2_2"] - p["relu2_2"]).square().mean())
     style = sum(
-        0.5 * 2.0 * w * float((normalised(x[k]) - normalised(s[k])).square().mean())
+        0.5 * 2.0 * w * float((normalized(x[k]) - normalized(s[k])).square().mean())
         for k, w in (("relu1_1", 1.0), ("relu2_1", 0.5), ("relu3_1", 0.25))
     )
     assert row["content"] == pytest.approx(content, rel=1e-4)

@@ -23,7 +23,7 @@ from zoo.methods.johnson import Johnson, JohnsonNet, JohnsonTask, JohnsonTaskCon
 from zoo.nn.gram import gram
 from zoo.nn.losses import total_variation
 from zoo.nn.transformer import TransformBody
-from zoo.styles import TrainedStyle, find_styles, load_style, perceptual_hash, recognise, split_styles
+from zoo.styles import TrainedStyle, find_styles, load_style, perceptual_hash, recognize, split_styles
 from zoo.stylizer import Style
 from zoo.training import ImageSet
 from zoo.training.join import join_checkpoints
@@ -371,13 +371,13 @@ def test_copies_are_recognised_and_others_are_not(name: str) -> None:
     whole = images.read(f"builtin:{name}").pixels
     for side in (96, 200, 389):
         small = images.resize(whole, f"long:{side}")
-        assert recognise(small, known) == name
-        assert recognise(images.read(images.encode(small, "jpg", quality=40)).pixels, known) == name
+        assert recognize(small, known) == name
+        assert recognize(images.read(images.encode(small, "jpg", quality=40)).pixels, known) == name
     others = {n: s for n, s in known.items() if n != name}
-    assert recognise(whole, others) is None
-    assert recognise(whole.flip(3), known) is None
-    assert recognise(whole, {}) is None
-    assert recognise(whole, {name: TrainedStyle(name)}) is None
+    assert recognize(whole, others) is None
+    assert recognize(whole.flip(3), known) is None
+    assert recognize(whole, {}) is None
+    assert recognize(whole, {name: TrainedStyle(name)}) is None
 
 
 def test_records_of_styles(tmp_path: Path) -> None:

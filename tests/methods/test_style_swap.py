@@ -392,13 +392,13 @@ def test_a_few_steps_lower_the_loss_and_the_result_loads(tmp_path: Path, monkeyp
             yield batch
 
     task.prepare(batches())
-    optimiser = task.optimiser(task.defaults.make({"lr": 1e-3, "beta2": 0.99}), batches())
+    optimizer = task.optimizer(task.defaults.make({"lr": 1e-3, "beta2": 0.99}), batches())
     totals = []
     for _ in range(6):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses = task.loss(batch)
         losses["total"].backward()
-        optimiser.step()
+        optimizer.step()
         totals.append(losses["total"].item())
     assert totals[-1] < totals[0]
     assert all(p.grad is None for p in task.encoder.parameters())

@@ -185,10 +185,10 @@ def test_training_lowers_the_objective(photographs: ImageSet, tmp_path: Path, mo
 
 
 def test_preview_and_figures_of_either_mode() -> None:
-    stylise, texture = small("stylise"), small("texture")
-    (row,) = stylise.preview(HELD_OUT)
+    stylize, texture = small("stylise"), small("texture")
+    (row,) = stylize.preview(HELD_OUT)
     assert [tuple(image.shape) for image in row] == [(1, 3, 40, 36)] * 2
-    assert set(stylise.evaluate(HELD_OUT)) == {"total", "content", "style", "unchanged"}
+    assert set(stylize.evaluate(HELD_OUT)) == {"total", "content", "style", "unchanged"}
     (row,) = texture.preview(HELD_OUT)
     assert [tuple(image.shape) for image in row] == [(1, 3, 48, 48)] * 4
     figures = texture.evaluate(HELD_OUT)

@@ -80,7 +80,7 @@ def test_info_lists_the_trained_styles(capsys):
     assert run("info", "johnson", "--json") == 0
     styles = json.loads(capsys.readouterr().out)["trained_styles"]
     assert {"swirls", "mosaic"} <= {style["name"] for style in styles}
-    assert all(style["phash"] and style["licence"] for style in styles)
+    assert all(style["phash"] and style["license"] for style in styles)
     assert run("info", "johnson") == 0
     assert "Trained styles" in capsys.readouterr().out
 

@@ -147,7 +147,7 @@ def test_masks_of_all_ones_equal_no_mask(model: WCT) -> None:
     whole = model.encode_style(Style(style, mask=torch.ones(1, 1, 64, 64)))
     for level in (1, 2, 3):
         tap = f"relu{level}_1"
-        torch.testing.assert_close(whole.data[tap]["colouring"], code.data[tap]["colouring"], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(whole.data[tap]["coloring"], code.data[tap]["coloring"], rtol=1e-3, atol=1e-4)
 
 
 def test_each_region_is_transformed_by_its_own_features(model: WCT) -> None:

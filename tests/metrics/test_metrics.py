@@ -179,18 +179,18 @@ def test_ssim_follows_its_paper(metrics, content, style):
 def test_ssim_agrees_with_scikit_image(metrics, content, style):
     from skimage.metrics import structural_similarity
 
-    grey = content.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    gray = content.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     output = noisy(content, 0.2).mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     expected = structural_similarity(
         output[0, 0].double().numpy(),
-        grey[0, 0].double().numpy(),
+        gray[0, 0].double().numpy(),
         win_size=11,
         data_range=1.0,
         gaussian_weights=True,
         sigma=1.5,
         use_sample_covariance=False,
     )
-    assert metrics["ssim"](output, grey, style) == pytest.approx(float(expected), abs=1e-6)
+    assert metrics["ssim"](output, gray, style) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_content_loss_is_the_mean_squared_difference_of_features(content, style):

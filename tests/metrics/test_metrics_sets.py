@@ -106,7 +106,7 @@ def score(metric: SetMetric, pictures: list[Picture]) -> float:
     return metric.value()
 
 
-def stylised(content: Tensor, styles: list[Tensor], amount: float) -> list[Picture]:
+def stylized(content: Tensor, styles: list[Tensor], amount: float) -> list[Picture]:
     """Pictures that are their styles, further and further from them with ``amount``."""
     return [(noisy(style, amount, seed), content, style) for seed, style in enumerate(styles)]
 
@@ -118,7 +118,7 @@ def test_the_styles_themselves_are_best_and_noise_makes_it_worse(
     metric = make(name)
 
     def value(amount: float) -> float:
-        return score(metric, [(output, style, style) for output, _, style in stylised(content, styles, amount)])
+        return score(metric, [(output, style, style) for output, _, style in stylized(content, styles, amount)])
 
     best = value(0)
     if name in KERNEL:  # an unbiased estimate is below zero for equal sets
@@ -132,10 +132,10 @@ def test_the_styles_themselves_are_best_and_noise_makes_it_worse(
 def test_neither_order_nor_history_changes_the_value(
     name: str, make: Callable[[str], SetMetric], content: Tensor, styles: list[Tensor]
 ) -> None:
-    pictures = stylised(content, styles[:4], 0.1)
+    pictures = stylized(content, styles[:4], 0.1)
     metric = make(name)
     first = score(metric, pictures)
-    assert score(metric, stylised(1 - content, styles[:3], 0.3)) != first
+    assert score(metric, stylized(1 - content, styles[:3], 0.3)) != first
     assert score(metric, pictures) == first
     assert score(make(name), [pictures[i] for i in (2, 0, 3, 1)]) == first
 
@@ -284,7 +284,7 @@ def test_kernel_distance_is_the_unbiased_estimate_of_its_paper() -> None:
 def test_artfid_is_the_product_of_its_parts(
     make: Callable[..., SetMetric], content: Tensor, styles: list[Tensor]
 ) -> None:
-    pictures = stylised(content, styles[:4], 0.1)
+    pictures = stylized(content, styles[:4], 0.1)
     distance = load_metric("lpips")
     content_part = sum(distance(*picture) for picture in pictures) / len(pictures)
     style_part = score(make("fid", network="art"), pictures)
@@ -319,7 +319,7 @@ def test_a_small_set_says_so(content: Tensor, styles: list[Tensor]) -> None:
     ):
         metric = load_set_metric(name)
         metric.begin()
-        for picture in stylised(content, styles[:2], 0.1):
+        for picture in stylized(content, styles[:2], 0.1):
             metric.add(*picture)
         with pytest.warns(SmallSetWarning, match=words):
             metric.value()
@@ -330,18 +330,18 @@ def test_a_large_set_needs_no_words(monkeypatch: pytest.MonkeyPatch, content: Te
     monkeypatch.setattr(fidelity, "ENOUGH", 2)
     for name in ("fd_vgg19", "kid_vgg19"):
         metric = load_set_metric(name)
-        score(metric, stylised(content, styles[:2], 0.1))
+        score(metric, stylized(content, styles[:2], 0.1))
         assert metric.note == ""
 
 
 def test_a_set_has_two_pictures_and_begins_anew(content: Tensor, styles: list[Tensor]) -> None:
     metric = load_set_metric("fd_vgg19")
-    metric.add(*stylised(content, styles[:1], 0)[0])
+    metric.add(*stylized(content, styles[:1], 0)[0])
     with pytest.raises(InputError, match="not 1"):
         metric.value()
     with pytest.raises(InputError, match="not 1"):
-        score(metric, stylised(content, styles[:1], 0))
-    score(metric, stylised(content, styles[:2], 0))
+        score(metric, stylized(content, styles[:1], 0))
+    score(metric, stylized(content, styles[:2], 0))
     with pytest.raises(InputError, match="not 0"):
         score(metric, [])
     with pytest.raises(InputError, match="one shape"):

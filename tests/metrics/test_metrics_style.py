@@ -141,14 +141,14 @@ def test_ge_is_half_gram_and_half_histogram_cosines(content: Tensor, style: Tens
     taps = ["relu2_1", "relu3_1", "relu4_1", "relu5_1"]
     encoder = load_encoder("vgg19", taps=taps, pool="avg")
     ours, theirs = encoder(content), encoder(style)
-    grams, colours = [], []
+    grams, colors = [], []
     for tap in taps:
         a, b = (f[tap][0].flatten(1).double() for f in (ours, theirs))
         grams.append(F.cosine_similarity((a @ a.T).flatten(), (b @ b.T).flatten(), dim=0))
     for channel in range(3):
         a, b = (np.histogram(x[0, channel].numpy(), bins=128, range=(0, 1))[0].astype(float) for x in (content, style))
-        colours.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-    expected = float(sum(grams)) / 4 / 2 + float(sum(colours)) / 3 / 2
+        colors.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    expected = float(sum(grams)) / 4 / 2 + float(sum(colors)) / 3 / 2
     assert load_metric("ge")(content, content, style) == pytest.approx(expected, rel=1e-5)
 
 
@@ -318,12 +318,12 @@ def test_e_has_five_layers() -> None:
 
 def afifi_2021(image: Tensor) -> Tensor:
     """Equations 1 and 2 of the paper, pixel by pixel."""
-    centres = np.linspace(-3, 3, 64)
+    centers = np.linspace(-3, 3, 64)
     total = np.zeros((3, 64, 64))
     for pixel in image[0].double().flatten(1).T.numpy():
         logs = np.log(pixel + 1e-6)
         for plane, (c, a, b) in enumerate(((0, 1, 2), (1, 0, 2), (2, 0, 1))):
-            u, v = (1 / (1 + ((logs[c] - logs[other] - centres) / 0.02) ** 2) for other in (a, b))
+            u, v = (1 / (1 + ((logs[c] - logs[other] - centers) / 0.02) ** 2) for other in (a, b))
             total[plane] += math.sqrt((pixel**2).sum() + 1e-6) * np.outer(u, v)
     return torch.from_numpy(total / (total.sum() + 1e-6))
 
@@ -364,7 +364,7 @@ def hued(degrees: float, chroma: float = 30.0, light: float = 60.0) -> Tensor:
 def painted(*parts: tuple[Tensor, int]) -> Tensor:
     """A picture of 1000 pixels: so many of each colour, the rest grey."""
     rest = 1000 - sum(count for _, count in parts)
-    pixels = [colour.expand(1, 3, 1, count) for colour, count in (*parts, (torch.full((1, 3, 1, 1), 0.5), rest))]
+    pixels = [color.expand(1, 3, 1, count) for color, count in (*parts, (torch.full((1, 3, 1, 1), 0.5), rest))]
     return torch.cat(pixels, dim=-1).view(1, 3, 25, 40).contiguous()
 
 
@@ -410,10 +410,10 @@ def test_a_pixel_of_little_chroma_has_no_hue(chroma: float, value: float) -> Non
 
 @pytest.mark.numerical
 def test_grey_pictures_have_no_hue(style: Tensor) -> None:
-    grey = style.mean(dim=1, keepdim=True).expand_as(style).contiguous()
+    gray = style.mean(dim=1, keepdim=True).expand_as(style).contiguous()
     metric = load_metric("stray_hue")
-    assert metric(grey, grey, style) == metric(grey, grey, grey) == 0
-    assert metric(style, style, grey) == pytest.approx(float(stray_hue.hues(style).sum()))
+    assert metric(gray, gray, style) == metric(gray, gray, gray) == 0
+    assert metric(style, style, gray) == pytest.approx(float(stray_hue.hues(style).sum()))
 
 
 # -- SIFID -----------------------------------------------------------------------------------------------------------

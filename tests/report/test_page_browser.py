@@ -227,8 +227,8 @@ def test_it_follows_the_systems_colours_and_can_be_told_otherwise(browser: Any, 
     page = visited.page
 
     def brightness() -> float:
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return float(colour.partition("(")[2].split(",")[0])
+        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return float(color.partition("(")[2].split(",")[0])
 
     assert (brightness() > 128) == (scheme == "light")
     page.click("#theme")

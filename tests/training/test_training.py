@@ -51,11 +51,11 @@ class Watched(WhitenedTask, Tiny):
         self.rates: list[float] = []
         self.found: list[torch.Tensor] = []
 
-    def optimiser(self, config, batches):
-        optimiser = super().optimiser(config, batches)
-        optimiser.register_step_pre_hook(lambda made, *_: self.rates.append(made.param_groups[0]["lr"]))
-        self.found = [state["whitening"] for state in optimiser.state.values()]
-        return optimiser
+    def optimizer(self, config, batches):
+        optimizer = super().optimizer(config, batches)
+        optimizer.register_step_pre_hook(lambda made, *_: self.rates.append(made.param_groups[0]["lr"]))
+        self.found = [state["whitening"] for state in optimizer.state.values()]
+        return optimizer
 
 
 @pytest.fixture(scope="module")
@@ -688,8 +688,8 @@ def test_gradients_are_clipped(data, tmp_path):
     run(data, tmp_path, task, steps=2, clip=0.5, log_every=1)
     assert min(float(row[-1]) for row in losses(tmp_path)[1:]) > 0.5
     assert max(seen) > 0.5
-    optimiser = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimisers"]["network"]
-    moment = torch.cat([s["exp_avg"].flatten() for s in optimiser["state"].values()])
+    optimizer = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizers"]["network"]
+    moment = torch.cat([s["exp_avg"].flatten() for s in optimizer["state"].values()])
     assert float(moment.norm()) <= 0.5 * (0.1 + 0.09) + 1e-6
 
 
@@ -701,20 +701,20 @@ def test_a_task_alternates_between_optimisers_and_resumes_exactly(data, tmp_path
             super().__init__()
             self.network.register_parameter("critic", nn.Parameter(torch.ones(())))
 
-        def optimisers(self, config, batches):
+        def optimizers(self, config, batches):
             trained = [p for name, p in self.network.named_parameters() if name != "critic"]
             return {"network": torch.optim.Adam(trained, 1e-2), "critic": torch.optim.SGD([self.network.critic], 1e-2)}
 
-        def step(self, batch, optimisers):
+        def step(self, batch, optimizers):
             before = self.network[0].weight.detach().clone()
-            optimisers.minimise(
+            optimizers.minimize(
                 self.network.critic * self.loss(batch)["total"].detach() + self.network[0].bias.sum(), "critic"
             )
             assert torch.equal(self.network[0].weight, before)
             assert all(p.grad is None or not p.grad.any() for p in self.network.parameters())
-            losses = optimisers.loss(batch)
+            losses = optimizers.loss(batch)
             critic = self.network.critic.detach().clone()
-            optimisers.minimise(self.network.critic * losses["total"])
+            optimizers.minimize(self.network.critic * losses["total"])
             assert torch.equal(self.network.critic, critic)
             return losses
 
@@ -935,14 +935,14 @@ def test_whitened_adam_beats_adam_where_inputs_are_correlated():
         network = nn.Sequential(nn.Conv2d(8, 8, 1))
         nn.init.zeros_(network[0].weight)
         if kind == "adam":
-            optimiser: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
+            optimizer: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
         else:
-            optimiser = WhitenedAdam(network, 0.03, measure(network, network, iter([inputs] * 8), count=8))
+            optimizer = WhitenedAdam(network, 0.03, measure(network, network, iter([inputs] * 8), count=8))
         for _ in range(150):
             loss = (network(inputs) - target).pow(2).mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         reached[kind] = loss.item()
     assert reached["whitened"] < 0.3 * reached["adam"]
     bare = WhitenedAdam(network, 0.1)
@@ -990,9 +990,9 @@ def test_the_upper_part_alone_is_trained_against_the_level_below() -> None:
     before = {name: value.clone() for name, value in task.network.state_dict().items()}
     whitening = measure(task.network, task.loss, iter([batch] * 24))
     assert set(whitening) == {"conv2_1", "conv1_2"}
-    optimiser = WhitenedAdam(task.network, 1e-3, whitening)
+    optimizer = WhitenedAdam(task.network, 1e-3, whitening)
     task.loss(batch)["total"].backward()
-    optimiser.step()
+    optimizer.step()
     changed = {name for name, value in task.network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {f"{conv}.{part}" for conv in ("conv2_1", "conv1_2") for part in ("weight", "bias")}
     with pytest.raises(ConfigError, match="no level below"):

@@ -101,7 +101,7 @@ def gpu_load(device: torch.device) -> int | None:
 
 
 @dataclass
-class Neighbours:
+class Neighbors:
     """How many cores other processes keep busy while this one and its workers are at work.
 
     From the processor time of the whole machine less that of this process and its ended children: a load average

@@ -296,7 +296,7 @@ def _of_films(protocol: ResolvedProtocol, registry: Registry, plans: Iterable[Me
 def _at_steps(protocol: ResolvedProtocol, registry: Registry, plans: Iterable[MethodPlan]) -> Iterator[MethodPlan]:
     """Each method that optimises the image once for every step; the others as they are."""
     for plan in plans:
-        if registry.resolve(plan.name).entry.taxonomy.optimises != "image":
+        if registry.resolve(plan.name).entry.taxonomy.optimizes != "image":
             yield plan
             continue
         for step in protocol.spec.steps:

@@ -276,7 +276,7 @@ class ResolvedProtocol:
         """Options and timing for a method that has the options ``known``: the most specific entry wins."""
         options: dict[str, Any] = {}
         timing = self.spec.timing
-        if resolved.entry.taxonomy.optimises == "image":
+        if resolved.entry.taxonomy.optimizes == "image":
             general = self.spec.optimisation
             options |= {key: value for key, value in general.options.items() if key in known}
             timing = general.timing or timing

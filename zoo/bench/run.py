@@ -265,16 +265,16 @@ def _noted(
         "busy": None,
         "environment": environment.describe(device),
     }
-    begun, neighbours = time.monotonic(), environment.Neighbours()
+    begun, neighbors = time.monotonic(), environment.Neighbors()
     run_file["runs"].append(entry)
     folder.write_run(run_file)
 
     def timed(cells: int) -> None:
-        entry.update(timed=cells, other_cores=neighbours.cores())
+        entry.update(timed=cells, other_cores=neighbors.cores())
 
     def complete() -> None:
         if entry["timed"] is None:  # broken off while timing
-            entry["other_cores"] = neighbours.cores()
+            entry["other_cores"] = neighbors.cores()
         entry["ended"] = utc_now()
         entry["load_after"] = environment.load_average()
         entry["seconds"] = round(time.monotonic() - begun, 3)

@@ -226,13 +226,13 @@ def picture(height: int, width: int, *, seed: int, stripes: bool = False) -> Ten
         image += weight * F.interpolate(draw(1, 3, cells, cells), (height, width), mode="bicubic")
     y = torch.linspace(0, 1, height, dtype=torch.float32, device="cpu").view(-1, 1)
     x = torch.linspace(0, 1, width, dtype=torch.float32, device="cpu").view(1, -1)
-    for centre_y, centre_x, radius in draw(6, 3).tolist():
-        disc = (y - centre_y) ** 2 + (x - centre_x) ** 2 < (0.05 + 0.2 * radius) ** 2
+    for center_y, center_x, radius in draw(6, 3).tolist():
+        disc = (y - center_y) ** 2 + (x - center_x) ** 2 < (0.05 + 0.2 * radius) ** 2
         image = torch.where(disc, 0.4 * image + 0.6 * draw(1, 3, 1, 1), image)
     if stripes:
-        angle, colour = float(draw(1)) * math.pi, draw(1, 3, 1, 1) - 0.5
+        angle, color = float(draw(1)) * math.pi, draw(1, 3, 1, 1) - 0.5
         phase = 2 * math.pi * 12 * (x * math.cos(angle) + y * math.sin(angle))
-        image = image + 0.6 * colour * torch.sin(phase)
+        image = image + 0.6 * color * torch.sin(phase)
     return image.clamp(0.02, 0.98)
 
 

@@ -35,13 +35,13 @@ def _range(s: Subject) -> None:
 
 @check("finite", "Flat pictures, whose features have no variance, give finite pixels.")
 def _finite(s: Subject) -> None:
-    grey = torch.full((1, 3, *s.size), 0.5, dtype=torch.float32)
+    gray = torch.full((1, 3, *s.size), 0.5, dtype=torch.float32)
     codes = {"a style": s.code()}
     if s.traits.styles == "any":
-        codes["a black style"] = s.model.encode_style(torch.zeros_like(grey), s.size)
+        codes["a black style"] = s.model.encode_style(torch.zeros_like(gray), s.size)
     for label, code in codes.items():
         try:
-            image = s.stylize(grey, code).image
+            image = s.stylize(gray, code).image
         except NumericalError as error:
             raise ContractError(f"a grey content in {label}: {error}") from error
         require(bool(torch.isfinite(image).all()), f"a grey content in {label} is not finite")

@@ -37,13 +37,13 @@ def check(
         table = Table(title=method, title_justify="left")
         for heading in ("check", "what it holds the method to", "outcome", "seconds"):
             table.add_column(heading, overflow="fold", justify="right" if heading == "seconds" else "left")
-        colours = {"passed": "green", "failed": "red", "skipped": "dim"}
+        colors = {"passed": "green", "failed": "red", "skipped": "dim"}
         for r in results:
             outcome = f"{r.status}: {r.reason}" if r.status == "failed" else r.status
             summary = r.reason if r.status == "skipped" else CHECKS[r.name].summary
-            table.add_row(r.name, summary, outcome, f"{r.seconds:.2f}", style=colours[r.status])
+            table.add_row(r.name, summary, outcome, f"{r.seconds:.2f}", style=colors[r.status])
         out.show(table)
-        counts = {status: sum(r.status == status for r in results) for status in colours}
+        counts = {status: sum(r.status == status for r in results) for status in colors}
         out.say(f"{method}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     if as_json:
         typer.echo(json.dumps(report, indent=2))

@@ -151,14 +151,14 @@ def parse_weights(text: str | None, styles: int) -> list[float] | None:
     return values
 
 
-def shown_licence(method: str, checkpoint: str | None) -> str:
+def shown_license(method: str, checkpoint: str | None) -> str:
     """The licence of the weights that ``method`` would load."""
     from zoo.registry import load_registry
 
     registered = load_registry().resolve(method).checkpoint
     if checkpoint is not None or registered is None:
         return "not stated (weights of your own)"
-    return registered.licence
+    return registered.license
 
 
 def options_table(title: str, specs: Sequence[OptionSpec]) -> Table:

@@ -30,7 +30,7 @@ def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
                 "contents": len(manifest.contents),
                 "styles": len(manifest.styles),
                 "bytes": manifest.bytes,
-                "licence": manifest.licence,
+                "license": manifest.license,
                 "source": manifest.source,
                 "title": manifest.title,
                 "state": "here" if here == total else f"{here} of {total}" if here else "not here",
@@ -45,7 +45,7 @@ def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for row in rows:
         images = f"{row['contents']} x {row['styles']}"
-        table.add_row(row["name"], images, f"{row['bytes'] / 1e6:.1f}", row["licence"], row["title"], row["state"])
+        table.add_row(row["name"], images, f"{row['bytes'] / 1e6:.1f}", row["license"], row["title"], row["state"])
     out.show(table)
 
 

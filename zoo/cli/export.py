@@ -16,7 +16,7 @@ from zoo.cli.common import (
     method_options,
     parse_weights,
     read_image,
-    shown_licence,
+    shown_license,
     trained_styles,
 )
 
@@ -65,7 +65,7 @@ def export(
     if len(codes) > 1 or weights is not None:
         shares = parse_weights(weights, len(codes)) or [1 / len(codes)] * len(codes)
         chosen = Mix(list(zip(codes, shares, strict=True)))
-    done = write(stylizer, chosen, target, licence=shown_licence(method, checkpoint))
+    done = write(stylizer, chosen, target, license=shown_license(method, checkpoint))
     if as_json:
         facts = {"file": str(done.path), "bytes": done.bytes, "difference": done.difference, **done.metadata}
         typer.echo(json.dumps(facts, indent=2))

@@ -82,7 +82,7 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
     out.say(f"{resolved.label}: {entry.title} ({entry.authors}, {entry.year})", style="bold")
     out.say(entry.paper)
     out.say(resolved.summary)
-    out.say(f"optimises: {kind.optimises}   styles: {kind.styles}   statistics: {kind.statistics}")
+    out.say(f"optimizes: {kind.optimizes}   styles: {kind.styles}   statistics: {kind.statistics}")
     if entry.encoder:
         out.say(f"encoder: {entry.encoder}")
     tags = Table(title="Presets and checkpoints (* is the default)", title_justify="left")
@@ -94,7 +94,7 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
         star = " *" if tag == entry.default else ""
         weights = "none needed"
         if other.checkpoint is not None:
-            weights = f"{(other.checkpoint.bytes or 0) / 1e6:.1f} MB, {other.checkpoint.licence}"
+            weights = f"{(other.checkpoint.bytes or 0) / 1e6:.1f} MB, {other.checkpoint.license}"
         tags.add_row(other.label + star, other.summary, weights)
     out.show(tags)
     out.show(options_table(f"Options of {resolved.label}", registry.options(resolved.label)))
@@ -105,5 +105,5 @@ def _print_method(resolved: Resolved, registry: Registry) -> None:
             table.add_column(heading, overflow="fold")
         for style in styles:
             what = ", ".join(style[key] for key in ("title", "artist", "year") if style[key])
-            table.add_row(style["name"], what, style["licence"], style["source"])
+            table.add_row(style["name"], what, style["license"], style["source"])
         out.show(table)

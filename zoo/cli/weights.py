@@ -30,7 +30,7 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
             "name": name,
             "kind": kind,
             "bytes": asset.bytes,
-            "licence": asset.licence,
+            "license": asset.license,
             "state": weights.state(name, asset),
         }
         for name, kind, asset in _listed()
@@ -43,7 +43,7 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         table.add_column(heading, overflow="fold")
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
-        table.add_row(row["name"], row["kind"], size, row["licence"], row["state"])
+        table.add_row(row["name"], row["kind"], size, row["license"], row["state"])
     out.show(table)
 
 

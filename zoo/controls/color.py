@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from zoo.color import grey, luminance, recolor_style, with_luminance
+from zoo.color import gray, luminance, recolor_style, with_luminance
 from zoo.controls.base import Control
 from zoo.errors import ConfigError, UnsupportedError
 from zoo.registry import load_registry
@@ -69,7 +69,7 @@ class Color(Control):
         def finish(image: Tensor) -> Tensor:
             return with_luminance(content, luminance(image)).clamp(0, 1)
 
-        result = self._call(grey(content), Mix(parts), call, finish)
+        result = self._call(gray(content), Mix(parts), call, finish)
         return dataclasses.replace(result, image=finish(result.image))
 
 

@@ -70,8 +70,8 @@ def _caffe(labels: Sequence[str]) -> dict[str, Layer]:
 # -- the normalised network -------------------------------------------------------------------------------------------
 
 
-def normalised_scales() -> dict[str, Tensor]:
-    """Scale of every channel by label, float64; written by ``benchmarks/normalise_vgg19.py``."""
+def normalized_scales() -> dict[str, Tensor]:
+    """Scale of every channel by label, float64; written by ``benchmarks/normalize_vgg19.py``."""
     from safetensors.torch import load_file
 
     return {
@@ -79,8 +79,8 @@ def normalised_scales() -> dict[str, Tensor]:
     }
 
 
-def _normalised(labels: Sequence[str]) -> dict[str, Layer]:
-    scales = normalised_scales()
+def _normalized(labels: Sequence[str]) -> dict[str, Layer]:
+    scales = normalized_scales()
     order = [layer.label for layer in vgg_layers("vgg19") if layer.kind == "conv"]
     layers = {}
     for label, (kernel, bias) in _caffe(labels).items():
@@ -130,7 +130,7 @@ def read(info: EncoderInfo, labels: Sequence[str]) -> Source:
         elif info.name == "vgg19":
             fresh = _caffe(missing)
         elif info.name == "vgg19.normalised":
-            fresh = _normalised(missing)
+            fresh = _normalized(missing)
         else:
             fresh = _torchvision(info, path, missing)
         for label, (kernel, bias) in fresh.items():

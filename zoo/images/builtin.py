@@ -25,7 +25,7 @@ class BuiltinImage:
     kind: Literal["content", "style"]
     title: str
     author: str
-    licence: str
+    license: str
     source: str
     path: Path
     sha256: str | None = None
@@ -74,8 +74,8 @@ def builtin_contents() -> dict[str, BuiltinImage]:
         raise ImageError("The built-in photographs come with scikit-image, which is not installed: install it.")
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
     return {
-        name: BuiltinImage(name, "content", title, author, licence, f"{source}; in scikit-image", folder / file)
-        for name, file, title, author, licence, source in _CONTENTS
+        name: BuiltinImage(name, "content", title, author, license, f"{source}; in scikit-image", folder / file)
+        for name, file, title, author, license, source in _CONTENTS
     }
 
 
@@ -100,7 +100,7 @@ def _builtin_style(entry: dict[str, str]) -> BuiltinImage:
         kind="style",
         title=entry["title"],
         author="the zoo's style generator",
-        licence=entry["licence"],
+        license=entry["license"],
         source="drawn by the zoo's own seeded generator",
         path=_STYLES / entry["file"],
         sha256=entry["sha256"],

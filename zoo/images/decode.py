@@ -20,7 +20,7 @@ from PIL import ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from zoo.errors import ImageError, InputError, reason
 from zoo.images.builtin import BUILTIN_PREFIX, BuiltinImage, builtin
-from zoo.images.profiles import grey_to_srgb, to_srgb, transform_to_srgb
+from zoo.images.profiles import gray_to_srgb, to_srgb, transform_to_srgb
 from zoo.images.repair import without_metadata, without_tiff_metadata
 from zoo.names import on_disk
 
@@ -161,8 +161,8 @@ def _decode_pillow(image: PILImage.Image, label: str) -> tuple[np.ndarray, np.nd
     """A loaded Pillow image -> (H, W, 3) and alpha (H, W) or None, each uint8, or float32 in [0, 1]."""
     profile = image.info.get("icc_profile")
     if image.mode == "F" or image.mode.startswith("I"):
-        grey, alpha = _deep_grey(image, label)
-        return grey_to_srgb(grey, profile), alpha
+        gray, alpha = _deep_gray(image, label)
+        return gray_to_srgb(gray, profile), alpha
     image, alpha = image.convert("LA") if image.mode == "La" else image, None
     if image.has_transparency_data:
         alpha = np.array(image.convert("RGBA").getchannel("A"))
@@ -174,16 +174,16 @@ def _decode_pillow(image: PILImage.Image, label: str) -> tuple[np.ndarray, np.nd
     return np.array(to_srgb(image, profile)), alpha
 
 
-def _deep_grey(image: PILImage.Image, label: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _deep_gray(image: PILImage.Image, label: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Modes I;16 (and its byte orders), I and F -> (H, W) float32 in [0, 1], and the alpha of a transparent level."""
     raw = np.array(image)
     tags: Any = getattr(image, "tag_v2", {})
     bits = max(tags.get(258, (16,))) if image.mode.startswith("I;16") else 16  # 258: BitsPerSample; 12-bit TIFF exists
-    grey = _unit_range(raw, label, full_scale=2**bits - 1)
+    gray = _unit_range(raw, label, full_scale=2**bits - 1)
     if tags.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero, which Pillow leaves to us at these depths
-        grey = 1 - grey
+        gray = 1 - gray
     key = image.info.get("transparency")
-    return grey, np.where(raw == key, np.float32(0), np.float32(1)) if isinstance(key, int) else None
+    return gray, np.where(raw == key, np.float32(0), np.float32(1)) if isinstance(key, int) else None
 
 
 def _unit_range(raw: np.ndarray, label: str, full_scale: int) -> np.ndarray:
@@ -230,8 +230,8 @@ def _decode_tiff_page(page: Any, label: str, max_pixels: int) -> tuple[np.ndarra
     if page.photometric not in (0, 1, 2) or page.imagedepth != 1:  # WhiteIsZero, BlackIsZero, RGB
         return None
     height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
-    colours = 3 if page.photometric == 2 else 1
-    if not colours <= count <= 6:  # Pillow's own limit; a damaged count would allocate thousands of planes
+    colors = 3 if page.photometric == 2 else 1
+    if not colors <= count <= 6:  # Pillow's own limit; a damaged count would allocate thousands of planes
         return None
     if page.planarconfig == 2:  # one plane after the other
         samples = page.asarray().reshape(count, height, width).transpose(1, 2, 0)
@@ -240,22 +240,22 @@ def _decode_tiff_page(page: Any, label: str, max_pixels: int) -> tuple[np.ndarra
     if samples.dtype.kind not in "uif" or samples.size == 0:
         return None
     unit = _unit_range(samples, label, full_scale=2 ** min(page.bitspersample, 16) - 1)
-    colour, alpha = unit[..., :colours], None
+    color, alpha = unit[..., :colors], None
     if page.photometric == 0:
-        colour = 1 - colour
-    extra = page.extrasamples[0] if page.extrasamples and count > colours else 0
+        color = 1 - color
+    extra = page.extrasamples[0] if page.extrasamples and count > colors else 0
     if extra in (1, 2):  # ExtraSamples: 1 is premultiplied alpha, 2 is plain alpha
-        alpha = unit[..., colours]
+        alpha = unit[..., colors]
         if extra == 1:
-            colour = np.minimum(colour / np.maximum(alpha, np.float32(1e-6))[..., None], np.float32(1))
+            color = np.minimum(color / np.maximum(alpha, np.float32(1e-6))[..., None], np.float32(1))
     orientation, profile = int(page.tags.valueof(274, default=1)), page.tags.valueof(34675, default=None)
-    if colours == 1:
-        return grey_to_srgb(colour[..., 0], profile), alpha, orientation
+    if colors == 1:
+        return gray_to_srgb(color[..., 0], profile), alpha, orientation
     transform = transform_to_srgb(profile, "RGB")
     if transform is not None:
-        eight = PILImage.fromarray((colour * 255 + 0.5).astype(np.uint8))
+        eight = PILImage.fromarray((color * 255 + 0.5).astype(np.uint8))
         return np.array(ImageCms.applyTransform(eight, transform[1])), alpha, orientation
-    return colour, alpha, orientation
+    return color, alpha, orientation
 
 
 def _turned(rgb: np.ndarray, alpha: np.ndarray | None, orientation: int) -> tuple[np.ndarray, np.ndarray | None]:

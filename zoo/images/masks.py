@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LEVEL = 1 / 255
-_GREY = 4 * _LEVEL  # the channels of a grey JPEG may differ by so much
+_GRAY = 4 * _LEVEL  # the channels of a grey JPEG may differ by so much
 _DARK = 8 * _LEVEL  # a mask of labels counts them upwards from zero, and is all darker than this
 
 
@@ -30,13 +30,13 @@ def selection(mask: Image, label: str) -> Tensor:
         color = (color - (1 - mask.alpha)).clamp(0, 1)
         if float(color.max()) < _LEVEL / 512 and float(mask.alpha.min()) < 1:
             raise InputError(f"The mask '{label}' is black where it is not transparent: paint its region white.")
-    grey, lit = color.mean(1, keepdim=True), color.amax(1, keepdim=True) > _LEVEL / 512
-    if float((color.amax(1) - color.amin(1)).max()) > _GREY:
+    gray, lit = color.mean(1, keepdim=True), color.amax(1, keepdim=True) > _LEVEL / 512
+    if float((color.amax(1) - color.amin(1)).max()) > _GRAY:
         ink = color.masked_fill(~lit, -1).amax((-1, -2), keepdim=True)
         if float(((color - ink).abs() * lit).max()) > _LEVEL / 2:
             raise InputError(f"The mask '{label}' has several colours: give a grey one, white for its region.")
         return lit.float()
-    brightest = float(grey.max())
+    brightest = float(gray.max())
     if 0 < brightest <= 1.01 * _LEVEL:
         return lit.float()
     if 0 < brightest < _DARK:
@@ -44,7 +44,7 @@ def selection(mask: Image, label: str) -> Tensor:
             f"The mask '{label}' is all but black, its brightest level is {round(brightest * 255)} of 255: give one "
             "that is white for its region."
         )
-    return grey
+    return gray
 
 
 def fitted(mask: Tensor, label: str, content: Image, size: SizePolicy) -> Tensor:

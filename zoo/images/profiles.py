@@ -26,13 +26,13 @@ def to_srgb(image: PILImage.Image, profile: bytes | None) -> PILImage.Image:
     return converted
 
 
-def grey_to_srgb(grey: np.ndarray, profile: bytes | None) -> np.ndarray:
+def gray_to_srgb(gray: np.ndarray, profile: bytes | None) -> np.ndarray:
     """(H, W) float32 in [0, 1] -> (H, W, 3). LittleCMS is asked for 256 levels and the rest is interpolated."""
     if transform_to_srgb(profile, "L") is None:
-        return np.repeat(grey[..., None], 3, axis=-1)
+        return np.repeat(gray[..., None], 3, axis=-1)
     ramp = np.array(to_srgb(_ramp(), profile))[0].astype(np.float64) / 255
     levels = np.arange(256) / 255
-    return np.stack([np.interp(grey, levels, ramp[:, channel]) for channel in range(3)], -1).astype(np.float32)
+    return np.stack([np.interp(gray, levels, ramp[:, channel]) for channel in range(3)], -1).astype(np.float32)
 
 
 def transform_to_srgb(profile: bytes | None, mode: str) -> tuple[str, ImageCms.ImageCmsTransform] | None:
@@ -79,5 +79,5 @@ def _ramp() -> PILImage.Image:
 def _lattice() -> PILImage.Image:
     """RGB on a lattice of 18 levels per channel (0, 15, ... 255), ends included."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
-    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
-    return PILImage.fromarray(colours.reshape(len(levels), -1, 3))
+    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
+    return PILImage.fromarray(colors.reshape(len(levels), -1, 3))

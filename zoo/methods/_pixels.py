@@ -34,7 +34,7 @@ from zoo.memory import style_tile
 from zoo.methods._gram_tiles import Region, TiledLoss
 from zoo.nn.gram import Divisor, gram
 from zoo.nn.losses import total_variation
-from zoo.nn.optimise import PIXEL_SCALE, Fitting, optimise_pixels
+from zoo.nn.optimize import PIXEL_SCALE, Fitting, optimize_pixels
 from zoo.nn.regions import feature_masks
 from zoo.nn.tiles import Stopped, watched
 from zoo.stylizer import Call, Mix, StyleCode, Stylized, Stylizer
@@ -241,7 +241,7 @@ class PixelMethod(Stylizer):
             try:
                 if problem.enter is not None:
                     image = problem.enter(at, image)
-                fitted = optimise_pixels(
+                fitted = optimize_pixels(
                     image,
                     self._summed(problem.loss(at, image), call.context.anchors, problem.finish),
                     self._within(self._fitting(at, problem), small, call),

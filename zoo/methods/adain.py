@@ -90,7 +90,7 @@ CORAL on the covariances themselves; directions of the style's colours flatter t
 and a nearly grey style's noise becomes colour |
     | decoder of 160,000 updates of 8 crops of 256, from random weights, with the loss of the paper | the shipped one: \
 far fewer updates of fewer and smaller crops, begun from WCT's decoder of level 4, with other ``tap_weights``, a \
-``colour_weight``, some ``recolour`` and ``whiten`` (see :class:`AdaINTraining`) | hours of a CPU; \
+``color_weight``, some ``recolor`` and ``whiten`` (see :class:`AdaINTraining`) | hours of a CPU; \
 zoo/checkpoints/adain.md has the figures of its run |
     """
 
@@ -129,13 +129,13 @@ class AdaINTrainingConfig(Config):
     tap_weights: tuple[float, float, float, float] = option(
         (1.0, 1.0, 1.0, 1.0), "Factors of the style loss's terms of relu1_1 to relu4_1."
     )
-    recolour: float = option(
+    recolor: float = option(
         0.0,
         "Share of the style crops whose colours are exchanged at random, for styles unlike the paintings.",
         ge=0,
         le=1,
     )
-    colour_weight: float = option(0.0, "Weight of the difference in the mean and covariance of R, G and B.", ge=0)
+    color_weight: float = option(0.0, "Weight of the difference in the mean and covariance of R, G and B.", ge=0)
     temporal_weight: float = option(
         0.0, "Weight of the change between two frames of synthetic motion; 0 trains for pictures alone.", ge=0
     )
@@ -165,9 +165,9 @@ class AdaINTraining(WhitenedTask):
     |---|---|---|
     | every tap's term counts alike | ``tap_weights``, default all 1 | summed over channels, relu4_1 outweighs \
 relu1_1 eightfold, and a decoder trained for hours, not days, keeps casts of colour; 4, 2, 1, 1 weighs against it |
-    | paintings as they are | ``recolour``, default 0 | exchanged channels, negatives and contrast widen a small set \
+    | paintings as they are | ``recolor``, default 0 | exchanged channels, negatives and contrast widen a small set \
 of paintings to palettes that it lacks |
-    | no loss on pixels | ``colour_weight``, default 0 | means and deviations of relu1_1 leave open which colours \
+    | no loss on pixels | ``color_weight``, default 0 | means and deviations of relu1_1 leave open which colours \
 stand together, so a decoder of few hours scatters hues that the style lacks; 30 ties them |
     | pictures alone | ``temporal_weight``, default 0 | two frames of synthetic motion, as ReReVST, for films |
     | Adam | ``whiten``, default off | as in zoo.training.reconstruction |
@@ -194,7 +194,7 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         config, frames, moved = self.config, batch["content"], None
         with torch.no_grad():
-            painting = self._recolour(batch["style"])
+            painting = self._recolor(batch["style"])
             style = {tap: mean_std(f) for tap, f in self.encoder(painting).items()}
             if config.temporal_weight:
                 moved = move(frames, brightness=config.luminance_aware)
@@ -208,24 +208,24 @@ stand together, so a decoder of few hours scatters hues that the style lacks; 30
         style_loss = _style_loss(output, style, self.config.tap_weights)
         total = content_loss + self.config.style_weight * style_loss
         losses = {"content": content_loss, "style": style_loss}
-        if self.config.colour_weight:
-            losses["colour"] = _colour_loss(image, painting)
-            total = total + self.config.colour_weight * losses["colour"]
+        if self.config.color_weight:
+            losses["color"] = _color_loss(image, painting)
+            total = total + self.config.color_weight * losses["color"]
         if moved is not None:
             first, second = image.chunk(2)
             losses["temporal"] = temporal_loss(first, second, batch["content"], moved, luminance=config.luminance_aware)
             total = total + config.temporal_weight * losses["temporal"]
         return {"total": total, **losses}
 
-    def _recolour(self, styles: Tensor) -> Tensor:
-        """``styles`` (B, 3, H, W) in [0, 1], each with probability ``recolour`` in exchanged colours."""
-        if not self.config.recolour:
+    def _recolor(self, styles: Tensor) -> Tensor:
+        """``styles`` (B, 3, H, W) in [0, 1], each with probability ``recolor`` in exchanged colours."""
+        if not self.config.recolor:
             return styles
         changed = []
         for image in styles:
             chance, negative, gain = torch.rand(3).tolist()
             order = torch.randperm(3)
-            if chance < self.config.recolour:
+            if chance < self.config.recolor:
                 image = image[order.to(image.device)]
                 image = 1 - image if negative < 0.25 else image
                 mean = image.mean((-2, -1), keepdim=True)
@@ -283,7 +283,7 @@ def _style_loss(
     return total
 
 
-def _colour_loss(image: Tensor, painting: Tensor) -> Tensor:
+def _color_loss(image: Tensor, painting: Tensor) -> Tensor:
     """Squared differences of the mean and covariance of R, G and B, relative to the painting's, mean over the batch.
 
     Of two images (B, 3, H, W) in [0, 1]; the mean counts against the painting's variance.
@@ -291,8 +291,8 @@ def _colour_loss(image: Tensor, painting: Tensor) -> Tensor:
     moments = []
     for pixels in (image.flatten(2), painting.flatten(2)):
         mean = pixels.mean(dim=2, keepdim=True)
-        centred = pixels - mean
-        moments.append((mean[..., 0], centred @ centred.mT / pixels.shape[2]))
+        centered = pixels - mean
+        moments.append((mean[..., 0], centered @ centered.mT / pixels.shape[2]))
     (mean, covariance), (wanted_mean, wanted) = moments
     variance = wanted.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-3)
     apart = (mean - wanted_mean).square().sum(dim=1) / variance

@@ -21,12 +21,12 @@ from zoo.config import Config, option
 from zoo.errors import ConfigError, WeightsError
 from zoo.images import builtin_styles
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised, collect, store
-from zoo.nn.transformer import TransformBody, initialise
+from zoo.nn.tiles import Local, Map, Normalized, collect, store
+from zoo.nn.transformer import TransformBody, initialize
 from zoo.registry import load_registry
 from zoo.styles import TrainedStyle, find_styles, load_style, read_metadata, trained_name
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, require_tensors
-from zoo.training.optimisers import make_optimiser
+from zoo.training.optimizers import make_optimizer
 from zoo.training.perceptual import PerceptualLoss, objective
 from zoo.training.task import Batch, HeldOut, TrainConfig, TrainingTask
 from zoo.weights import read_state
@@ -49,7 +49,7 @@ class CINNet(nn.Module):
     def __init__(self, styles: int, width: int = 32) -> None:
         super().__init__()
         self.body = TransformBody(width, bias=False)
-        initialise(self.body)
+        initialize(self.body)
         self._split = list(self.body.channels().values())
         self._names = list(self.body.channels())
         total = sum(self._split)
@@ -88,22 +88,22 @@ class FixedStyle(nn.Module):
             self.register_buffer(f"shift_{name}", shifts.clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.sigmoid(self.body(images, self._normalise))
+        return torch.sigmoid(self.body(images, self._normalize))
 
     def by_tiles(self, images: Tensor, side: int) -> Map:
         """The same in float32 as a map, with sides rounded up to a multiple of four and no more than tiles of ``side``
         pixels at the image's size in memory."""
 
-        def normalise(name: str, x: Map) -> Map:
+        def normalize(name: str, x: Map) -> Map:
             # The last layer's three channels are kept: of all layers they take the longest way to compute again.
-            return Normalised(store(x, side) if name == "out" else x, *self._row(name), side)
+            return Normalized(store(x, side) if name == "out" else x, *self._row(name), side)
 
-        return Local(lambda x: torch.sigmoid(x).float(), self.body.by_tiles(images, normalise, side))
+        return Local(lambda x: torch.sigmoid(x).float(), self.body.by_tiles(images, normalize, side))
 
     def _row(self, name: str) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"scale_{name}"), self.get_buffer(f"shift_{name}")
 
-    def _normalise(self, name: str, x: Tensor) -> Tensor:
+    def _normalize(self, name: str, x: Tensor) -> Tensor:
         return instance_norm(x, *self._row(name))
 
 
@@ -288,11 +288,11 @@ class CINTask(TrainingTask):
         self.network.body.requires_grad_(False)
         return records
 
-    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+    def optimizer(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         rows = [self.network.scale, self.network.shift]
         convolutions = [p for p in self.network.body.parameters() if p.requires_grad]
         groups = [{"params": rows, "factor": self.config.row_rate}, {"params": convolutions, "factor": 1.0}]
-        return make_optimiser([g for g in groups if g["params"]], config)
+        return make_optimizer([g for g in groups if g["params"]], config)
 
     def targets(self, rows: Tensor) -> dict[str, Tensor]:
         """Gram matrices (B, C, C) by layer of the trained styles numbered ``rows`` (from 0, old styles not counted)."""

@@ -103,7 +103,7 @@ which that is the gradient: half the mean of squares (``mrf_loss`` mean) | a tru
 minimised; the default weights keep their meaning |
     | code: content is a mean over features, the MRF a sum, at 384 pixels | the mean times (long side / 384)² | their \
 balance at every size; the coarse levels still follow the content more, as theirs |
-    | code: own L-BFGS, no line search, history 25, first move of L1 norm 1 | :mod:`zoo.nn.optimise`: the same \
+    | code: own L-BFGS, no line search, history 25, first move of L1 norm 1 | :mod:`zoo.nn.optimize`: the same \
 without a line search, moves bounded instead, best image kept | a move of L1 norm 1 is lost in rounding |
     | code: each level has its own number of iterations, 100 | ``num_steps`` in all, shared evenly | a step means one \
 evaluation across the zoo |

@@ -20,14 +20,14 @@ from zoo.encoders import load_encoder
 from zoo.encoders.vgg import VGG
 from zoo.errors import ConfigError
 from zoo.methods._pixels import size_of
-from zoo.nn.optimise import Fitting, Optimised, optimise_pixels
+from zoo.nn.optimize import Fitting, Optimized, optimize_pixels
 from zoo.nn.patchmatch import Windows, enlarged, exhaustive, patchmatch, voted, warped
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits
 
 _LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 # Root mean square, in levels of 255, that features are scaled to while they are fitted: moves of L-BFGS are bounded in
-# these units (zoo.nn.optimise).
+# these units (zoo.nn.optimize).
 _SPREAD = 100.0
 
 
@@ -131,7 +131,7 @@ class DeepAnalogy(Stylizer):
 
     def deconvolve(
         self, layer: str, deeper: str, start: Tensor, wanted: Tensor, **options: Any
-    ) -> tuple[Optimised, Tensor]:
+    ) -> tuple[Optimized, Tensor]:
         """Features at ``layer`` whose features at ``deeper`` are ``wanted`` (1, C, h, w), from ``start``."""
         encoder = self._ending[deeper]
         assert isinstance(encoder, VGG)
@@ -144,7 +144,7 @@ class DeepAnalogy(Stylizer):
                 found = encoder.resume(layer, scaled * unit)[deeper]
             return {"total": (found.float() - wanted).square().sum() / norm}
 
-        fitted = optimise_pixels(
+        fitted = optimize_pixels(
             start.float() / unit,
             loss,
             Fitting("lbfgs", history=self.config.history, precision=self.precision),

@@ -99,7 +99,7 @@ class Gatys(PixelMethod):
     | paper | here | why |
     |---|---|---|
     | steps as an L-BFGS counts its iterations | one evaluation of loss and gradient | comparable between optimisers |
-    | L-BFGS of the framework | own, with bounded moves (zoo.nn.optimise) | does not overshoot without a line search |
+    | L-BFGS of the framework | own, with bounded moves (zoo.nn.optimize) | does not overshoot without a line search |
     | the last image | the evaluated image of lowest loss | L-BFGS without line search is not monotone |
     | pixels clamped when saved | at every evaluation (zoo) | clamping at the end alone doubles the style loss |
     | Gram matrices of a style of the content's size | each divided by its own number of positions | any size of style |
@@ -161,7 +161,7 @@ shared | no option to choose per layer, and small regions keep their style |
         image: Tensor | None = code.data.get("image")
         if image is not None and content is not None:
             if self.config.preserve_color == "luminance":
-                image = _as_grey(match_luminance(image, content))
+                image = _as_gray(match_luminance(image, content))
             elif self.config.preserve_color == "coral":
                 image = match_color(image, content).clamp(0, 1)
         if "grams" in code.data:
@@ -172,8 +172,8 @@ shared | no option to choose per layer, and small regions keep their style |
     # -- what is optimised for --------------------------------------------------------------------------------------
 
     def _problem(self, content: Tensor | None, style: Mix, size: Size, call: Call) -> Problem:
-        grey = self.config.preserve_color == "luminance" and content is not None
-        photo = _as_grey(luminance(content)) if grey and content is not None else content
+        gray = self.config.preserve_color == "luminance" and content is not None
+        photo = _as_gray(luminance(content)) if gray and content is not None else content
         images, grams = zip(*[self._recall(code, content) for code, _ in style], strict=True)
         sizes = self._sizes(size)
 
@@ -189,7 +189,7 @@ shared | no option to choose per layer, and small regions keep their style |
             return self._loss(guide, regions, call.strength, self._also(at - len(sizes), style, call))
 
         finish = None
-        if grey and content is not None:
+        if gray and content is not None:
             finish = lambda image: with_luminance(content, luminance(image))  # noqa: E731
         return Problem(sizes, self._start(call, photo, images[0]), loss, finish)
 
@@ -283,5 +283,5 @@ def _targets(grams: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) ->
     return {layer: GramTarget.of([one[layer] for one in grams], weights) for layer in grams[0]}
 
 
-def _as_grey(y: Tensor) -> Tensor:
+def _as_gray(y: Tensor) -> Tensor:
     return y.clamp(0, 1).expand(-1, 3, -1, -1).contiguous()

@@ -18,8 +18,8 @@ from zoo.config import Config, option
 from zoo.errors import WeightsError
 from zoo.methods._trained import TrainedMethod
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised
-from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialise
+from zoo.nn.tiles import Local, Map, Normalized
+from zoo.nn.transformer import RESIDUAL_BLOCKS, TransformBody, Upsampling, initialize
 from zoo.styles import load_style, one_of
 from zoo.stylizer import Traits, require_tensors
 from zoo.training.motion import move, temporal_loss
@@ -51,7 +51,7 @@ class JohnsonNet(nn.Module):
             # Saved with the weights, so that a checkpoint alone defines the network.
             self.register_buffer("tanh", torch.ones(()))
         self.body = TransformBody(width, upsampling=upsampling)
-        initialise(self.body)
+        initialize(self.body)
         with torch.no_grad():
             # Start from faint structure on mid grey, not from saturated pixels.
             self.body.out.weight.mul_(0.1)
@@ -67,13 +67,13 @@ class JohnsonNet(nn.Module):
         """The same in float32 as a map, with sides rounded up to a multiple of four and no more than tiles of ``side``
         pixels at the image's size in memory."""
 
-        def normalise(name: str, x: Map) -> Map:
+        def normalize(name: str, x: Map) -> Map:
             layer = None if name == "out" else self.norm[name]
             if isinstance(layer, Affine):
-                return Normalised(x, layer.weight, layer.bias, side)
+                return Normalized(x, layer.weight, layer.bias, side)
             return x if layer is None else Local(layer, x)
 
-        return Local(lambda x: self._bounded(x).float(), self.body.by_tiles(images, normalise, side))
+        return Local(lambda x: self._bounded(x).float(), self.body.by_tiles(images, normalize, side))
 
     def _bounded(self, image: Tensor) -> Tensor:
         return (1 + torch.tanh(image)) / 2 if hasattr(self, "tanh") else image

@@ -135,9 +135,9 @@ search is one product (zoo.nn.patches) |
 
     def _field(
         self, features: Tensor, style: Tensor, labels: Tensor | None, style_labels: Tensor | None
-    ) -> LabelledPatches:
+    ) -> LabeledPatches:
         dtype = self.precision if self.config.match_precision == "auto" else self.config.match_precision
-        return LabelledPatches(
+        return LabeledPatches(
             style,
             size_of(features),
             labels,
@@ -159,7 +159,7 @@ search is one product (zoo.nn.patches) |
         content_weights = layer_weights(config, "content") if config.content_weight else {}
         layers = (*style_weights, *content_weights)
         wanted = self._features(content, content_weights) if content_weights else {}
-        fields: dict[str, LabelledPatches] = {}
+        fields: dict[str, LabeledPatches] = {}
 
         def loss(image: Tensor) -> dict[str, Tensor]:
             features = self._features(image, layers)
@@ -176,7 +176,7 @@ search is one product (zoo.nn.patches) |
         return loss
 
 
-class LabelledPatches:
+class LabeledPatches:
     """The patches of the style's features (1, C, h, w), to be found by features and labels together.
 
     ``size`` is that of the image's features. Without ``labels`` of both sides, features alone decide.

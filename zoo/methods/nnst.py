@@ -35,7 +35,7 @@ from zoo.methods._pixels import (
     size_of,
     total,
 )
-from zoo.nn.optimise import Fitting
+from zoo.nn.optimize import Fitting
 from zoo.nn.palette import from_oklab, smoothed, to_oklab
 from zoo.nn.patches import PatchBank, match
 from zoo.nn.regions import feature_masks
@@ -191,7 +191,7 @@ want the content's own features |
     def _wanted(self, query: Tensor, content: Tensor, style: Mix, styles: Sequence[Any], call: Call) -> Columns:
         """The hypercolumns that the picture shall have: of length 1 where one style's are wanted."""
         asked = self._columns(query)
-        own = _normalised(asked if query is content else self._columns(content))
+        own = _normalized(asked if query is content else self._columns(content))
         size = size_of(asked[LAYERS[0]])
         found = {layer: torch.zeros_like(x, dtype=torch.float32) for layer, x in own.items()}
         left: Tensor | float = 1.0
@@ -330,7 +330,7 @@ def _put(values: Tensor, region: Tensor) -> Tensor:
     return whole.view(1, -1, *region.shape)
 
 
-def _normalised(columns: Columns) -> Columns:
+def _normalized(columns: Columns) -> Columns:
     length = torch.stack([x.float().square().sum(1, keepdim=True) for x in columns.values()]).sum(0)
     return {layer: x.float() / length.clamp_min(1e-8).sqrt() for layer, x in columns.items()}
 

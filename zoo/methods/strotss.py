@@ -31,7 +31,7 @@ from zoo.methods._pixels import (
     size_of,
     total,
 )
-from zoo.nn.optimise import Fitting
+from zoo.nn.optimize import Fitting
 from zoo.nn.patches import pixel_rows
 from zoo.nn.regions import feature_masks
 from zoo.stylizer import Call, Mix, Style, Traits

@@ -35,12 +35,12 @@ from torch.nn import functional as F
 from zoo import device as devices
 from zoo.config import Config, option
 from zoo.encoders import Encoder, load_encoder
-from zoo.encoders.sources import normalised_scales
+from zoo.encoders.sources import normalized_scales
 from zoo.errors import ConfigError, WeightsError
 from zoo.methods._features import by_region, style_region
 from zoo.nn.decoder import VGGDecoder, of_level
 from zoo.nn.losses import total_variation
-from zoo.nn.optimise import Fitting, optimise_pixels
+from zoo.nn.optimize import Fitting, optimize_pixels
 from zoo.nn.patches import PatchBank, swap
 from zoo.nn.regions import bounding_box, feature_masks
 from zoo.nn.shortlist import CANDIDATES, Shortlist, gap_of
@@ -91,7 +91,7 @@ def load_swap_encoder(device: str | torch.device = "cpu", dtype: torch.dtype = t
 
 def channel_scales() -> Tensor:
     """Return factors (1, 256, 1, 1) that bring the mean of each channel of relu3_1 to 1, for the inverse network."""
-    return normalised_scales()["3_1"].float().view(1, -1, 1, 1)
+    return normalized_scales()["3_1"].float().view(1, -1, 1, 1)
 
 
 class StyleSwap(Stylizer):
@@ -226,7 +226,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
         target = self._moved(self._features(content), style, call.context.content_masks, call.strength)
         if self.decoder is None:
-            return self._optimise(content, target, call)
+            return self._optimize(content, target, call)
         image = self._decoded(target)
         call.report(1, 1, {}, lambda: image.clamp(0, 1))
         return Stylized(image)
@@ -249,7 +249,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
 
     # -- inversion by optimisation (section 3.2) ----------------------------------------------------------------------
 
-    def _optimise(self, content: Tensor, target: Tensor, call: Call) -> Stylized:
+    def _optimize(self, content: Tensor, target: Tensor, call: Call) -> Stylized:
         config = self.config
         target = target.float()
 
@@ -259,7 +259,7 @@ beside 1e-4 times half those squares | the loss as the paper writes it, total va
                 terms["tv"] = config.tv_weight * total_variation(image)
             return {"total": _total(list(terms.values())), **terms}
 
-        fitted = optimise_pixels(
+        fitted = optimize_pixels(
             content,
             loss,
             Fitting("adam", config.learning_rate, clamp=True, precision=self.precision),

@@ -29,7 +29,7 @@ from zoo.methods._features import load_pairs
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
 from zoo.nn.tiles import Local, Whole, boxes_of, store
-from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, colouring, whitening
+from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, coloring, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, finite
 
 # Pixels below which relu5_1 has fewer positions than channels (512, each of 16 x 16 pixels). Its covariance is singular
@@ -138,8 +138,8 @@ SMALL |
             for box in boxes_of(features, side):
                 sums.add(features.read(box), None if region is None else region[box])
             statistics = sums.moments()
-            root = colouring(statistics.covariance, statistics.rounding)
-            code[f"relu{level}_1"] = {"mean": statistics.mean, "colouring": root}
+            root = coloring(statistics.covariance, statistics.rounding)
+            code[f"relu{level}_1"] = {"mean": statistics.mean, "coloring": root}
         return code
 
     def _stylize(self, content: Tensor, style: Mix, call: Call) -> Stylized:
@@ -231,7 +231,7 @@ SMALL |
     def _affine(self, statistics: Moments, style: Mix, level: int, strength: float) -> tuple[Tensor, Tensor]:
         """That map as one matrix (C, C) and one offset (C,), float64, from the content's ``statistics``."""
         tap, zero = f"relu{level}_1", torch.zeros_like(statistics.mean[0])
-        matrix = sum((weight * code.data[tap]["colouring"] for code, weight in style), zero)
+        matrix = sum((weight * code.data[tap]["coloring"] for code, weight in style), zero)
         matrix = matrix @ whitening(statistics.covariance, statistics.rounding)
         mean = sum((weight * code.data[tap]["mean"] for code, weight in style), zero)
         offset = strength * (mean - matrix @ statistics.mean)

@@ -41,15 +41,15 @@ def histogram(image: Tensor) -> Tensor:
     pixels = image[0].flatten(1)
     intensity = (pixels.square().sum(dim=0) + EPS).sqrt()
     logarithms = (pixels + EPS).log()
-    centres = torch.linspace(-LIMIT, LIMIT, BINS, dtype=torch.float64, device=image.device)
+    centers = torch.linspace(-LIMIT, LIMIT, BINS, dtype=torch.float64, device=image.device)
     planes = []
     for channel, (first, second) in enumerate(((1, 2), (0, 2), (0, 1))):
-        u, v = (_kernel(logarithms[channel] - logarithms[other], centres) for other in (first, second))
+        u, v = (_kernel(logarithms[channel] - logarithms[other], centers) for other in (first, second))
         planes.append((intensity[:, None] * u).T @ v)
     counts = torch.stack(planes)
     return counts / (counts.sum() + EPS)
 
 
-def _kernel(values: Tensor, centres: Tensor) -> Tensor:
+def _kernel(values: Tensor, centers: Tensor) -> Tensor:
     """How much each of ``values`` (N,) counts into each bin, (N, bins)."""
-    return 1 / (1 + ((values[:, None] - centres) / SIGMA).square())
+    return 1 / (1 + ((values[:, None] - centers) / SIGMA).square())

@@ -108,8 +108,8 @@ def gaussian(features: Tensor) -> Gaussian:
     """Mean (C,) and population covariance (C, C) over the positions of features (1, C, h, w), float64."""
     rows = features[0].flatten(1).double()
     mean = rows.mean(dim=1)
-    centred = rows - mean[:, None]
-    return mean, centred @ centred.T / rows.shape[1]
+    centered = rows - mean[:, None]
+    return mean, centered @ centered.T / rows.shape[1]
 
 
 def projected(moments: Gaussian, axes: Tensor) -> Gaussian:

@@ -34,11 +34,11 @@ class StrayHue(Metric):
 def hues(image: Tensor) -> Tensor:
     """Share (24,) of the pixels of ``image`` (1, 3, H, W) in each bin of hue, float64 on the CPU; grey ones in none."""
     lab = rgb2lab(image[0].cpu().double().clamp(0, 1).numpy(), channel_axis=0)
-    coloured = np.hypot(lab[1], lab[2]) > CHROMA
-    angles = np.arctan2(lab[2][coloured], lab[1][coloured]) % math.tau
+    colored = np.hypot(lab[1], lab[2]) > CHROMA
+    angles = np.arctan2(lab[2][colored], lab[1][colored]) % math.tau
     # An angle just below zero becomes the whole circle.
     bins = (angles * (BINS / math.tau)).astype(int) % BINS
-    return torch.from_numpy(np.bincount(bins, minlength=BINS) / coloured.size)
+    return torch.from_numpy(np.bincount(bins, minlength=BINS) / colored.size)
 
 
 def lacking(image: Tensor) -> Tensor:

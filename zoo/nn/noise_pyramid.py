@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zoo.contract import require_tensors
 from zoo.errors import UnsupportedError, WeightsError
 from zoo.nn.fast import instance_norm
-from zoo.nn.tiles import Local, Map, Normalised, Whole, kept
+from zoo.nn.tiles import Local, Map, Normalized, Whole, kept
 
 Norm = Literal["batch", "instance"]
 
@@ -26,7 +26,7 @@ NOISE = 3  # channels of noise per scale
 _LEAK = 0.01  # of v1's ReLU (Torch7's default, as pyramid.lua leaves it)
 
 
-class Normalisation(nn.Module):
+class Normalization(nn.Module):
     """Normalisation with a scale and shift per channel: in training over the batch (v1) or each image (v2).
 
     A trained network normalises every image by itself. The authors' code never leaves training mode and gives the v1
@@ -52,7 +52,7 @@ class Normalisation(nn.Module):
 
     def by_tiles(self, x: Map, side: int) -> Map:
         """The same of a map of one picture, not in training."""
-        return Normalised(x, self.weight, self.bias, side)
+        return Normalized(x, self.weight, self.bias, side)
 
 
 class Block(nn.Module):
@@ -64,7 +64,7 @@ class Block(nn.Module):
         widths = ((inputs, 3), (channels, 3), (channels, 1))
         # Any, because torch's ModuleList does not say of what it is one; so below.
         self.conv: Any = nn.ModuleList(nn.Conv2d(wide, channels, side) for wide, side in widths)
-        self.norm: Any = nn.ModuleList(Normalisation(channels, norm) for _ in widths)
+        self.norm: Any = nn.ModuleList(Normalization(channels, norm) for _ in widths)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.conv, self.norm, strict=True):
@@ -96,8 +96,8 @@ class Pyramid(nn.Module):
         leak = _LEAK if norm == "batch" else 0.0
         # Level 1 is the coarsest. Normalisation before every join evens out the two sides (section 4.1).
         self.enter: Any = nn.ModuleList(Block(inputs, CHANNELS, norm, leak, circular) for _ in range(scales))
-        self.below: Any = nn.ModuleList(Normalisation(CHANNELS * i, norm) for i in range(1, scales))
-        self.beside: Any = nn.ModuleList(Normalisation(CHANNELS, norm) for _ in range(1, scales))
+        self.below: Any = nn.ModuleList(Normalization(CHANNELS * i, norm) for i in range(1, scales))
+        self.beside: Any = nn.ModuleList(Normalization(CHANNELS, norm) for _ in range(1, scales))
         self.join: Any = nn.ModuleList(
             Block(CHANNELS * (i + 1), CHANNELS * (i + 1), norm, leak, circular) for i in range(1, scales)
         )
@@ -220,7 +220,7 @@ __all__ = [
     "NOISE",
     "Block",
     "Norm",
-    "Normalisation",
+    "Normalization",
     "OfPhotograph",
     "Pyramid",
     "draw",

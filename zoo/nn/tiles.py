@@ -7,7 +7,7 @@ such as the moments of a normalisation, is gathered over :func:`boxes` first; wh
 by :func:`store`::
 
     features = Local(Whole(photo), encoder, halo=30, down=8)
-    result = store(Local(Normalised(features, scale, shift, 1024), decoder, halo=4, up=8), 1024)
+    result = store(Local(Normalized(features, scale, shift, 1024), decoder, halo=4, up=8), 1024)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.errors import NumericalError
-from zoo.nn.fast.normalise import EPS, joined_moments
+from zoo.nn.fast.normalize import EPS, joined_moments
 
 if TYPE_CHECKING:
     from zoo.contract import Call
@@ -104,7 +104,7 @@ class Local(Map):
         return slice(max(0, start) // self.cell * self.cell, min(side, -(-stop // self.cell) * self.cell))
 
 
-class Normalised(Map):
+class Normalized(Map):
     """Instance normalisation of the map ``source``: each channel to mean ``shift`` and deviation ``scale``, (C,) each.
 
     The moments are gathered here, over regions of ``side`` pixels of the picture; EPS is added to the population's
@@ -225,7 +225,7 @@ __all__ = [
     "Box",
     "Local",
     "Map",
-    "Normalised",
+    "Normalized",
     "Stopped",
     "Whole",
     "boxes",

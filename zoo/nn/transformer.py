@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from zoo.nn.fast import in_phases, reflect, reflected, upsampled
 from zoo.nn.tiles import Local, Map, Whole, kept, store
 
-Normalise = Callable[[str, Tensor], Tensor]
+Normalize = Callable[[str, Tensor], Tensor]
 Upsampling = Literal["nearest", "transposed"]
 
 RESIDUAL_BLOCKS = 5
@@ -63,44 +63,44 @@ class TransformBody(nn.Module):
         blocks = {f"res{block}{part}": 4 * w for block in range(1, RESIDUAL_BLOCKS + 1) for part in "ab"}
         return {"conv1": w, "conv2": 2 * w, "conv3": 4 * w, **blocks, "up1": 2 * w, "up2": w, "out": 3}
 
-    def forward(self, images: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, images: Tensor, normalize: Normalize) -> Tensor:
         height, width = images.shape[-2:]
         x = images
         for name, border in (("conv1", 4), ("conv2", 1), ("conv3", 1)):
-            x = F.relu_(normalise(name, self._down(name, border, x)))
+            x = F.relu_(normalize(name, self._down(name, border, x)))
         for block in range(1, RESIDUAL_BLOCKS + 1):
-            y = F.relu_(normalise(f"res{block}a", self._reflected(f"res{block}a", x)))
+            y = F.relu_(normalize(f"res{block}a", self._reflected(f"res{block}a", x)))
             # No ReLU after the sum (Gross and Wilber's variant, as Johnson et al. say).
-            x = x + normalise(f"res{block}b", self._reflected(f"res{block}b", y))
+            x = x + normalize(f"res{block}b", self._reflected(f"res{block}b", y))
         for name in ("up1", "up2"):
-            x = F.relu_(normalise(name, self._up(name, x)))
-        return normalise("out", self._last(reflect(x, 4)))[..., :height, :width]
+            x = F.relu_(normalize(name, self._up(name, x)))
+        return normalize("out", self._last(reflect(x, 4)))[..., :height, :width]
 
-    def by_tiles(self, images: Tensor, normalise: Callable[[str, Map], Map], side: int) -> Map:
+    def by_tiles(self, images: Tensor, normalize: Callable[[str, Map], Map], side: int) -> Map:
         """The same as a map, by tiles of ``side`` pixels, with sides rounded up to a multiple of four.
 
-        ``normalise`` takes a layer's name and what it gives as a map. Maps at a quarter of the side are kept, two or
+        ``normalize`` takes a layer's name and what it gives as a map. Maps at a quarter of the side are kept, two or
         three at a time; larger ones are computed again for each statistic behind them.
         """
         x: Map = Whole(images)
         for name, border, stride in (("conv1", 4, 1), ("conv2", 1, 2), ("conv3", 1, 2)):
             x = Local(functools.partial(self._down, name, border), x, halo=border, down=stride)
             x = store(x, side) if name == "conv3" else kept(x, side)
-            x = Local(F.relu, normalise(name, x))
+            x = Local(F.relu, normalize(name, x))
         whole = store(x, side)
         del x  # and the map before it
         for block in range(1, RESIDUAL_BLOCKS + 1):
             first, second = (functools.partial(self._reflected, f"res{block}{part}") for part in "ab")
-            y = Local(F.relu, normalise(f"res{block}a", kept(Local(first, whole, halo=1), side)))
-            z = normalise(f"res{block}b", store(Local(second, y, halo=1), side))
+            y = Local(F.relu, normalize(f"res{block}a", kept(Local(first, whole, halo=1), side)))
+            z = normalize(f"res{block}b", store(Local(second, y, halo=1), side))
             del y
             whole = store(Local(torch.add, whole, z), side, out=whole.tensor)
             del z
         x = whole
         for name in ("up1", "up2"):
             x = kept(Local(functools.partial(self._up, name), x, halo=1, up=2), side)
-            x = Local(F.relu, normalise(name, x))
-        return normalise("out", Local(lambda part: self._last(reflect(part, 4)), x, halo=4))
+            x = Local(F.relu, normalize(name, x))
+        return normalize("out", Local(lambda part: self._last(reflect(part, 4)), x, halo=4))
 
     def _down(self, name: str, border: int, x: Tensor) -> Tensor:
         return self.get_submodule(name)(reflect(x.contiguous(memory_format=torch.channels_last), border))
@@ -130,7 +130,7 @@ class TransformBody(nn.Module):
         return reflected(conv, x)
 
 
-def initialise(body: nn.Module) -> None:
+def initialize(body: nn.Module) -> None:
     """Kaiming's start values: every layer keeps the deviation of its input, whatever its fan-in."""
     for module in body.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -143,4 +143,4 @@ def initialise(body: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-__all__ = ["Normalise", "TransformBody", "Upsampling", "initialise"]
+__all__ = ["Normalize", "TransformBody", "Upsampling", "initialize"]

@@ -135,7 +135,7 @@ def whitening(covariance: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     return _power(covariance, -0.5, rounding)
 
 
-def colouring(covariance: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+def coloring(covariance: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     """Symmetric square root of a covariance (C, C, float64); ``rounding`` as for :func:`whitening`.
 
     Raises NumericalError where it is not finite.

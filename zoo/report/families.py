@@ -5,7 +5,7 @@ from __future__ import annotations
 from zoo.registry import MethodEntry, Registry
 
 # Groups of a table, after the taxonomy of Jing et al., "Neural style transfer: a review", TVCG 2020, in its order.
-OPTIMISATION = "image optimisation"
+OPTIMIZATION = "image optimisation"
 NETWORKS = {
     "one": "networks of one style",
     "many": "networks of several styles",
@@ -13,7 +13,7 @@ NETWORKS = {
 }
 OTHERS = "other pictures"
 SANITY = "sanity rows"
-FAMILIES = (OPTIMISATION, *NETWORKS.values(), OTHERS, SANITY)
+FAMILIES = (OPTIMIZATION, *NETWORKS.values(), OTHERS, SANITY)
 
 
 def method_entry(label: str, registry: Registry) -> MethodEntry | None:
@@ -26,4 +26,4 @@ def family(label: str, registry: Registry) -> str:
     entry = method_entry(label, registry)
     if entry is None:
         return OTHERS
-    return OPTIMISATION if entry.taxonomy.optimises == "image" else NETWORKS[entry.taxonomy.styles]
+    return OPTIMIZATION if entry.taxonomy.optimizes == "image" else NETWORKS[entry.taxonomy.styles]

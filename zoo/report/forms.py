@@ -244,7 +244,7 @@ def _pages(groups: Sequence[Group]) -> list[list[Group]]:
     return pages
 
 
-def _tex_table(form: Form, labelled: bool, environment: str) -> str:
+def _tex_table(form: Form, labeled: bool, environment: str) -> str:
     rows = [row for group in form.groups for row in group.rows]
     columns = [_TexColumn.of(heading, [row[i] for row in rows]) for i, heading in enumerate(form.headings)]
     width = sum(1 + column.spread for column in columns)
@@ -254,7 +254,7 @@ def _tex_table(form: Form, labelled: bool, environment: str) -> str:
         # In text mode numbers are bold with any fonts: some, such as mathptmx, have no bold mathematics.
         r"\sisetup{detect-weight=true,mode=text}",
         rf"\caption{{{escape_tex(form.caption)}.}}",
-        *([rf"\label{{tab:{form.name}}}"] if labelled else []),
+        *([rf"\label{{tab:{form.name}}}"] if labeled else []),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{''.join(column.spec for column in columns)}}}",
         r"\toprule",

@@ -149,7 +149,7 @@ def _warmup(label: str, resolved: Mapping[str, Any], registry: Registry) -> int:
     full = label.partition("[")[0]
     entry, methods = method_entry(label, registry), resolved.get("methods", {})
     own = [methods.get(full), methods.get(full.partition(".")[0])]
-    if entry is not None and entry.taxonomy.optimises == "image":
+    if entry is not None and entry.taxonomy.optimizes == "image":
         own.append(resolved.get("optimisation"))
     timing = next((one["timing"] for one in own if one and one.get("timing")), resolved.get("timing", {}))
     return timing.get("warmup", 1)

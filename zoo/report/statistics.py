@@ -172,8 +172,8 @@ def mean_intervals(
     for column, deviation in zip(columns.T, means.std(axis=0, ddof=1), strict=True):
         factor, freedom = _correction(column, units)
         half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * factor * float(deviation)
-        centre = float(column.mean())
-        found.append(Interval(centre - half, centre + half))
+        center = float(column.mean())
+        found.append(Interval(center - half, center + half))
     return found
 
 
@@ -195,11 +195,11 @@ def _correction(scores: Floats, units: Units) -> tuple[float, float]:
 
 def _variances(scores: Floats, units: Units) -> list[tuple[float, int]]:
     """Variance of the mean that each factor accounts for, by its cluster sums, with its degrees of freedom."""
-    centred = scores - scores.mean()
+    centered = scores - scores.mean()
     found = []
     for factor in units.factors:
         levels = int(factor.max()) + 1
-        sums = np.bincount(factor, weights=centred, minlength=levels)
+        sums = np.bincount(factor, weights=centered, minlength=levels)
         found.append((levels / (levels - 1) * float(np.square(sums).sum()) / len(scores) ** 2, levels - 1))
     return found
 
@@ -224,8 +224,8 @@ def timing_interval(
         return None
     medians = resampled_medians(samples, resamples=resamples, seed=seed)
     low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    centre = float(np.mean([np.median(cell) for cell in samples]))
-    return Interval(float(min(low, centre)), float(max(high, centre)))
+    center = float(np.mean([np.median(cell) for cell in samples]))
+    return Interval(float(min(low, center)), float(max(high, center)))
 
 
 def resampled_medians(samples: Sequence[Sequence[float]], *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:

@@ -26,7 +26,7 @@ _KEPT = (
     "zoom",
     "store",
     "seed",
-    "optimiser",
+    "optimizer",
     "lr",
     "schedule",
     "decay",

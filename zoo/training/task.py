@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from zoo.config import Config, option
 from zoo.errors import ConfigError
 from zoo.registry import load_registry
-from zoo.training.optimisers import Optimisers, make_optimiser
+from zoo.training.optimizers import Optimizers, make_optimizer
 
 Batch = Mapping[str, Tensor]
 HeldOut = Mapping[str, Sequence[Tensor]]
@@ -45,7 +45,7 @@ class TrainConfig(Config):
         (1.0, 1.0), "Lowest and highest enlargement of the crops, log-uniform.", ge=0.0625, le=16
     )
     store: int = option(288, "Shorter side of the decoded images kept in the cache, in pixels.", ge=16, le=8192)
-    optimiser: Literal["adam", "soap"] = option("adam", "Optimiser of the weights (zoo/training/optimisers.py).")
+    optimizer: Literal["adam", "soap"] = option("adam", "Optimiser of the weights (zoo/training/optimizers.py).")
     lr: float = option(1e-3, "Learning rate.", gt=0, le=1e6)
     schedule: Literal["constant", "inverse", "step", "cosine"] = option(
         "constant", "lr; lr / (1 + decay t); lr decay^(t div decay_every); or a cosine to zero at the end."
@@ -122,24 +122,24 @@ class TrainingTask(nn.Module, ABC):
         from files that options name. Global random numbers are seeded, and alike in every process."""
         return None
 
-    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+    def optimizer(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         """The optimiser of ``network``: the one that ``config`` names. ``batches`` are there for one that measures
         something first; they are None where a run goes on, whose optimiser gets its state from the checkpoint."""
-        return make_optimiser([p for p in self.network.parameters() if p.requires_grad], config)
+        return make_optimizer([p for p in self.network.parameters() if p.requires_grad], config)
 
-    def optimisers(self, config: TrainConfig, batches: Iterator[Batch] | None) -> Mapping[str, torch.optim.Optimizer]:
+    def optimizers(self, config: TrainConfig, batches: Iterator[Batch] | None) -> Mapping[str, torch.optim.Optimizer]:
         """All optimisers by name: the one of ``network``, unless the task alternates between several."""
-        return {"network": self.optimiser(config, batches)}
+        return {"network": self.optimizer(config, batches)}
 
-    def step(self, batch: Batch, optimisers: Optimisers) -> dict[str, Tensor]:
+    def step(self, batch: Batch, optimizers: Optimizers) -> dict[str, Tensor]:
         """One update: the losses that it followed, by name, among them ``total``. The default follows the gradient of
         :meth:`loss`. An adversarial task has two optimisers and does, in turn::
 
-            optimisers.minimise(critic_loss, "critic")
-            optimisers.minimise(losses["total"], "network")
+            optimizers.minimize(critic_loss, "critic")
+            optimizers.minimize(losses["total"], "network")
         """
-        losses = optimisers.loss(batch)
-        optimisers.minimise(losses["total"])
+        losses = optimizers.loss(batch)
+        optimizers.minimize(losses["total"])
         return losses
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
@@ -158,7 +158,7 @@ class TrainingTask(nn.Module, ABC):
 def teacher(encoder: str, tap: str, digest: str) -> str:
     """What a card says of the frozen network behind a loss: its name, how deep it is used, its licence and digest."""
     entry = load_registry().encoders.get(encoder)
-    return f"{encoder} to {tap}; {entry.licence if entry else 'licence as its source states'}; sha256 {digest[:16]}"
+    return f"{encoder} to {tap}; {entry.license if entry else 'licence as its source states'}; sha256 {digest[:16]}"
 
 
 def check_crop(task: TrainingTask, config: TrainConfig) -> None:

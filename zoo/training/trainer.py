@@ -49,7 +49,7 @@ from zoo.training.identity import (
     weights_named,
     with_digest,
 )
-from zoo.training.optimisers import Optimisers
+from zoo.training.optimizers import Optimizers
 from zoo.training.processes import make_fabric, processes
 from zoo.training.progress import TrainProgress, TrainResult, TrainState
 from zoo.training.records import Log, held, write_preview
@@ -152,12 +152,12 @@ class _Run:
         task.to(memory_format=torch.channels_last)
         parameters = [p for p in task.network.parameters() if p.requires_grad]
         with devices.autocast(fabric.device, self.precision):
-            by_name = dict(task.optimisers(config, None if resuming else self._preparing()))
+            by_name = dict(task.optimizers(config, None if resuming else self._preparing()))
         if not resuming:
-            for optimiser in by_name.values():
-                self._share(optimiser)
+            for optimizer in by_name.values():
+                self._share(optimizer)
         self.module, *made = fabric.setup(task, *by_name.values())
-        self.optimisers = Optimisers(
+        self.optimizers = Optimizers(
             fabric,
             self.module,
             dict(zip(by_name, made, strict=True)),
@@ -208,14 +208,14 @@ class _Run:
         self.origin = ", ".join(named) or self.origin
 
     @torch.no_grad()
-    def _share(self, optimiser: torch.optim.Optimizer) -> None:
+    def _share(self, optimizer: torch.optim.Optimizer) -> None:
         """Give every process what process 0's optimiser measured. Fabric makes the weights alike; nothing else
         would even out the last bits by which two machines differ."""
         if self.fabric.world_size == 1:
             return
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
-                for value in optimiser.state.get(parameter, {}).values():
+                for value in optimizer.state.get(parameter, {}).values():
                     if isinstance(value, Tensor):
                         whole = value.contiguous()
                         # As bytes, which every backend can send.
@@ -270,20 +270,20 @@ class _Run:
     def _update(self, loader: Loader) -> None:
         config, fabric = self.config, self.fabric
         lr = self._lr()
-        for optimiser in self.optimisers.values():
-            for group in optimiser.param_groups:
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("factor", 1.0)
         self._seed(self.step, fabric.global_rank)
         sums: dict[str, Tensor] = {}
         for part in range(config.accumulate):
             batch = to_float(next(loader), fabric.device)
-            self.optimisers.last = part == config.accumulate - 1
-            with fabric.no_backward_sync(self.module, enabled=not self.optimisers.last):
-                losses = self.task.step(batch, self.optimisers)
+            self.optimizers.last = part == config.accumulate - 1
+            with fabric.no_backward_sync(self.module, enabled=not self.optimizers.last):
+                losses = self.task.step(batch, self.optimizers)
             for name, value in losses.items():
                 part_mean = value.detach().float() / config.accumulate
                 sums[name] = sums[name] + part_mean if name in sums else part_mean
-        sums["grad_norm"] = self.optimisers.norm
+        sums["grad_norm"] = self.optimizers.norm
         self.step += 1
         if self.ema is not None and config.ema is not None:
             # The usual ramp: a young average must not remember the start.
@@ -436,7 +436,7 @@ class _Run:
             "seconds": self.clock.seconds,
             "waited": self.clock.waited,
             "network": self.task.network.state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "ema": self.ema,
             "scaler": self.fabric.strategy.precision.state_dict() or None,
         }
@@ -452,8 +452,8 @@ class _Run:
             self.samplers[name].arrange(hashes)
         require_tensors(state["network"], self.task.network.state_dict(), str(path))
         self.task.network.load_state_dict(state["network"])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
         if self.ema is not None:
             _copy(state["ema"], self.ema)
         if state["scaler"] is not None:

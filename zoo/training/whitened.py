@@ -170,9 +170,9 @@ class WhitenedTask(TrainingTask):
 
     config: Any
 
-    def optimiser(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
+    def optimizer(self, config: TrainConfig, batches: Iterator[Batch] | None) -> torch.optim.Optimizer:
         if not self.config.whiten:
-            return super().optimiser(config, batches)
+            return super().optimizer(config, batches)
         # Where a run goes on its checkpoint brings what was measured.
         whitening = None if batches is None else measure(self.network, self.loss, batches)
         return WhitenedAdam(self.network, config.lr, whitening, (0.9, config.beta2))

@@ -265,7 +265,7 @@ def _names(choices: list[Choice], attribute: str) -> str:
 def _sources() -> str:
     lines = [
         f"<li>{html.escape(entry.name)}: {html.escape(entry.title)}, {html.escape(entry.author)}; "
-        f"{html.escape(entry.licence)}</li>"
+        f"{html.escape(entry.license)}</li>"
         for entry in (*images.builtin_contents().values(), *images.builtin_styles().values())
     ]
     return f"<ul>{''.join(lines)}</ul>"

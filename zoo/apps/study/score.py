@@ -225,12 +225,12 @@ def _outcome(
             f"No judgement of the question '{question}' joins these groups of methods, so that they cannot be "
             f"compared: {groups}. More judges, or other forms, are needed."
         )
-    centre = strengths.score(choices, prior)
-    spreads = strengths.intervals(choices, centre, np.eye(len(methods)), prior)
+    center = strengths.score(choices, prior)
+    spreads = strengths.intervals(choices, center, np.eye(len(methods)), prior)
     found = [
         Strength(
             method,
-            float(centre[i]),
+            float(center[i]),
             spreads[i],
             sum(one.chosen == method for one in judgements),
             sum(method in one.options for one in judgements),
@@ -248,24 +248,24 @@ def _outcome(
         question,
         len(judgements),
         tuple(found),
-        tuple(_couples(judgements, choices, methods, centre, prior)),
+        tuple(_couples(judgements, choices, methods, center, prior)),
         agreement,
-        tuple(_metric_choices(methods, judgements, centre, values)),
+        tuple(_metric_choices(methods, judgements, center, values)),
     )
 
 
 def _couples(
-    judgements: Sequence[Judgement], choices: Choices, methods: Sequence[str], centre: Floats, prior: float
+    judgements: Sequence[Judgement], choices: Choices, methods: Sequence[str], center: Floats, prior: float
 ) -> list[Couple]:
     numbers = list(itertools.combinations(range(len(methods)), 2))
     contrasts = np.array([np.eye(len(methods))[a] - np.eye(len(methods))[b] for a, b in numbers])
     found = []
-    intervals = strengths.intervals(choices, centre, contrasts, prior)
+    intervals = strengths.intervals(choices, center, contrasts, prior)
     for (a, b), interval in zip(numbers, intervals, strict=True):
         first, second = methods[a], methods[b]
         own = [one.chosen for one in judgements if first in one.options and second in one.options]
         won, lost = own.count(first), own.count(second)
-        found.append(Couple(first, second, won + lost, won, float(centre[a] - centre[b]), interval))
+        found.append(Couple(first, second, won + lost, won, float(center[a] - center[b]), interval))
     return found
 
 
@@ -295,7 +295,7 @@ def _metric_values(path: Path, key: Key) -> dict[str, dict[tuple[str, str, str],
 def _metric_choices(
     methods: Sequence[str],
     judgements: Sequence[Judgement],
-    centre: Floats,
+    center: Floats,
     values: Mapping[str, Mapping[tuple[str, str, str], float]],
 ) -> list[MetricChoice]:
     found = []
@@ -314,7 +314,7 @@ def _metric_choices(
             continue
         share = float(np.mean(shares))
         half = mean_half_width(np.array(shares), Units.of(judges, items))
-        kendall, spearman = _over_methods(methods, centre, own, dict.fromkeys(one.item for one in judgements))
+        kendall, spearman = _over_methods(methods, center, own, dict.fromkeys(one.item for one in judgements))
         found.append(
             MetricChoice(
                 metric,
@@ -330,7 +330,7 @@ def _metric_choices(
 
 def _over_methods(
     methods: Sequence[str],
-    centre: Floats,
+    center: Floats,
     values: Mapping[tuple[str, str, str], float],
     items: Mapping[tuple[str, str], None],
 ) -> tuple[float | None, float | None]:
@@ -339,7 +339,7 @@ def _over_methods(
     if len(methods) < 3 or not common:
         return None, None
     means = [float(np.mean([values[method, *item] for item in common])) for method in methods]
-    result = correlate(means, centre, np.zeros(len(methods)))
+    result = correlate(means, center, np.zeros(len(methods)))
     return result.kendall, result.spearman
 
 

@@ -119,24 +119,24 @@ def score(choices: Choices, prior: float = PRIOR) -> Floats:
 
 
 def intervals(
-    choices: Choices, centre: Floats, contrasts: Floats, prior: float = PRIOR, level: float = LEVEL
+    choices: Choices, center: Floats, contrasts: Floats, prior: float = PRIOR, level: float = LEVEL
 ) -> list[Interval | None]:
-    """Intervals of ``contrasts`` (C, K) of the scores ``centre`` (K,), each with its contrast in the middle; all None
+    """Intervals of ``contrasts`` (C, K) of the scores ``center`` (K,), each with its contrast in the middle; all None
     under three judges or pairs of images. A row that does not sum to 0 is of the centred scores.
 
     The influence of a choice is its part in the gradient of the log likelihood times the inverse of the curvature,
     which for independent choices is the covariance of the scores; the rest is in :mod:`zoo.apps.study.clusters`.
     """
     shown = np.bincount(choices.shown, minlength=len(choices.sets)).astype(np.float64)
-    _, curvature = _model(centre, shown, choices.sets, prior)
-    mean_free = np.eye(len(centre)) - 1 / len(centre)
+    _, curvature = _model(center, shown, choices.sets, prior)
+    mean_free = np.eye(len(center)) - 1 / len(center)
     inverse = np.linalg.inv(curvature) @ mean_free
-    strength = np.exp(centre) * choices.sets[choices.shown]
-    gradient = np.eye(len(centre))[choices.chosen] - strength / strength.sum(axis=1, keepdims=True)
+    strength = np.exp(center) * choices.sets[choices.shown]
+    gradient = np.eye(len(center))[choices.chosen] - strength / strength.sum(axis=1, keepdims=True)
     found = half_widths(gradient @ inverse, mean_free @ inverse, contrasts, choices.units, level)
     if found is None:
         return [None] * len(contrasts)
-    middle = contrasts @ centre
+    middle = contrasts @ center
     return [Interval(float(m - half), float(m + half)) for m, half in zip(middle, found, strict=True)]
 
 

@@ -53,7 +53,7 @@ class _Session:
 
     def __init__(self, job: Mapping[str, Any], model: Stylizer, idle: int) -> None:
         self.model, self.idle, self.timing = model, idle, job["timing"]
-        self.optimises = model.traits.iterative
+        self.optimizes = model.traits.iterative
         self.called = False
 
     def measure(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ class _Session:
             seconds, code = timing.timed(encode, device)
             encoding.append(seconds)
             # Only an optimiser is watched step by step: a callback must not slow a single pass down.
-            watch = timing.StepClock(device) if self.optimises else None
+            watch = timing.StepClock(device) if self.optimizes else None
             seconds, stylized = timing.timed(partial(stylize, code, watch), device)
             stylizing.append(seconds)
             clocks.extend([watch] if watch else [])
@@ -134,7 +134,7 @@ class _Session:
         device = self.model.device
         for _ in range(self.timing["warmup"]):
             code = encode()
-            watch = timing.StepClock(device, stop_after=1) if self.optimises else None
+            watch = timing.StepClock(device, stop_after=1) if self.optimizes else None
             first, _unused = timing.timed(partial(stylize, code, watch), device)
             if not self.called:
                 self.called = True

@@ -7,7 +7,7 @@ reference itself where it cannot be used: with gradients, on another device, ins
 from zoo.nn.fast.fused import conv_relu, fusible, plain_conv_relu
 from zoo.nn.fast.inverse import plain_symmetric_inverse, symmetric_inverse
 from zoo.nn.fast.matching import Matches, best_patches, plain_best_patches
-from zoo.nn.fast.normalise import instance_norm, plain_instance_norm
+from zoo.nn.fast.normalize import instance_norm, plain_instance_norm
 from zoo.nn.fast.phases import (
     in_phases,
     plain_in_phases,

@@ -191,9 +191,9 @@ def _draw_zoom(axes: Axes, picture: Picture, zoom: Region) -> None:
     crop = picture[rows, columns]
     scale = min(_INSET * width / crop.shape[1], _INSET_TALL * height / crop.shape[0])
     wide, tall = crop.shape[1] * scale, crop.shape[0] * scale
-    centre = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
-    x = 0.0 if centre[0] > width / 2 else width - wide
-    y = 0.0 if centre[1] > height / 2 else height - tall
+    center = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
+    x = 0.0 if center[0] > width / 2 else width - wide
+    y = 0.0 if center[1] > height / 2 else height - tall
     axes.imshow(crop, aspect="auto", extent=(x, x + wide, y + tall, y), vmin=0, vmax=1, zorder=3)
     # White inside black can be seen on every ground, in grey as well.
     frames = [

@@ -68,9 +68,9 @@ def scaling(
             label=None if known else f"{names[lost.label]}  (never fitted)",
         )
     if boundaries:
-        grey: dict[str, Any] = {"color": "0.35", "markerfacecolor": "white", "linewidth": 0.8}
+        gray: dict[str, Any] = {"color": "0.35", "markerfacecolor": "white", "linewidth": 0.8}
         text = "hollow: out of memory, need foretold"
-        axes.plot([], [], marker="o", linestyle=(0, (1, 1.5)), label=text, **grey)
+        axes.plot([], [], marker="o", linestyle=(0, (1, 1.5)), label=text, **gray)
     sizes = sorted({int(x) for one in series for x in one.x} | {lost.size for lost in boundaries})
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.tick_params(axis="x", which="minor", bottom=False)

@@ -18,7 +18,7 @@ class UnknownKey:
         "year": 2020,
         "paper": "p",
         "bibtex": "b",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "x",
         "presets": {"x": {"summary": "s"}},
         "colour": "blue",
@@ -36,7 +36,7 @@ class BadDefault:
         "year": 2020,
         "paper": "p",
         "bibtex": "b",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "y",
         "presets": {"x": {"summary": "s"}},
     }
@@ -53,7 +53,7 @@ class Fine:
         "year": 2020,
         "paper": "p",
         "bibtex": "b",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "x",
         "presets": {"x": {"summary": "s"}},
     }

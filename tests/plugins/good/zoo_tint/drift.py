@@ -30,7 +30,7 @@ class Drift(Stylizer):
         "year": 2002,
         "paper": "https://example.org/drift",
         "bibtex": "@misc{drift, title={Drift}}",
-        "taxonomy": {"optimises": "image", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "image", "styles": "any", "statistics": "parametric"},
         "default": "slow",
         "presets": {"slow": {"summary": "Twenty steps"}, "fast": {"summary": "Two", "options": {"num_steps": 2}}},
     }

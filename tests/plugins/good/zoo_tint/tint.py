@@ -28,7 +28,7 @@ class Tint(Stylizer):
         "year": 2001,
         "paper": "https://example.org/tint",
         "bibtex": "@misc{tint, title={Tint}}",
-        "taxonomy": {"optimises": "model", "styles": "any", "statistics": "parametric"},
+        "taxonomy": {"optimizes": "model", "styles": "any", "statistics": "parametric"},
         "default": "standard",
         "presets": {
             "standard": {"summary": "Film grain, detail kept"},
@@ -59,7 +59,7 @@ class Tint(Stylizer):
         std, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
         flat = (content - mean) / (std + 1e-3)
 
-        def coloured(weights: list[float]) -> Tensor:
+        def colored(weights: list[float]) -> Tensor:
             codes = [code.data for code, _ in style]
             target_std = sum(w * c["std"] for w, c in zip(weights, codes, strict=True))
             target_mean = sum(w * c["mean"] for w, c in zip(weights, codes, strict=True))
@@ -67,10 +67,10 @@ class Tint(Stylizer):
 
         masks = call.context.content_masks
         if masks is None:
-            image = coloured([weight for _, weight in style])
+            image = colored([weight for _, weight in style])
         else:
             alone = [[float(i == j) for j in range(len(style))] for i in range(len(style))]
-            image = sum((masks[i] * coloured(weights) for i, weights in enumerate(alone)), torch.zeros_like(content))
+            image = sum((masks[i] * colored(weights) for i, weights in enumerate(alone)), torch.zeros_like(content))
         if self.config.detail == "soft":
             with self.autocast():
                 image = self.blur(image).float()

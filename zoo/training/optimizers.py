@@ -1,4 +1,4 @@
-"""The optimisers that ``--optimiser`` names: Adam, or SOAP for networks that are small beside their loss network.
+"""The optimisers that ``--optimizer`` names: Adam, or SOAP for networks that are small beside their loss network.
 
 SOAP (Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam*, ICLR 2025) runs Adam in the eigenbasis of
 Shampoo's preconditioner. One update costs more arithmetic on the weights, which is next to nothing beside VGG: from the
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _EVERY = 10  # updates between two refreshes of SOAP's eigenbasis (section 6.3: quality falls off above that)
 
 
-def make_optimiser(parameters: Iterable[Any], config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[Any], config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimiser that ``config`` names over ``parameters``: tensors, or groups of them.
 
     A group may have a ``factor`` on the learning rate that the schedule sets for all. Raises ConfigError
     where SOAP's package is not installed.
     """
     betas = (0.9, config.beta2)
-    if config.optimiser == "adam":
+    if config.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=config.lr, betas=betas)
     need("train", "pytorch_optimizer")
     from pytorch_optimizer import SOAP
@@ -39,7 +39,7 @@ def make_optimiser(parameters: Iterable[Any], config: TrainConfig) -> torch.opti
     return SOAP(parameters, lr=config.lr, betas=(0.95, config.beta2), weight_decay=0.0, precondition_frequency=_EVERY)
 
 
-class Optimisers(Mapping[str, Any]):
+class Optimizers(Mapping[str, Any]):
     """The optimisers of a task by name, as :meth:`TrainingTask.step` gets them; made by the trainer.
 
     ``diverged(what)`` makes the error to raise where the gradient or the loss is not finite, None where scaled fp16
@@ -74,7 +74,7 @@ class Optimisers(Mapping[str, Any]):
         """Return the context of the working precision, for what a step computes besides :meth:`loss`."""
         return self._fabric.autocast()
 
-    def minimise(self, loss: Tensor, name: str = "network") -> None:
+    def minimize(self, loss: Tensor, name: str = "network") -> None:
         """Follow the gradient of ``loss`` with the optimiser ``name``; no other weights move, and no gradient is left.
 
         Of the batches that an update averages, all but the last only add their part of the gradient.
@@ -91,8 +91,8 @@ class Optimisers(Mapping[str, Any]):
             raise self._diverged("gradient" if math.isfinite(float(self._seen)) else "loss")
         self._seen = 0.0
         self[name].step()
-        for optimiser in self.values():
-            optimiser.zero_grad()
+        for optimizer in self.values():
+            optimizer.zero_grad()
 
 
-__all__ = ["Optimisers", "make_optimiser"]
+__all__ = ["Optimizers", "make_optimizer"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zoo.stylizer import Call
 
 PIXEL_SCALE = 255.0
-Optimiser = Literal["lbfgs", "adam", "rmsprop"]
+Optimizer = Literal["lbfgs", "adam", "rmsprop"]
 Loss = Callable[[Tensor], Mapping[str, Tensor]]
 
 # Root mean square of a move of L-BFGS, in levels of 255: the first one, and the bound on all of them.
@@ -47,7 +47,7 @@ class Fitting:
     vanishes nor overflows.
     """
 
-    optimiser: Optimiser = "lbfgs"
+    optimizer: Optimizer = "lbfgs"
     learning_rate: float = 1.0
     history: int = 100
     clamp: bool = False
@@ -57,8 +57,8 @@ class Fitting:
 
 
 @dataclass(frozen=True, eq=False)
-class Optimised:
-    """What :func:`optimise_pixels` found.
+class Optimized:
+    """What :func:`optimize_pixels` found.
 
     ``image`` (1, 3, H, W): the evaluated image of lowest total loss (or the last), not clamped unless asked; ``steps``
     evaluations done; ``losses`` one dict per step, with ``step`` and each term of the loss; ``stopped`` when the
@@ -71,7 +71,7 @@ class Optimised:
     stopped: bool
 
 
-def optimise_pixels(
+def optimize_pixels(
     start: Tensor,
     loss: Loss,
     how: Fitting,
@@ -82,7 +82,7 @@ def optimise_pixels(
     first_step: int = 0,
     total_steps: int | None = None,
     show: Callable[[Tensor], Tensor] | None = None,
-) -> Optimised:
+) -> Optimized:
     """Minimise ``loss`` over the pixels of one image, beginning at ``start``.
 
     ``start`` is (1, 3, H, W) float32 in [0, 1]. ``loss`` takes such an image (values may leave [0, 1] unless clamped)
@@ -150,13 +150,13 @@ def optimise_pixels(
         if largest == 0:
             break
         pixels = pixels + update(gradient)
-    return Optimised(image_of(best), len(rows), rows, stopped)
+    return Optimized(image_of(best), len(rows), rows, stopped)
 
 
 def _updater(how: Fitting) -> Callable[[Tensor], Tensor]:
-    if how.optimiser == "lbfgs":
+    if how.optimizer == "lbfgs":
         return _lbfgs(how.learning_rate, how.history)
-    return (_adam if how.optimiser == "adam" else _rmsprop)(how.learning_rate)
+    return (_adam if how.optimizer == "adam" else _rmsprop)(how.learning_rate)
 
 
 # The largest gradient of a pixel, as a power of two, that :class:`_Scaled` aims at, and from where to where it leaves

@@ -1,13 +1,13 @@
 """What an evaluation of each method that fits pixels costs, beside a bare pass of its network over the same layers.
 
-    python benchmarks/optimiser_cost.py --out results/networks
+    python benchmarks/optimizer_cost.py --out results/networks
 
 An evaluation is the loss and its gradient in the pixels at full size, as the method's own steps take them. A bare pass
 goes forward to the deepest layer that the method looks at, and back from it, in the same precision. Both are processes
 of their own that act in turns. Bar: 1.3 passes, 2 of methods that search for nearest neighbors. Memory is the peak
 resident set of the evaluations above the level after imports; bar: 3 GB.
 
-Writes optimisers.json and optimisers.md; exit status 1 where a bar is missed.
+Writes optimizers.json and optimizers.md; exit status 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> int:
             "bytes": one.memory,
         }
     report = {"size": args.size, **conditions(args.threads), "rounds": args.rounds, "methods": found}
-    write(args.out, "optimisers", report, text_of(report))
+    write(args.out, "optimizers", report, text_of(report))
     print(text_of(report))
     return int(any(one["passes"]["median"] > one["bar"] or one["bytes"] > BYTES for one in found.values()))
 

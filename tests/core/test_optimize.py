@@ -14,16 +14,16 @@ from torch import Tensor
 
 from zoo.errors import ConfigError, NumericalError
 from zoo.nn.losses import total_variation
-from zoo.nn.optimise import Fitting, Optimised
-from zoo.nn.optimise import optimise_pixels as fit
+from zoo.nn.optimize import Fitting, Optimized
+from zoo.nn.optimize import optimize_pixels as fit
 from zoo.nn.pyramid import LaplacianPyramid
 from zoo.stylizer import Call
 
 Loss = Callable[[Tensor], dict[str, Tensor]]
-BOTH = pytest.mark.parametrize(("optimiser", "rate"), [("lbfgs", 1.0), ("adam", 5.0)])
+BOTH = pytest.mark.parametrize(("optimizer", "rate"), [("lbfgs", 1.0), ("adam", 5.0)])
 
 
-def optimise_pixels(start: Tensor, loss: Loss, **options: Any) -> Optimised:
+def optimize_pixels(start: Tensor, loss: Loss, **options: Any) -> Optimized:
     how = {name: options.pop(name) for name in list(options) if name in Fitting.__dataclass_fields__}
     return fit(start, loss, Fitting(**how), **options)
 
@@ -57,9 +57,9 @@ class Count:
 
 @BOTH
 @pytest.mark.parametrize("num_steps", [1, 2, 21, 45])
-def test_a_step_is_one_evaluation(target: Tensor, start: Tensor, optimiser, rate: float, num_steps: int) -> None:
+def test_a_step_is_one_evaluation(target: Tensor, start: Tensor, optimizer, rate: float, num_steps: int) -> None:
     loss = Count(bowl(target))
-    result = optimise_pixels(start, loss, optimiser=optimiser, num_steps=num_steps, learning_rate=rate, call=Call())
+    result = optimize_pixels(start, loss, optimizer=optimizer, num_steps=num_steps, learning_rate=rate, call=Call())
     assert loss.calls == result.steps == num_steps == len(result.losses)
     assert [row["step"] for row in result.losses] == list(range(1, num_steps + 1))
     assert not result.stopped
@@ -68,7 +68,7 @@ def test_a_step_is_one_evaluation(target: Tensor, start: Tensor, optimiser, rate
 @pytest.mark.numerical
 @pytest.mark.parametrize("scale", [1e-30, 1e-9, 1.0, 1e9, 1e30])
 def test_lbfgs_converges_whatever_the_scale_of_the_loss(target: Tensor, start: Tensor, scale: float) -> None:
-    result = optimise_pixels(start, bowl(target, scale), optimiser="lbfgs", num_steps=80, call=Call())
+    result = optimize_pixels(start, bowl(target, scale), optimizer="lbfgs", num_steps=80, call=Call())
     assert result.losses[-1]["total"] < 1e-6 * result.losses[0]["total"]
     torch.testing.assert_close(result.image, target, atol=1e-3, rtol=0)
 
@@ -78,8 +78,8 @@ def test_lbfgs_forgets_the_oldest_pair(target: Tensor, start: Tensor) -> None:
     short, long = (
         [
             row["total"]
-            for row in optimise_pixels(
-                start, bowl(target), optimiser="lbfgs", num_steps=12, call=Call(), history=history
+            for row in optimize_pixels(
+                start, bowl(target), optimizer="lbfgs", num_steps=12, call=Call(), history=history
             ).losses
         ]
         for history in (3, 40)
@@ -99,7 +99,7 @@ def test_adam_is_torch_adam(target: Tensor, start: Tensor) -> None:
         total.backward()
         seen.append(total.item())
         reference.step()
-    ours = optimise_pixels(start, loss, optimiser="adam", num_steps=12, learning_rate=5.0, call=Call())
+    ours = optimize_pixels(start, loss, optimizer="adam", num_steps=12, learning_rate=5.0, call=Call())
     assert [row["total"] for row in ours.losses] == pytest.approx(seen, rel=1e-4)
 
 
@@ -121,8 +121,8 @@ def test_coefficients_of_a_pyramid_are_fitted_by_torchs_rmsprop(target: Tensor, 
         total.backward()
         seen.append(total.item())
         reference.step()
-    ours = optimise_pixels(
-        start, loss, optimiser="rmsprop", num_steps=9, learning_rate=2.0, call=Call(), pyramid=3, keep="last"
+    ours = optimize_pixels(
+        start, loss, optimizer="rmsprop", num_steps=9, learning_rate=2.0, call=Call(), pyramid=3, keep="last"
     )
     assert [row["total"] for row in ours.losses] == pytest.approx(seen, rel=1e-4)
     assert float(loss(ours.image)["total"]) == pytest.approx(seen[-1], rel=1e-4)
@@ -150,7 +150,7 @@ def test_lbfgs_is_torch_lbfgs_where_no_move_is_bounded(target: Tensor, start: Te
     for _ in range(12):
         reference.step(closure)
         reference.param_groups[0]["lr"] = 1.0
-    ours = optimise_pixels(start, loss, optimiser="lbfgs", num_steps=12, call=Call())
+    ours = optimize_pixels(start, loss, optimizer="lbfgs", num_steps=12, call=Call())
     assert [row["total"] for row in ours.losses] == pytest.approx(seen, rel=1e-2)
 
 
@@ -164,13 +164,13 @@ def test_lbfgs_moves_no_further_than_ten_levels(start: Tensor) -> None:
             images.append(image.detach() * 255)
             return {"total": slope * image.sum()}
 
-        optimise_pixels(start, loss, optimiser="lbfgs", num_steps=7, call=Call())
+        optimize_pixels(start, loss, optimizer="lbfgs", num_steps=7, call=Call())
         moves = [(b - a).square().mean().sqrt().item() for a, b in pairwise(images)]
         assert moves == pytest.approx([1, 2, 4, 8, 10, 10], rel=1e-3)
 
 
 @BOTH
-def test_stopping_by_progress_keeps_the_best_image(target: Tensor, start: Tensor, optimiser, rate: float) -> None:
+def test_stopping_by_progress_keeps_the_best_image(target: Tensor, start: Tensor, optimizer, rate: float) -> None:
     shown: list[Tensor] = []
     totals: list[float] = []
 
@@ -181,8 +181,8 @@ def test_stopping_by_progress_keeps_the_best_image(target: Tensor, start: Tensor
         return step == 7
 
     loss = bowl(target)
-    result = optimise_pixels(
-        start, loss, optimiser=optimiser, num_steps=50, learning_rate=rate, call=Call(progress=progress)
+    result = optimize_pixels(
+        start, loss, optimizer=optimizer, num_steps=50, learning_rate=rate, call=Call(progress=progress)
     )
     assert (result.steps, result.stopped) == (7, True)
     assert len({float(image.sum()) for image in shown}) == 7
@@ -190,15 +190,15 @@ def test_stopping_by_progress_keeps_the_best_image(target: Tensor, start: Tensor
 
 
 def test_the_best_image_is_handed_over_and_not_the_last(target: Tensor, start: Tensor) -> None:
-    result = optimise_pixels(start, bowl(target), optimiser="adam", num_steps=9, learning_rate=300.0, call=Call())
+    result = optimize_pixels(start, bowl(target), optimizer="adam", num_steps=9, learning_rate=300.0, call=Call())
     totals = [row["total"] for row in result.losses]
     assert min(totals) < totals[-1]
     assert float(bowl(target)(result.image)["total"]) == pytest.approx(min(totals), rel=1e-5)
 
 
 def test_time_limit_ends_after_the_step_that_exceeds_it(target: Tensor, start: Tensor) -> None:
-    result = optimise_pixels(
-        start, bowl(target), optimiser="lbfgs", num_steps=10**6, call=Call(), deadline=time.monotonic() - 1
+    result = optimize_pixels(
+        start, bowl(target), optimizer="lbfgs", num_steps=10**6, call=Call(), deadline=time.monotonic() - 1
     )
     assert (result.steps, result.stopped) == (1, True)
     assert torch.equal(result.image, start)
@@ -211,10 +211,10 @@ def test_levels_number_their_steps_on(target: Tensor, start: Tensor) -> None:
         seen.append((step, total))
         assert image().shape == (1, 3, 18, 22)
 
-    optimise_pixels(
+    optimize_pixels(
         start,
         bowl(target),
-        optimiser="lbfgs",
+        optimizer="lbfgs",
         num_steps=3,
         call=Call(progress=progress),
         first_step=10,
@@ -232,10 +232,10 @@ def test_clamping_holds_at_every_evaluation(start: Tensor) -> None:
         ranges.append(image.max().item())
         return {"total": (image - outside).square().sum()}
 
-    free = optimise_pixels(start, loss, optimiser="lbfgs", num_steps=60, call=Call())
+    free = optimize_pixels(start, loss, optimizer="lbfgs", num_steps=60, call=Call())
     assert max(ranges) > 1.5
     ranges.clear()
-    held = optimise_pixels(start, loss, optimiser="lbfgs", num_steps=60, call=Call(), clamp=True)
+    held = optimize_pixels(start, loss, optimizer="lbfgs", num_steps=60, call=Call(), clamp=True)
     assert max(ranges) <= 1
     assert float(free.image.max()) > 1.5
     assert torch.equal(held.image, torch.ones_like(start))
@@ -243,25 +243,25 @@ def test_clamping_holds_at_every_evaluation(start: Tensor) -> None:
 
 @pytest.mark.numerical
 def test_ends_at_an_exact_minimum(start: Tensor) -> None:
-    result = optimise_pixels(start, bowl(start), optimiser="lbfgs", num_steps=30, call=Call())
+    result = optimize_pixels(start, bowl(start), optimizer="lbfgs", num_steps=30, call=Call())
     assert (result.steps, result.stopped) == (1, False)
     torch.testing.assert_close(result.image, start)
 
 
 def test_the_start_is_left_alone(target: Tensor, start: Tensor) -> None:
     before = start.clone()
-    optimise_pixels(start, bowl(target), optimiser="adam", num_steps=3, learning_rate=9.0, call=Call(), clamp=True)
+    optimize_pixels(start, bowl(target), optimizer="adam", num_steps=3, learning_rate=9.0, call=Call(), clamp=True)
     assert torch.equal(start, before)
     assert not start.requires_grad
 
 
 @BOTH
-def test_a_loss_that_is_not_finite_is_an_error(start: Tensor, optimiser, rate: float) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(start: Tensor, optimizer, rate: float) -> None:
     with pytest.raises(NumericalError, match="became nan at step 1"):
-        optimise_pixels(
+        optimize_pixels(
             start,
             lambda image: {"total": (image * math.nan).sum()},
-            optimiser=optimiser,
+            optimizer=optimizer,
             num_steps=3,
             learning_rate=rate,
             call=Call(),
@@ -270,8 +270,8 @@ def test_a_loss_that_is_not_finite_is_an_error(start: Tensor, optimiser, rate: f
 
 def test_a_gradient_that_is_not_finite_is_an_error(start: Tensor) -> None:
     with pytest.raises(NumericalError, match="gradient became inf"):
-        optimise_pixels(
-            start, lambda image: {"total": (image - 0.5).sqrt().sum()}, optimiser="adam", num_steps=3, call=Call()
+        optimize_pixels(
+            start, lambda image: {"total": (image - 0.5).sqrt().sum()}, optimizer="adam", num_steps=3, call=Call()
         )
 
 
@@ -298,21 +298,21 @@ def through_half(loss: Loss, gain: float = 1.0) -> Loss:
 def test_in_fp16_a_loss_of_any_scale_is_minimised(target: Tensor, start: Tensor, scale: float, gain: float) -> None:
     """Unscaled, its gradient vanishes, or is infinite, at all of these scales but one."""
     loss = Count(through_half(bowl(target, scale), gain))
-    result = optimise_pixels(start, loss, optimiser="lbfgs", num_steps=40, call=Call(), precision="fp16")
+    result = optimize_pixels(start, loss, optimizer="lbfgs", num_steps=40, call=Call(), precision="fp16")
     assert result.steps == 40
     # What the scale takes to find: evaluations beside the steps.
     assert loss.calls <= 40 + 12
-    wanted = optimise_pixels(start, bowl(target, scale), optimiser="lbfgs", num_steps=40, call=Call())
+    wanted = optimize_pixels(start, bowl(target, scale), optimizer="lbfgs", num_steps=40, call=Call())
     begun, ended = result.losses[0]["total"], min(row["total"] for row in result.losses)
     assert ended < 1e-3 * begun or ended < 2 * min(row["total"] for row in wanted.losses)
 
 
 def test_in_fp16_a_gradient_that_is_finite_at_no_scale_is_an_error(start: Tensor) -> None:
     with pytest.raises(NumericalError, match="use precision fp32"):
-        optimise_pixels(
+        optimize_pixels(
             start,
             lambda image: {"total": (image - 0.5).abs().sqrt().sum()},
-            optimiser="lbfgs",
+            optimizer="lbfgs",
             num_steps=3,
             call=Call(),
             precision="fp16",
@@ -321,13 +321,13 @@ def test_in_fp16_a_gradient_that_is_finite_at_no_scale_is_an_error(start: Tensor
 
 @pytest.mark.numerical
 def test_in_fp16_an_exact_minimum_ends_it(start: Tensor) -> None:
-    result = optimise_pixels(start, bowl(start), optimiser="lbfgs", num_steps=9, call=Call(), precision="fp16")
+    result = optimize_pixels(start, bowl(start), optimizer="lbfgs", num_steps=9, call=Call(), precision="fp16")
     assert result.steps == 1
 
 
 def test_no_steps_is_refused(start: Tensor) -> None:
     with pytest.raises(ConfigError, match="at least one step"):
-        optimise_pixels(start, bowl(start), optimiser="adam", num_steps=0, call=Call())
+        optimize_pixels(start, bowl(start), optimizer="adam", num_steps=0, call=Call())
 
 
 def test_total_variation_has_the_gradient_of_the_lua_layer() -> None:

@@ -1,6 +1,6 @@
 """Compute the scales of ``vgg19.normalised``: one per channel, so that its mean activation over photographs is 1.
 
-    python benchmarks/normalise_vgg19.py PHOTOGRAPHS [--out zoo/encoders/vgg19_normalised.safetensors] [--like FILE]
+    python benchmarks/normalize_vgg19.py PHOTOGRAPHS [--out zoo/encoders/vgg19_normalised.safetensors] [--like FILE]
 
 Gatys, Ecker and Bethge (2015) scaled VGG-19 so that every filter's mean activation over images and positions equals
 one; since ReLU commutes with a positive factor this changes no other property of the network. AdaIN and WCT use that
@@ -99,7 +99,7 @@ def main() -> None:
         "geometry": f"short side {SHORT_SIDE} (bilinear, antialiased), middle {CROP} x {CROP}",
         "pooling": "max",
         "padding": "zeros",
-        "script": "benchmarks/normalise_vgg19.py",
+        "script": "benchmarks/normalize_vgg19.py",
     }
     with tempfile.TemporaryDirectory(dir=arguments.out.parent) as folder:
         part = Path(folder) / "part"
