@@ -163,10 +163,13 @@ def fetch_set(
     """
     from filelock import FileLock
 
-    make_folder(manifest.folder, "ZOO_HOME", DataError)
     try:
+        if not _wanted(manifest):  # in a folder that others keep, perhaps, where nothing can be written
+            progress(manifest.bytes, manifest.bytes)
+            return 0
+        make_folder(manifest.folder, "ZOO_HOME", DataError)
         with FileLock(manifest.folder / ".lock"):
-            wanted = [image for image in manifest.images if state(manifest, image) != "whole"]
+            wanted = _wanted(manifest)
             done = manifest.bytes - sum(image.bytes for image in wanted)
             progress(done, manifest.bytes)
             for image, bring in _ways(manifest, wanted, source):
@@ -179,6 +182,10 @@ def fetch_set(
         raise DataError(
             f"The image set {manifest.name} cannot be kept in {manifest.folder}: {error.strerror}."
         ) from error
+
+
+def _wanted(manifest: Manifest) -> list[SetImage]:
+    return [image for image in manifest.images if state(manifest, image) != "whole"]
 
 
 _Bring = Callable[[Callable[[int, int], None]], None]

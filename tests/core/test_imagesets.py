@@ -271,6 +271,20 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
         fetch_set(tiny, tmp_path / "mine")
 
 
+def test_a_whole_set_needs_no_place_to_write(tiny, tmp_path, monkeypatch):
+    """The trial: a folder that a cluster's users share, which they may read alone."""
+    write_files(tmp_path / "mine")
+    fetch_set(tiny, tmp_path / "mine")
+
+    def refuse(*_: object) -> None:
+        raise DataError("cannot be written to")
+
+    monkeypatch.setattr("zoo.imagesets.make_folder", refuse)
+    told: list[tuple[int, int]] = []
+    assert fetch_set(tiny, progress=lambda done, total: told.append((done, total))) == 0
+    assert told == [(tiny.bytes, tiny.bytes)]
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
