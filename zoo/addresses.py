@@ -22,7 +22,10 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"A port is a number from 0 to 65535, not {port}.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
+        listening = socket.create_server(address[:2], family=family, backlog=128)
+        # What is accepted inherits it: connections of machines that went away without a word end, if late.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return listening
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(

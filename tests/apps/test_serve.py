@@ -319,6 +319,10 @@ def test_a_free_port_is_found_and_one_in_use_is_told():
             listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match="0 to 65535"):
         listen("127.0.0.1", 70_000)
+    with listen("127.0.0.1", 0) as open_, socket.create_connection(open_.getsockname()):
+        accepted, _ = open_.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "what went away is noticed"
     with listen("0.0.0.0", 0) as everywhere:
         assert address_of(everywhere).startswith("http://127.0.0.1:")
 

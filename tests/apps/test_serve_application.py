@@ -354,6 +354,19 @@ def test_bodies_have_a_limit_and_a_length(door: Door):
         assert b" 413 " in plain.recv(100)
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/run/predict"])
+def test_who_leaves_in_the_middle_of_sending_is_no_fault_that_the_terminal_tells(door: Door, path: str):
+    said = len(door.server.lines)
+    form = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 9000\r\n\r\n"
+    for sent in (b"", b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nhalf a file'):
+        with socket.create_connection(("127.0.0.1", int(door.server.address[:-1].rpartition(":")[2]))) as plain:
+            plain.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\n" % path.encode() + form + sent)
+            time.sleep(0.2)
+    assert door.client.get("/").status_code == 200
+    time.sleep(0.2)
+    assert door.server.lines[said:] == []
+
+
 def test_an_upload_belongs_to_who_knows_its_token_and_only_once(door: Door):
     with Visitor(door, "one") as one, Visitor(door, "other") as other:
         file = one.upload(picture(1))

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -93,7 +93,9 @@ def application(workshop: Workshop, visits: Visits, names: Names) -> ASGI:
         yield
         task.cancel()
 
-    app = Starlette(routes=routes(blocks, visits, drawn), lifespan=sweeping)
+    app = Starlette(
+        routes=routes(blocks, visits, drawn), lifespan=sweeping, exception_handlers={ClientDisconnect: _gone}
+    )
     app.router.redirect_slashes = False
     return Gate(app, names, workshop.limits)
 
@@ -229,6 +231,11 @@ class Uploads:
             except ZooError as error:
                 return PlainTextResponse(str(error), 413)
         return _answer([token])
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody is there to be answered: who left in the middle of sending is no failure of the server's."""
+    return PlainTextResponse("", 400)
 
 
 async def _uploaded(request: Request) -> Response:
