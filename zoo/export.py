@@ -281,10 +281,11 @@ class _Through(Stylizer):
 def _place(stylizer: Stylizer, style: Mix) -> Path:
     """Where the exported file lies: under a name that changes with whatever it depends on."""
     checkpoint = "" if stylizer.checkpoint is None else files.sha256(stylizer.checkpoint)
+    module = type(stylizer).__module__
     trained = [code.source.name for code, _ in style if code.source.image is None and code.source.name]
     if len(style) == 1 and trained and checkpoint and not stylizer.config.to_dict():
-        return exported.place(stylizer.name, trained[0], checkpoint)
-    digest = hashlib.sha256(f"{exported.basis()} {stylizer.config.digest} {checkpoint}".encode())
+        return exported.place(stylizer.name, trained[0], checkpoint, module)
+    digest = hashlib.sha256(f"{exported.basis(module)} {stylizer.config.digest} {checkpoint}".encode())
     for code, weight in style:
         digest.update(f"{weight!r}".encode())
         _feed(digest, code.data)

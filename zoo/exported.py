@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 from pathlib import Path
 
 import numpy as np
 
 from zoo.download import home
-from zoo.errors import ConfigError, WeightsError
+from zoo.errors import ConfigError, WeightsError, reason
+from zoo.modules import package_digest
 from zoo.registry import Resolved, source_digest
 
 # The version of the operators, which every onnxruntime since 1.14 (2023) runs. torch's exporter begins at it.
@@ -41,7 +43,9 @@ class OnnxNetwork:
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no base of their own
-            raise WeightsError(f"{path} cannot be read by onnxruntime: {str(error).splitlines()[0]}") from error
+            raise WeightsError(
+                f"{path} cannot be read by onnxruntime ({reason(error)}): remove it, or name another file."
+            ) from error
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -54,22 +58,29 @@ class OnnxNetwork:
         return np.asarray(result)
 
 
-def basis() -> str:
-    """What every exported file depends on: the zoo's code, torch's version and the operators' version."""
-    return f"{source_digest()} {importlib.metadata.version('torch')} {OPSET}"
+def basis(module: str) -> str:
+    """What every exported file of a method in ``module`` depends on: the zoo's code, and a plugin's own, the version of
+    torch and that of the operators."""
+    own = "" if module.partition(".")[0] == "zoo" else f"{package_digest(module)} "
+    return f"{own}{source_digest()} {importlib.metadata.version('torch')} {OPSET}"
 
 
-def place(label: str, style: str, checkpoint_sha256: str) -> Path:
-    """Where the network of a trained ``style`` of ``label``, a method without options, lies once it was exported."""
-    digest = hashlib.sha256(f"{basis()} {label} {style} {checkpoint_sha256}".encode()).hexdigest()
+def place(label: str, style: str, checkpoint_sha256: str, module: str) -> Path:
+    """Where the network of a trained ``style`` of ``label``, a method without options and with its class in ``module``,
+    lies once it was exported."""
+    digest = hashlib.sha256(f"{basis(module)} {label} {style} {checkpoint_sha256}".encode()).hexdigest()
     return home() / "onnx" / f"{label}-{digest[:16]}.onnx"
 
 
 def find(resolved: Resolved, styles: list[str]) -> dict[str, Path] | None:
-    """The exported networks of trained ``styles``, or None where one of them has not been exported here."""
+    """The exported networks of trained ``styles``, or None where one of them has not been exported here, or none can
+    be run: the folder may be shared with an installation that has onnxruntime."""
     if resolved.checkpoint is None or not set(styles) <= set(resolved.checkpoint.styles):
         return None
-    found = {style: place(resolved.label, style, resolved.checkpoint.sha256) for style in styles}
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    module = resolved.entry.implementation.partition(":")[0]
+    found = {style: place(resolved.label, style, resolved.checkpoint.sha256, module) for style in styles}
     return found if all(path.is_file() for path in found.values()) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import sys
 from pathlib import Path
@@ -25,12 +26,30 @@ def _find_module(module: str) -> importlib.machinery.ModuleSpec | None:
     return spec
 
 
-def module_source(module: str) -> str:
-    """The text of a module, found without running it or its packages; RegistryError if there is none."""
+def _module_file(module: str) -> Path:
     spec = _find_module(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise RegistryError(f"Module {module!r} is not installed.")
-    return Path(spec.origin).read_text(encoding="utf-8")
+    return Path(spec.origin)
 
 
-__all__ = ["module_source"]
+def module_source(module: str) -> str:
+    """The text of a module, found without running it or its packages; RegistryError if there is none."""
+    return _module_file(module).read_text(encoding="utf-8")
+
+
+def package_digest(module: str) -> str:
+    """Hex digits of the code of a module and of those beside it in its package, found as :func:`module_source` does;
+    none of a module that has no file."""
+    try:
+        path = _module_file(module)
+    except RegistryError:  # a class defined in a notebook
+        return ""
+    inside = "." in module or path.name == "__init__.py"
+    digest = hashlib.sha256()
+    for file in sorted(path.parent.glob("*.py")) if inside else [path]:
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+__all__ = ["module_source", "package_digest"]

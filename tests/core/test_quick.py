@@ -35,7 +35,7 @@ def negative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     resolved = load_registry().resolve("johnson")
     assert resolved.checkpoint is not None
-    path = exported.place(resolved.label, STYLE, resolved.checkpoint.sha256)
+    path = exported.place(resolved.label, STYLE, resolved.checkpoint.sha256, "zoo.methods.johnson")
     image, stylized = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
         for name in ("image", "stylized")
@@ -106,10 +106,41 @@ def test_a_trained_style_is_exported_to_where_it_is_looked_for(tmp_path, monkeyp
     checkpoint = load_registry().resolve("johnson").checkpoint
     assert checkpoint is not None
     (place,) = {export._place(model, Mix([(model.encode_style(STYLE), 1.0)]))}
-    assert place == exported.place(model.name, STYLE, checkpoint.sha256)
+    assert place == exported.place(model.name, STYLE, checkpoint.sha256, "zoo.methods.johnson")
     other = export._place(model, Mix([(model.encode_style("swirls"), 1.0)]))
     assert other != place
     assert export._place(model, Mix([(model.encode_style(STYLE), 0.5), (model.encode_style("swirls"), 0.5)])) != place
+
+
+def test_without_onnxruntime_what_another_installation_exported_is_left_to_torch(negative, monkeypatch):
+    from zoo.cli.quick import exported_networks
+    from zoo.cli.stylize import StylizeOptions
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert exported_networks(StylizeOptions(method="johnson"), [], [STYLE]) is None
+
+
+def test_a_plugins_changed_code_is_another_network(tmp_path, monkeypatch):
+    import zoo
+
+    package = tmp_path / "ownstyle"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "layers.py").write_text("WIDTH = 1")
+    (package / "method.py").write_text("from zoo.methods.johnson import Johnson\nclass Own(Johnson): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path))
+    like = zoo.load("johnson", device="cpu", precision="fp32")
+    from ownstyle.method import Own  # pyright: ignore[reportMissingImports]
+
+    model = Own(device="cpu", precision="fp32", checkpoint=like.checkpoint, name="own.zoo")
+    mixes = [Mix([(model.encode_style(STYLE), 1.0)])]
+    mixes.append(Mix([(model.encode_style(STYLE), 0.5), (model.encode_style("swirls"), 0.5)]))
+    before = [export._place(model, mix) for mix in mixes]
+    assert before == [export._place(model, mix) for mix in mixes]
+    (package / "layers.py").write_text("WIDTH = 2")
+    assert not set(before) & {export._place(model, mix) for mix in mixes}
+    assert exported.basis("a module of a notebook")
 
 
 @pytest.mark.parametrize("size", ["37", "short:90", "exact:50x31", "400", "0"])
