@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_settings_are_checked() -> None:
 
 
 def test_screened_poisson_solves_its_normal_equations() -> None:
-    """On gray pictures, where L* is one channel: (G^T w G + 1) u = G^T w G c + s, by a dense solve."""
+    """On gray pictures, where L* is one channel: (G^T w^2 G + 1) u = G^T w^2 G c + s, by a dense solve."""
     from skimage.color import lab2rgb, rgb2lab
 
     height, width, weight = 5, 7, 5.0
@@ -124,7 +125,7 @@ def test_screened_poisson_solves_its_normal_equations() -> None:
                     row[y, x], row[y + down, x + right] = -1, 1
                     steps.append(row.flatten())
     gradient = torch.stack(steps)
-    normal = weight * gradient.T @ gradient
+    normal = weight**2 * gradient.T @ gradient
     c, s = (torch.from_numpy(rgb2lab(x[0].permute(1, 2, 0).numpy())[..., 0]).flatten() for x in (photo, other))
     lightness = torch.linalg.solve(normal + torch.eye(len(s)), normal @ c + s)
     wanted = lab2rgb(torch.stack([lightness, 0 * s, 0 * s], -1).view(height, width, 3).numpy())
@@ -163,3 +164,11 @@ def test_controls_keep_the_contract_of_a_method(control: Any) -> None:
     # Only what is about options is left out: a control has none in the registry.
     only = [name for name in CHECKS if not name.startswith("config") and name != "defaults"]
     assert not [(r.name, r.reason) for r in run_checks(subject, only=only) if r.status == "failed"]
+
+
+def test_colors_that_no_screen_shows_are_clipped_without_a_word() -> None:
+    yellow, blue = (torch.tensor(x).view(1, 3, 1, 1).expand(1, 3, 20, 20) for x in ([0.9, 0.9, 0.0], [0.0, 0.0, 1.0]))
+    spots = blue * (torch.arange(20) % 2)
+    with warnings.catch_warnings(action="error"):
+        found = screened_poisson(yellow, spots)
+    assert 0 <= found.min() <= found.max() <= 1

@@ -3,7 +3,7 @@
 Mechrez, Shechtman, Zelnik-Manor, *Photorealistic Style Transfer with Screened Poisson Equation*, BMVC 2017. Per channel
 of CIE L*a*b*, the picture u nearest to the stylized s whose gradients are those of the content c (section 3)::
 
-    minimize  sum w |grad u - grad c|^2 + (u - s)^2
+    minimize  sum |w (grad u - grad c)|^2 + (u - s)^2
 
 With one weight per channel and mirrored borders the normal equations are diagonal under the cosine transform, so the
 minimum costs two transforms and no iteration.
@@ -12,6 +12,7 @@ minimum costs two transforms and no iteration.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,9 +51,11 @@ def screened_poisson(stylized: Tensor, content: Tensor, weights: Sequence[float]
         lab, wanted = (rgb2lab(x.permute(1, 2, 0).cpu().double().numpy()) for x in (one, photo))
         for channel, weight in enumerate(weights):
             pulled = np.asarray(dctn(_divergence(wanted[..., channel]), norm="ortho"))
-            source = np.asarray(dctn(lab[..., channel], norm="ortho")) + weight * pulled
-            lab[..., channel] = idctn(source / (1 + weight * laplacian), norm="ortho")
-        results.append(torch.from_numpy(lab2rgb(lab)).permute(2, 0, 1))
+            # The code multiplies the equations by the weights, so that their squares count.
+            source = np.asarray(dctn(lab[..., channel], norm="ortho")) + weight**2 * pulled
+            lab[..., channel] = idctn(source / (1 + weight**2 * laplacian), norm="ortho")
+        with warnings.catch_warnings(action="ignore"):  # of colors that no screen shows, which lab2rgb clips
+            results.append(torch.from_numpy(lab2rgb(lab)).permute(2, 0, 1))
     return torch.stack(results).to(stylized)
 
 
