@@ -52,6 +52,14 @@ def test_the_cut_is_the_best_of_all() -> None:
     assert labels[0].tolist() == [True] * 6 + [False] * 6
 
 
+def test_a_pull_beyond_all_seams_leaves_the_mask() -> None:
+    content, stylized = picture(40, 50, seed=1), picture(40, 50, seed=2, stripes=True)
+    inside = _disc(40, 50, 14)[0, 0] > 0.5
+    assert not torch.equal(border_labels(content, stylized, inside, band=6, pull=0.01), inside)
+    # More than what whole numbers of 32 bits hold.
+    assert torch.equal(border_labels(content, stylized, inside, band=6, pull=1e9), inside)
+
+
 def test_a_control_around_a_method_and_masks_that_do_not_fit() -> None:
     model = Tint(device="cpu")
     content = torch.cat([picture(40, 50, seed=1), picture(40, 50, seed=2)])

@@ -22,6 +22,8 @@ from zoo.stylizer import Call, Mix, Stylized, Stylizer, Traits
 
 # Capacities of a cut are whole numbers: this many to a full difference of color.
 _UNIT = 10_000
+# More than the seam all around a pixel can cost: a cut pays neither this nor more.
+_MOST = 10.0
 # Least cost of a seam between two pixels, so that where both pictures agree it is short.
 _SHORT = 0.01
 
@@ -67,7 +69,7 @@ def _source_side(tails: np.ndarray, heads: np.ndarray, costs: np.ndarray, source
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
     useful = (heads != source) & (tails != sink)
-    weights = np.round(costs[useful] * _UNIT).astype(np.int32)
+    weights = np.round(np.minimum(costs[useful], _MOST) * _UNIT).astype(np.int32)
     graph = coo_array((weights, (tails[useful], heads[useful])), shape=(sink + 1, sink + 1)).tocsr().astype(np.int32)
     left = graph - maximum_flow(graph, source, sink).flow
     left.data = np.maximum(left.data, 0)
