@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.color import grey
 from zoo.config import option
 from zoo.errors import ConfigError
 from zoo.images import resize
@@ -78,6 +79,8 @@ Gatys' preset of the zoo |
         problem = super()._problem(content, style, size, call)
         if content is None:
             return problem
+        if self.config.preserve_color == "luminance":
+            content = grey(content)  # what the picture is fitted as
         return dataclasses.replace(
             problem, loss=lambda at, image: self._steered(problem.loss(at, image), resize(content, size_of(image)))
         )
