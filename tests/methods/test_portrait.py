@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.bench.workers.common import REFUSALS
-from zoo.errors import UnsuitedError
+from zoo.errors import ConfigError, UnsuitedError
 from zoo.faces import landmarks
 from zoo.images import read, resize
 from zoo.methods.portrait import Portrait, moved, similarity
@@ -51,6 +51,17 @@ def test_landmarks_follow_the_face_and_the_painting_is_laid_over_it() -> None:
     assert landmarks(torch.zeros(1, 3, 64, 64)) is None
 
 
+def test_a_painting_many_times_as_large_is_averaged_and_not_picked_from() -> None:
+    target = torch.tensor([[8.0, 9], [20, 9], [14, 15], [10, 21], [19, 21]])
+    y, x = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
+    threads = ((x + y) % 2).float().expand(1, 3, -1, -1)
+    assert (moved(threads, 8 * target, target, (32, 32)) - 0.5).abs().max() < 0.1
+    # And nothing is shifted by it.
+    slope = (x / 255).expand(1, 3, -1, -1)
+    found = moved(slope, 8 * target + 3, target, (32, 32))[..., 2:-2]
+    assert (found - (8 * torch.arange(2.0, 30) + 3) / 255).abs().max() < 0.004
+
+
 def test_gains_are_bounded_and_bring_the_paintings_features_place_by_place() -> None:
     face = _face(96)
     # The same face in another paint.
@@ -66,6 +77,8 @@ def test_gains_are_bounded_and_bring_the_paintings_features_place_by_place() -> 
         assert (target - painted).norm() < 0.8 * (own[layer] - painted).norm()
     rows = model.stylize(face, model.encode_style(painting)).losses
     assert rows[-1]["content"] < 0.8 * rows[0]["content"]
+    with pytest.raises(ConfigError, match="'least_gain' is 6, above 'largest_gain' 5"):
+        model.with_config(least_gain=6.0)
 
 
 def test_a_picture_without_a_face_is_refused() -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from zoo import device as devices
 from zoo.config import option
-from zoo.errors import UnsuitedError
+from zoo.errors import ConfigError, UnsuitedError
 from zoo.faces import landmarks
 from zoo.images import resize
 from zoo.methods._pixels import (
@@ -67,6 +67,10 @@ class PortraitConfig(PixelConfig):
 
     def validate(self) -> None:
         check_layers(self, "content", "style")
+        if self.least_gain > self.largest_gain:
+            raise ConfigError(
+                f"Option 'least_gain' is {self.least_gain:g}, above 'largest_gain' {self.largest_gain:g}."
+            )
 
 
 class Portrait(PixelMethod):
@@ -217,6 +221,14 @@ def moved(image: Tensor, points: Tensor, target: Tensor, size: Size) -> Tensor:
     # Beside an MPS device, whose sampling mirrors nothing.
     device, image, points, target = image.device, *(devices.exact(x) for x in (image, points, target))
     back = similarity(target, points).float()
+    shrink = float(back[:, 0].norm())
+    if shrink > 1:
+        # Sampling reads four pixels for each of the result: strokes between them would become noise.
+        small = (max(2, round(image.shape[-2] / shrink)), max(2, round(image.shape[-1] / shrink)))
+        scale = back.new_tensor([small[1] / image.shape[-1], small[0] / image.shape[-2]])
+        # Positions are those of pixels' middles.
+        back = torch.cat([back[:, :2] * scale[:, None], ((back[:, 2] + 0.5) * scale - 0.5)[:, None]], dim=1)
+        image = resize(image, small)
     at = positions(size, image.device).flip(-1).float()
     source = at @ back[:, :2].T + back[:, 2]
     limit = source.new_tensor([image.shape[-1] - 1, image.shape[-2] - 1])
