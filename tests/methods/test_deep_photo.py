@@ -11,7 +11,7 @@ from zoo.errors import InputError
 from zoo.images import read, resize
 from zoo.methods.deep_photo import DeepPhoto
 from zoo.nn.matting import LocalAffine
-from zoo.stylizer import Context, Style
+from zoo.stylizer import Call, Context, Style
 
 
 def _matting_laplacian(image: Tensor, epsilon: float) -> np.ndarray:
@@ -46,6 +46,17 @@ def test_window_sums_are_the_matting_laplacian() -> None:
     assert windows.energy(recolored) < 1e-3 * windows.energy(recolored.flip(-1))
     wide = LocalAffine(image, 4, 1e-9)
     assert torch.allclose(wide.filtered(recolored), recolored, atol=1e-4)
+
+
+def test_the_affine_term_is_lambda_times_what_is_no_affine_map() -> None:
+    """Of V in [0, 1], as equation 4 has it and the authors' code, which divides its gradient by 256."""
+    content = resize(read("builtin:coffee").pixels, (40, 48))
+    model = DeepPhoto(device="cpu", precision="fp32").with_config(
+        num_steps=1, init="noise", noise_scale=20.0, affine_weight=3.0, smoothing_radius=0
+    )
+    (row,) = model.stylize(content, model.encode_style(content.flip(-1))).losses
+    start = model._noise((40, 48), Call())
+    assert row["affine"] == pytest.approx(3 * LocalAffine(content).energy(start).item(), rel=1e-5)
 
 
 def _spread(image: Tensor, edge: Tensor) -> float:

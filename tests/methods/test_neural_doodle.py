@@ -62,6 +62,11 @@ def test_a_drawn_map_of_four_colors_becomes_a_picture_in_the_painting() -> None:
     assert _agreement(other) < 0.6
 
 
+def test_settings_that_the_authors_code_has_beside_its_weights() -> None:
+    config = NeuralDoodle(device="cpu", precision="fp32").config
+    assert (config.pool, config.clamp) == ("avg", True)
+
+
 def test_without_labels_it_is_a_markov_random_field_over_features() -> None:
     content = resize(read("builtin:coffee").pixels, (64, 96))
     style = resize(read("builtin:mosaic").pixels, (64, 64))

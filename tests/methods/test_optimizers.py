@@ -13,8 +13,11 @@ from zoo.checks.core import picture
 from zoo.errors import ConfigError
 from zoo.images import resize
 from zoo.loading import load
+from zoo.methods.deep_photo import DeepPhotoConfig
 from zoo.methods.lapstyle import Lapstyle, LapstyleConfig, laplacian
+from zoo.methods.neural_doodle import NeuralDoodleConfig
 from zoo.methods.nnst import NNST, NNSTConfig
+from zoo.methods.portrait import PortraitConfig
 from zoo.methods.risser import Risser, RisserConfig
 from zoo.methods.strotss import STROTSS, STROTSSConfig, moment_loss, moments, transport
 from zoo.nn.palette import from_oklab, smoothed, to_oklab
@@ -104,6 +107,28 @@ def test_edges_stay_where_they_weigh() -> None:
     assert error(1e4) < 0.5 * error(0.0)
     with pytest.raises(ConfigError, match="1 values for 2 pools"):
         LapstyleConfig(pools=(4, 8))
+
+
+def test_edges_of_a_grey_picture_are_those_of_the_content_made_grey() -> None:
+    content, style = picture(48, 48, seed=1), picture(48, 48, seed=2, stripes=True)
+    config = LapstyleConfig(num_steps=1, preserve_color="luminance", tv_weight=0.0)
+    (row,) = styled(Lapstyle, config, content, style).losses
+    assert row["laplacian"] < 1e-2  # it starts from the content
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [NNSTConfig, DeepPhotoConfig, NeuralDoodleConfig, PortraitConfig])
+def test_a_start_from_the_style_is_refused_where_there_is_none(config: Any) -> None:
+    with pytest.raises(ConfigError, match="'init' must be content or noise"):
+        config(init="style")
+
+
+@pytest.mark.parametrize("config", [NNSTConfig, STROTSSConfig, DeepPhotoConfig])
+def test_a_scale_of_levels_is_refused_where_it_is_fixed(config: Any) -> None:
+    with pytest.raises(ConfigError, match="'level_scale' must be"):
+        config(level_scale=0.7)
 
 
 # -- NNST -------------------------------------------------------------------------------------------------------------

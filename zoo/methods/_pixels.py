@@ -63,7 +63,7 @@ class PixelConfig(Config):
 
     num_steps: int = option(500, "Evaluations of loss and gradient, over all levels.", ge=1)
     time_limit: float | None = option(None, "Seconds per image, after which the best one so far is returned.", gt=0)
-    init: Literal["content", "style", "noise"] = option("content", "The image the optimisation starts from.")
+    init: Literal["content", "noise"] = option("content", "The image the optimisation starts from.")
     noise_scale: float = option(1.0, "Deviation of the noise around the mean color, in levels of 255.", ge=0)
     levels: int = option(1, "Sizes gone through, coarse to fine, with equal shares of the steps.", ge=1, le=8)
     level_scale: float = option(0.5, "Side of one level relative to the next.", ge=0.25, lt=1)

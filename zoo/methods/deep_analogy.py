@@ -90,6 +90,8 @@ class DeepAnalogy(Stylizer):
     | --- | --- | --- |
     | random search over all of relu5_1 | all pairs compared | exact, and some hundred positions only |
     | PatchMatch in scan order, a thread a pixel | all positions at once (zoo.nn.patchmatch) | the same moves |
+    | code: by default weights 0.9, 0.8, 0.7, 0.2, ten iterations, a threshold for strong features, and the mean of \
+patches carried down | the paper's weights, five, a sigmoid, and the matched features | as the paper tells it |
     | deconvolution from noise | from the features of B' under the enlarged field | nearer to where it ends |
     | L-BFGS to convergence | 12 evaluations a layer and direction | by then it falls by 2 % a step |
     | patches end at the border | the border is repeated | all patches are alike |

@@ -36,6 +36,8 @@ class DeepPhotoConfig(PixelConfig):
     """Options of :class:`DeepPhoto`. The defaults are the preset ``deep-photo.zoo``."""
 
     num_steps: int = option(400, "Evaluations of loss and gradient, half of them without the affine term.", ge=1)
+    levels: int = option(1, "Sizes gone through: the picture's alone.", ge=1, le=1)
+    level_scale: float = option(0.5, "Without a meaning at one size.", ge=0.5, le=0.5)
     content_layers: tuple[str, ...] = option(("relu4_2",), "Layers whose features are matched to the content's.")
     content_layer_weights: tuple[float, ...] = option((1.0,), "One weight per content layer, or one for all.", ge=0)
     style_layers: tuple[str, ...] = option(
@@ -72,12 +74,14 @@ class DeepPhoto(PixelMethod):
     | --- | --- | --- |
     | 1,000 + 1,000 L-BFGS iterations | 200 + 200 evaluations (``zoo``), 1,000 + 1,000 (``paper``) | minutes on a CPU |
     | the sparse matrix L | sums over windows (zoo.nn.matting) | the same numbers, without 25 entries a pixel |
-    | gradient of V^T L V, V in [0, 1], added to that of pixels in levels of 255 | 255 times the term | the same |
-    | every label counts alike | by its share of the positions | a position weighs the same whatever the labels |
+    | paper: every label counts alike | by its share of the positions, as the code has it | a position weighs the same \
+whatever the labels |
+    | code: the first half begins with noise | with the content | fewer steps, and it is what a photograph keeps |
     | labels dilated with the network's layers | by area | one way of scaling regions |
     | the second half begins with the first one's result | with that, smoothed | without a line search L-BFGS takes \
 hundreds of steps to undo what the affine term forbids |
-    | smoothing with bilateral weights on a GPU | a guided filter of the same radius and epsilon | sums over windows |
+    | smoothing: maps of 3 x 3 windows, averaged with weights of a bilateral filter (radius 15, edge 0.01) | a guided \
+filter of that radius, the edge as its epsilon | sums over windows |
     | stopped by the number of iterations | the same, or ``time_limit``; Ctrl-C keeps the best picture | as everywhere |
     """
 
@@ -147,7 +151,7 @@ hundreds of steps to undo what the affine term forbids |
         def loss(image: Tensor) -> dict[str, Tensor]:
             terms = matched(image)
             if windows is not None:
-                terms["affine"] = (255 * self.config.affine_weight) * windows.energy(image)
+                terms["affine"] = self.config.affine_weight * windows.energy(image)
             return terms
 
         return loss

@@ -55,6 +55,7 @@ class GatysConfig(PixelConfig):
         "One weight per style layer, or one for all.",
         ge=0,
     )
+    init: Literal["content", "style", "noise"] = option("content", "The image the optimisation starts from.")
     content_weight: float = option(1.0, "Weight of the content loss (alpha in eq. 7).", ge=0)
     style_weight: float = option(1.0, "Weight of the style loss (beta in eq. 7).", gt=0)
     content_loss: Literal["mean", "half-sum"] = option("mean", "Squared differences of features: mean, or eq. 1.")

@@ -54,7 +54,7 @@ class NeuralDoodleConfig(PixelConfig):
     match_precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "Format of the products that find the best patches; auto is the network's (--precision)."
     )
-    clamp: bool = option(False, "Put pixels back into range before every evaluation, and not only at the end.")
+    pool: Literal["max", "avg"] = option("avg", "Pooling of the feature network.")
 
     def validate(self) -> None:
         check_layers(self, "content", "style")
@@ -81,6 +81,7 @@ search is one product (zoo.nn.patches) |
     | squared distances of patches | of features to the mean of the matches over them | the same gradient |
     | the label map's colors as channels | a channel a label, of unit length | labels are as far apart as they can be |
     | 100 L-BFGS iterations at each of 3 phases | ``num_steps`` in all, 300 | a step means one evaluation |
+    | L-BFGS-B, pixels bounded | pixels put back into range before every evaluation | one optimizer in the zoo |
     | noise from 16 to 240 | normal noise of the same deviation | one kind of noise |
     | ``variety`` 0 | left out | off by default there |
     """

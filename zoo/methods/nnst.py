@@ -59,6 +59,7 @@ class NNSTConfig(PixelConfig):
 
     num_steps: int = option(500, "Evaluations of loss and gradient, over all sizes and the last pass.", ge=1)
     levels: int = option(8, "Sizes gone through at most, each twice the one before.", ge=1, le=8)
+    level_scale: float = option(0.5, "Side of one level relative to the next: always half.", ge=0.5, le=0.5)
     coarsest: int = option(64, "Long side of the first size in pixels, give or take half of it.", ge=32)
     optimizer: Literal["lbfgs", "adam"] = option("adam", "Adam, as the authors, or L-BFGS.")
     learning_rate: float = option(1.02, "Adam's rate in levels of 255 (the code: 0.51, which is 0.002).", gt=0)

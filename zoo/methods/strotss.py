@@ -51,6 +51,8 @@ class STROTSSConfig(PixelConfig):
 
     num_steps: int = option(400, "Evaluations of loss and gradient, over all sizes.", ge=1)
     levels: int = option(8, "Sizes gone through at most, each twice the one before.", ge=1, le=8)
+    init: Literal["content", "style", "noise"] = option("content", "The image the optimisation starts from.")
+    level_scale: float = option(0.5, "Side of one level relative to the next: always half.", ge=0.5, le=0.5)
     coarsest: int = option(64, "Long side of the first size in pixels, give or take half of it.", ge=32)
     optimizer: Literal["rmsprop", "adam"] = option("rmsprop", "RMSprop, as the authors, or Adam.")
     learning_rate: float = option(
