@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.color import grey
+from zoo.color import gray
 from zoo.config import option
 from zoo.errors import ConfigError
 from zoo.images import resize
@@ -80,7 +80,7 @@ Gatys' preset of the zoo |
         if content is None:
             return problem
         if self.config.preserve_color == "luminance":
-            content = grey(content)  # what the picture is fitted as
+            content = gray(content)  # what the picture is fitted as
         return dataclasses.replace(
             problem, loss=lambda at, image: self._steered(problem.loss(at, image), resize(content, size_of(image)))
         )
