@@ -109,7 +109,7 @@ def test_edges_stay_where_they_weigh() -> None:
         LapstyleConfig(pools=(4, 8))
 
 
-def test_edges_of_a_grey_picture_are_those_of_the_content_made_grey() -> None:
+def test_edges_of_a_gray_picture_are_those_of_the_content_made_gray() -> None:
     content, style = picture(48, 48, seed=1), picture(48, 48, seed=2, stripes=True)
     config = LapstyleConfig(num_steps=1, preserve_color="luminance", tv_weight=0.0)
     (row,) = styled(Lapstyle, config, content, style).losses
