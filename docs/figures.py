@@ -298,7 +298,7 @@ DRAWN = {
     "front": front,
     "beside": beside,
     "sheets": sheets,
-    "optimised": optimized,
+    "optimized": optimized,
     "trained": trained,
     "textures": textures,
     "places": places,
