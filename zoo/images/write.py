@@ -48,9 +48,9 @@ def encode(
     kind = _format_of("." + format.lower().lstrip("."), f"The format '{format}'")
     if type(quality) is not int or not 1 <= quality <= 100:
         raise InputError(f"quality is {quality!r}: give a whole number from 1 to 100.")
-    pixels = _eight_bits(image, 3, "image")
+    pixels = eight_bits(image, 3, "image")
     if alpha is not None:
-        mask = _eight_bits(alpha, 1, "alpha")
+        mask = eight_bits(alpha, 1, "alpha")
         if mask.shape[:2] != pixels.shape[:2]:
             raise InputError(
                 f"alpha is {mask.shape[1]} x {mask.shape[0]} pixels and the image {pixels.shape[1]} x "
@@ -127,7 +127,7 @@ def _check_size(kind: str, height: int, width: int) -> None:
         raise ImageError(f"{kind} holds at most 4 GiB and the image is {width} x {height} pixels: write PNG.")
 
 
-def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndarray:
+def eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndarray:
     """(1, C, H, W), (C, H, W), or (H, W) for one channel, in [0, 1] or uint8 -> (H, W, C) uint8, rounded half up."""
     wanted = f"give a float tensor (1, {channels}, H, W) in [0, 1]."
     if not hasattr(image, "dtype"):
@@ -151,6 +151,10 @@ def _eight_bits(image: Tensor | np.ndarray, channels: int, what: str) -> np.ndar
         if part.dtype != np.uint8:
             if not np.isfinite(part).all():
                 raise InputError(f"The {what} holds values that are not finite (NaN or infinity) and was not written.")
-            part = (part.clip(0, 1).astype(np.float32) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-        pixels[at : at + _ROWS] = part.transpose(1, 2, 0)
+            part = part.clip(0, 1).astype(np.float32, copy=False)
+            part *= np.float32(255)
+            part += np.float32(0.5)
+            part = part.astype(np.uint8)
+        for channel, plane in enumerate(part):
+            pixels[at : at + _ROWS, :, channel] = plane
     return pixels
