@@ -1,8 +1,9 @@
-"""Memory: how much of it this process may have, what a picture will take, and what a failed allocation looks like."""
+"""Cores and memory that this process may have, what a picture will take, and what a failed allocation looks like."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -32,6 +33,13 @@ _RESULT = 3
 # Pixels of a style above which its statistics are gathered by tiles, and the side of these.
 _LARGE_STYLE = 2048 * 2048
 _STYLE_TILE = 1024
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def require(model: Stylizer, height: int, width: int, tile: int | None = None, *, kind: str = "") -> None:

@@ -28,6 +28,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.config import LARGEST_INT, SEEDS
+from zoo.errors import ConfigError
 from zoo.words import shown
 
 # What the parsers made here take at least and at most, and whether only above the least.
@@ -105,6 +106,31 @@ class Look(Machine):
     seed: Annotated[int, typer.Option(help="Fixes all noise.", **SEED)] = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backed(Look):
+    """What runs the network."""
+
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="torch, or onnxruntime: the network exported, in float32 on the CPU. auto is onnxruntime, without the "
+            "wait for torch to start, where a trained style was run by it before."
+        ),
+    ] = "auto"
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """Device, precision and checkpoint as arguments of :func:`zoo.load`; ConfigError for a backend that there is
+        not, or one that cannot run there."""
+        if self.backend not in ("auto", "torch", "onnxruntime"):
+            raise ConfigError(f"--backend is auto, torch or onnxruntime, not {self.backend!r}.")
+        if self.backend != "onnxruntime":
+            return super().machine
+        if self.device not in ("auto", "cpu") or self.precision not in ("auto", "fp32"):
+            raise ConfigError("--backend onnxruntime runs in float32 on the CPU: leave --device and --precision out.")
+        return {**super().machine, "device": "cpu", "precision": "fp32"}
+
+
 @dataclass(frozen=True)
 class Described:
     """An option as people read it; ``low`` and ``high`` of a number."""
@@ -163,6 +189,7 @@ __all__ = [
     "SEED",
     "SIDE",
     "THREADS",
+    "Backed",
     "Described",
     "Look",
     "Machine",

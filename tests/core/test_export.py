@@ -246,6 +246,37 @@ def test_export_and_backend_from_the_command_line(
     assert len(list((tmp_path / "home" / "onnx").iterdir())) == 1
 
 
+def test_a_film_by_onnxruntime_is_that_of_torch(
+    registered: None,
+    mixed: tuple[CIN, Mix, exporting.Exported],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("av", reason="the extra video is not installed")
+    pytest.importorskip("cv2", reason="the extra video is not installed")
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    model = CIN(checkpoint=mixed[0].checkpoint, device="cpu", precision="fp32", name="cin.own")
+    style = Mix([(model.encode_style("first"), 1.0)])
+    place = exporting._place(model, style)
+    place.parent.mkdir(parents=True)
+    export(model, style, place)
+    monkeypatch.setattr(exporting, "_trace", lambda *_: pytest.fail("it was exported once"))
+    picture = images.read("builtin:coffee", size="exact:80x56").pixels
+    (tmp_path / "frames").mkdir()
+    for number in range(4):
+        images.write(tmp_path / "frames" / f"{number}.png", picture[..., number : number + 72])
+    common = ("-m", "cin", "--checkpoint", model.checkpoint, "--style", "first", "--content", tmp_path / "frames")
+    for keep in ("none", "warp"):
+        found = []
+        for backend in ("torch", "onnxruntime"):
+            target = tmp_path / f"{keep}-{backend}"
+            arguments = ("--keep", keep, "--backend", backend, "--size", 0, "--precision", "fp32", "-o", target, "-q")
+            assert run("video", *common, *arguments) == 0
+            found.append(np.stack([images.read(path).pixels.numpy() for path in sorted(target.iterdir())]))
+        assert len(found[0]) == 4
+        assert np.abs(found[0] - found[1]).max() <= 1 / 255 + 1e-6
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -258,6 +289,12 @@ def test_export_and_backend_from_the_command_line(
         (("stylize", "-m", "cin", "--style", "first", "--backend", "onnxruntime", "--precision", "bf16"), "float32"),
         (
             ("stylize", "-m", "gatys", "--backend", "onnxruntime", "--content-size", "64", "--style-size", "64"),
+            "has no network of its own",
+        ),
+        (("video", "-m", "cin", "--style", "first", "--backend", "tpu"), "torch or onnxruntime"),
+        (("video", "-m", "cin", "--style", "first", "--backend", "onnxruntime", "--device", "cuda"), "on the CPU"),
+        (
+            ("video", "-m", "gatys", "--backend", "onnxruntime", "--size", "128", "--style-size", "64"),
             "has no network of its own",
         ),
     ],

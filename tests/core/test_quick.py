@@ -1,4 +1,5 @@
-"""Pictures from exported networks without torch: found where they were exported, equal to those that torch reads."""
+"""Pictures and films from exported networks without torch: found where they were exported, equal to those that torch
+reads."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +52,9 @@ def negative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def quick(*arguments: str) -> tuple[int, str, list[str]]:
+def quick(*arguments: str, verb: str = "stylize") -> tuple[int, str, list[str]]:
     """Exit code, output and messages of the command in a process of its own; the last says whether torch is there."""
-    command = [sys.executable, "-c", SCRIPT, "stylize", "-m", "johnson", "--style", STYLE, *arguments]
+    command = [sys.executable, "-c", SCRIPT, verb, "-m", "johnson", "--style", STYLE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr.splitlines()
 
@@ -149,3 +151,118 @@ def test_arrays_are_resized_as_tensors_are(size):
         pixels, alpha = images.read_array(source, size=size, max_pixels=images.MAX_PIXELS)
         assert alpha is None
         np.testing.assert_allclose(pixels, images.read(source, size=size).pixels[0].numpy(), atol=5e-5)
+
+
+# -- films ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A film of 20 frames in which each is one gray, with a tone."""
+    av = pytest.importorskip("av", reason="the extra video is not installed")
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as out:
+        video, sound = out.add_stream("libx264", rate=25, options={"crf": "1"}), out.add_stream("aac", rate=48000)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        for number in range(20):
+            array = np.full((48, 64, 3), 10 * number, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        out.mux(video.encode())
+        for k in range(37):
+            tone = np.sin(np.arange(k * 1024, (k + 1) * 1024) / 20)[None].astype(np.float32)
+            piece = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            piece.sample_rate, piece.pts = 48000, k * 1024
+            out.mux(sound.encode(piece))
+        out.mux(sound.encode())
+    return path
+
+
+PLAIN = ("--keep", "none", "--backend", "onnxruntime", "-q")
+
+
+@pytest.mark.parametrize("size", ["0", "96"])
+def test_a_film_frame_by_frame_needs_no_torch_and_keeps_sound_and_times(negative, film, tmp_path, size):
+    import av
+
+    from zoo.video.clips import Clip, ClipOptions
+
+    target = tmp_path / "out.mp4"
+    code, _, errors = quick("--content", str(film), "--size", size, *PLAIN, "-o", str(target), verb="video")
+    assert (code, errors) == (0, ["False"])
+    before = list(Clip(film, ClipOptions(size=size)).frames())
+    after = list(Clip(target).frames())
+    assert [frame.time for frame in after] == [frame.time for frame in before]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(other.array, 1 - one.array, atol=4 / 255)
+    with av.open(str(target)) as made, av.open(str(film)) as given:
+        sounds = [sum(frame.samples for frame in one.decode(audio=0)) for one in (made, given)]
+    assert sounds[0] == pytest.approx(sounds[1], abs=2048)
+
+
+def test_a_film_that_was_broken_off_goes_on_by_another_backend(negative, film, tmp_path):
+    from fractions import Fraction
+
+    from zoo.cli.video import VideoOptions
+    from zoo.video.clips import Clip
+    from zoo.video.film import Film
+
+    target = tmp_path / "out"
+    options = VideoOptions(method="johnson", content=str(film), keep="none")
+    begun = Film(target, (48, 64), Fraction(25), made_by=options.made_by(STYLE, {}))
+    begun.add(torch.zeros(1, 3, 48, 64))
+    begun.close(finished=False)
+    arguments = ("--content", str(film), "--size", "0", *PLAIN, "-o", str(target))
+    code, _, errors = quick(*arguments, verb="video")
+    assert code == 2
+    assert "--resume" in errors[0]
+    assert quick(*arguments, "--resume", verb="video")[::2] == (0, ["False"])
+    made = [images.read(path).pixels for path in sorted(target.iterdir())]
+    assert not made[0].any()  # as it was begun
+    for one, other in zip(list(Clip(film).frames())[1:], made[1:], strict=True):
+        assert float((1 - one.pixels - other).abs().max()) <= 0.51 / 255 + 1e-6
+
+
+def test_which_films_go_through_torch(negative, monkeypatch):
+    from zoo.cli.quick import exported_frames
+    from zoo.cli.video import VideoOptions
+
+    def through_torch(way: str = "none", own: tuple[str, ...] = (), side: int = 64, **given: Any) -> bool:
+        options = VideoOptions(**{"method": "johnson", "backend": "onnxruntime", **given})
+        return exported_frames(options, "johnson", way, own, STYLE, (side, 48)) is None
+
+    assert not through_torch()
+    assert through_torch(way="warp")
+    assert through_torch(own=("--x",))
+    assert through_torch(side=4096)
+    others: list[dict[str, Any]] = [
+        {"backend": "torch"}, {"strength": 0.5}, {"passes": 2}, {"motion": "flows"}, {"checkpoint": "own"},
+    ]  # fmt: skip
+    assert all(through_torch(**given) for given in others)
+    # Found by auto too, but where torch would be quicker once it has started.
+    for quicker in (False, True):
+        monkeypatch.setattr(exported, "torch_is_quicker", lambda *_, answer=quicker: answer)
+        assert through_torch(backend="auto") == quicker
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert through_torch()
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "precision", "quicker"),
+    [
+        ("gpu", "auto", "auto", True), ("gpu", "cpu", "auto", False), ("half", "auto", "auto", True),
+        ("half", "auto", "fp32", False), ("", "auto", "auto", False),
+    ],
+)  # fmt: skip
+def test_where_torch_is_quicker(found, device, precision, quicker, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags: fpu avx512_bf16" if found == "half" else "flags: fpu", encoding="utf-8")
+    monkeypatch.setattr(exported, "_CPU", tmp_path / "cpuinfo")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("zoo.exported.shutil.which", lambda name: "/bin/" + name if found == "gpu" else None)
+    assert exported.torch_is_quicker(device, precision) is quicker
+
+
+def test_a_frame_that_is_too_small_is_one_sentence(negative, film, tmp_path):
+    code, _, errors = quick("--content", str(film), "--size", "12", *PLAIN, "-o", str(tmp_path / "a.mp4"), verb="video")
+    assert (code, errors[1:]) == (2, ["False"])
+    assert "12 x 9 pixels; this method needs at least 16 a side" in errors[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "home"]

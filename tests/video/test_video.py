@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.stylizer import Context, Mix, Style, Stylized
 from zoo.video import film as films
 from zoo.video import flow
-from zoo.video.ahead import Behind
+from zoo.video.ahead import Behind, together
 from zoo.video.clips import Clip, ClipOptions, builtin_clip
 from zoo.video.film import Film
 
@@ -256,6 +258,23 @@ def test_places_that_do_not_take_a_film(tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("kept")
     with pytest.raises(ConfigError, match="not empty"):
         Film(tmp_path / "full", (48, 64), Fraction(25))
+
+
+def test_several_at_once_keep_their_order_and_what_came_before_a_mistake() -> None:
+    waits = threading.Barrier(2, timeout=30)  # passed by two at once alone
+
+    def work(number: int) -> int:
+        waits.wait()
+        return -number
+
+    def items() -> Iterator[int]:
+        yield from range(6)
+        raise DataError("no more")
+
+    made: list[int] = []
+    with pytest.raises(DataError, match="no more"):
+        made.extend(together(work, items(), 2))
+    assert made == [0, -1, -2, -3, -4, -5]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

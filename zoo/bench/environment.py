@@ -18,7 +18,7 @@ import torch
 import zoo
 from zoo.bench.memory import MIB
 from zoo.device import ieee_float32, processor
-from zoo.memory import machine_memory
+from zoo.memory import machine_memory, usable_cores
 from zoo.registry import PACKAGE, source_digest
 from zoo.words import counted
 
@@ -75,13 +75,6 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {counted(usable_cores(), 'core')}"
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load_average() -> float | None:

@@ -44,8 +44,8 @@ def export(
 ) -> None:
     """Write a trained network with one style, or one mix of styles, as ONNX: any height and width, float32.
 
-    The file is compared with PyTorch on a photograph before it is kept. 'zoo stylize --backend onnxruntime' runs
-    networks this way without a file of your own. Needs the extra onnx.
+    The file is compared with PyTorch on a photograph before it is kept. '--backend onnxruntime' of 'zoo stylize' and
+    'zoo video' runs networks this way without a file of your own. Needs the extra onnx.
     """
     from zoo.export import export as write
     from zoo.export import require

@@ -1,4 +1,4 @@
-"""Pictures of trained styles from exported networks, by onnxruntime and without the two seconds of importing torch."""
+"""Pictures and films of trained styles from exported networks, by onnxruntime: torch takes two seconds to import."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from zoo.cli.batch import Batch
 from zoo.cli.common import StopRequest
 from zoo.cli.jobs import Job, summary, write_picture
 from zoo.cli.streams import binary_input
-from zoo.errors import InputError
 from zoo.registry import load_registry
 
 if TYPE_CHECKING:
     from zoo.cli.stylize import StylizeOptions
+    from zoo.cli.video import VideoOptions
+    from zoo.exported import Frames
+    from zoo.options import Backed
 
 # Above this side a picture's memory is predicted before the work, from what the method says of itself in torch.
 _LARGEST_SIDE = 1536
@@ -33,16 +35,39 @@ def exported_networks(options: StylizeOptions, own: Sequence[str], styles: Seque
 
     placed = options.mask or options.object or options.subject or options.content_labels or options.style_labels
     plain = not (own or options.weights or placed or options.sheet or options.losses or options.save_every)
-    usual = options.strength == 1 and options.preserve_color == "none" and options.checkpoint is None
-    usual = usual and options.tile in ("auto", "off")
-    here = options.device in ("auto", "cpu") and options.precision in ("auto", "fp32") and options.backend != "torch"
-    if not (plain and usual and here):
+    if not (plain and options.tile in ("auto", "off") and _usual(options)):
         return None
     policy = images.SizePolicy.parse(options.content_size)
     sides = policy.value if isinstance(policy.value, tuple) else (policy.value,)
     if policy.mode not in ("long", "exact") or max(sides) > _LARGEST_SIDE:
         return None
     return exported.find(load_registry().resolve(options.method), list(styles))
+
+
+def exported_frames(
+    options: VideoOptions, method: str, way: str, own: Sequence[str], style: str, size: tuple[int, int]
+) -> Frames | None:
+    """Return what makes the frames (height, width) of a film by an exported network; None where the call needs torch.
+
+    That is so for whatever is not frame by frame in one trained style as it was trained, and with ``auto`` where torch
+    would have a GPU or half precision.
+    """
+    from zoo import exported
+
+    plain = way == "none" and options.passes == 1 and options.motion == "dis" and not own
+    if not (plain and _usual(options) and max(size) <= _LARGEST_SIDE):
+        return None
+    if options.backend == "auto" and exported.torch_is_quicker(options.device, options.precision):
+        return None
+    networks = exported.find(load_registry().resolve(method), [style])
+    return None if networks is None else exported.Frames(networks[style], size)
+
+
+def _usual(options: Backed) -> bool:
+    """Whether a trained style is wanted as it is, on the CPU in float32."""
+    usual = options.strength == 1 and options.preserve_color == "none" and options.checkpoint is None
+    here = options.device in ("auto", "cpu") and options.precision in ("auto", "fp32") and options.backend != "torch"
+    return usual and here
 
 
 def run_exported(jobs: Sequence[Job], networks: dict[str, Path], options: StylizeOptions) -> None:
@@ -73,10 +98,6 @@ def run_exported(jobs: Sequence[Job], networks: dict[str, Path], options: Styliz
                     if job.output != "-":
                         images.check_writable(job.output, (height, width))
                     network, started = loaded[style], time.perf_counter()
-                    if min(height, width) < (least := int(network.metadata["min_size"])):
-                        raise InputError(
-                            f"The content is {width} x {height} pixels; this method needs at least {least} a side."
-                        )
                     image = network(photo[None])
                     write_picture(job, image, alpha)
                     seconds = time.perf_counter() - started

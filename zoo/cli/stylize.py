@@ -29,7 +29,7 @@ from zoo.cli.watch import arrivals, check_watch, outdated
 from zoo.config import LARGEST_INT
 from zoo.errors import ConfigError, InputError
 from zoo.names import DEFAULT_METHOD, find
-from zoo.options import PIXELS, Look, verb, whole
+from zoo.options import PIXELS, Backed, verb, whole
 from zoo.words import counted
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ DEFAULT_CONTENT = "builtin:astronaut"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StylizeOptions(Look):
+class StylizeOptions(Backed):
     """Options of ``zoo stylize``."""
 
     method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = DEFAULT_METHOD
@@ -93,13 +93,6 @@ class StylizeOptions(Look):
             metavar="auto|N|off",
         ),
     ] = "auto"
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="torch, or onnxruntime: the network exported, in float32 on the CPU. auto is onnxruntime, without the "
-            "wait for torch to start, where a trained style was run by it before."
-        ),
-    ] = "auto"
     sheet: Annotated[str | None, typer.Option(help="Also write a contact sheet: content, style, result.")] = None
     save_every: Annotated[
         int, typer.Option(help="Keep the picture of every N-th step; 0 for none.", **whole(0, LARGEST_INT))
@@ -137,7 +130,7 @@ def stylize(context: typer.Context, options: StylizeOptions) -> None:
         from zoo.controls.color import own_option
 
         chosen, keep = own_option(options.method, options.preserve_color, chosen)
-    chosen |= _machine(options)
+    chosen |= options.machine
     memory.parse_tile(options.tile)
     names, stylizer = trained_styles(options.method, **chosen)
     told = None if options.quiet else console.say
@@ -261,15 +254,3 @@ def _check_inputs(contents: list[str], styles: list[str], masks: list[str], blen
         raise InputError(
             f"Give one --mask per style, not {counted(len(masks), 'mask')} for {counted(len(styles), 'style')}."
         )
-
-
-def _machine(options: StylizeOptions) -> dict[str, Any]:
-    """Return device, precision and checkpoint as :func:`zoo.load` takes them; ConfigError for a backend that there is
-    not, or one that cannot run there."""
-    if options.backend not in ("auto", "torch", "onnxruntime"):
-        raise ConfigError(f"--backend is auto, torch or onnxruntime, not {options.backend!r}.")
-    if options.backend != "onnxruntime":
-        return options.machine
-    if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
-        raise ConfigError("--backend onnxruntime runs in float32 on the CPU: leave --device and --precision out.")
-    return {**options.machine, "device": "cpu", "precision": "fp32"}

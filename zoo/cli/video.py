@@ -28,18 +28,19 @@ from zoo.cli.common import (
 from zoo.cli.streams import binary_input, binary_output
 from zoo.errors import ConfigError
 from zoo.names import DEFAULT_METHOD
-from zoo.options import Look, real, verb, whole
+from zoo.options import Backed, real, verb, whole
 from zoo.words import counted
 
 if TYPE_CHECKING:
-    from zoo.stylizer import Progress
+    from zoo.controls.video import Video
+    from zoo.stylizer import Progress, Stylizer
 
 # The tag of weights that were trained for films.
 FILMS = "video"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions(Look):
+class VideoOptions(Backed):
     """Options of ``zoo video``."""
 
     method: Annotated[str, typer.Option("--method", "-m", help="Method or method.tag ('zoo list').")] = DEFAULT_METHOD
@@ -115,36 +116,67 @@ def _watcher(stop: StopRequest, bar: RichProgress | None, task: TaskID | None, p
     return watch
 
 
+def _model(
+    options: VideoOptions, method: str, chosen: dict[str, Any], keep: str, style: str, loaded: Stylizer | None
+) -> Stylizer:
+    """The method as ``loaded``, or loaded now, by onnxruntime where that runs it, with the content's colors kept."""
+    from zoo import exported
+    from zoo.controls.color import in_color
+    from zoo.loading import load
+    from zoo.registry import load_registry
+
+    model = loaded or load(method, **options.machine, **chosen)
+    onnx = options.backend == "onnxruntime"
+    if options.backend == "auto" and (model.device.type, model.precision) == ("cpu", "fp32"):
+        usual = not chosen and options.checkpoint is None
+        onnx = usual and exported.find(load_registry().resolve(method), [style]) is not None
+    if onnx:
+        from zoo.export import with_onnxruntime
+
+        model = with_onnxruntime(model)
+    return in_color(model, keep)
+
+
+def _video(options: VideoOptions, model: Stylizer, way: str, size: tuple[int, int]) -> Video:
+    from zoo import memory
+    from zoo.controls.video import Video
+    from zoo.video import flow
+
+    memory.require(model, *size)
+    motion = flow.FlowFiles(options.motion) if Path(options.motion).is_dir() else options.motion
+    return Video(model, way, blend=options.blend, passes=options.passes, motion=motion)
+
+
 @verb
 def video(context: typer.Context, options: VideoOptions) -> None:
     """Stylize a film with its frames kept together. Ctrl-C leaves a film that plays to where it came."""
-    from zoo import memory
-    from zoo.controls.color import in_color, own_option
-    from zoo.controls.record import record
-    from zoo.controls.video import Video
-    from zoo.loading import load
-    from zoo.video import flow
+    from zoo.cli.quick import exported_frames
     from zoo.video.clips import Clip, ClipOptions
     from zoo.video.film import Film
+    from zoo.video.record import record
 
     method, way = _by_trained_network(options)
-    chosen, keep = own_option(method, options.preserve_color, method_options(context.args, method))
+    chosen, keep = method_options(context.args, method), "none"
+    if options.preserve_color != "none":
+        from zoo.controls.color import own_option
+
+        chosen, keep = own_option(method, options.preserve_color, chosen)
     rate = None if options.fps is None else Fraction(options.fps).limit_denominator(1001)
     if options.output == "-":
         binary_output()
     refuse_overwriting(options.output, [options.content, options.style or ""])
     content = binary_input() if options.content == "-" else options.content
     clip = Clip(content, ClipOptions(options.start, options.duration, rate, options.size))
-    names, model = trained_styles(method, **options.machine, **chosen)
+    names, loaded = trained_styles(method, **options.machine, **chosen)
     sources = expand([options.style or default_style(names)], "style", names)
     if len(sources) > 1:
         raise ConfigError(f"A film has one style: give a file, not the folder {options.style}.")
-    picture: Any = sources[0] if sources[0] in names else read_image(sources[0], options.style_size).pixels
-    model = in_color(model or load(method, **options.machine, **chosen), keep)
-    memory.require(model, *clip.size)
-    motion = flow.FlowFiles(options.motion) if Path(options.motion).is_dir() else options.motion
-    stream = Video(model, way, blend=options.blend, passes=options.passes, motion=motion)
-    code = model.encode_style(picture, clip.size)
+    code: Any = None
+    stream: Any = exported_frames(options, method, way, context.args, sources[0], clip.size)
+    if stream is None:
+        picture: Any = sources[0] if sources[0] in names else read_image(sources[0], options.style_size).pixels
+        model = _model(options, method, chosen, keep, sources[0], loaded)
+        stream, code = _video(options, model, way, clip.size), model.encode_style(picture, clip.size)
     made_by = options.made_by(sources[0], chosen)
     film = Film(
         options.output, clip.size, clip.rate, sound=clip.audio, start=options.start, made_by=made_by,

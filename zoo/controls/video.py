@@ -133,21 +133,22 @@ class Video:
         self._state = dict(state)
 
     def frames(
-        self, contents: Iterable[Tensor], style: StyleCode | Mix, **options: Any
+        self, contents: Iterable[Tensor | np.ndarray], style: StyleCode | Mix, **options: Any
     ) -> Generator[VideoFrame, None, None]:
-        """Yield each frame of ``contents``, (1, 3, H, W) in [0, 1], in ``style``; ``options`` go to the method.
+        """Yield each frame of ``contents``, (1, 3, H, W) float32 in [0, 1], in ``style``; ``options`` go to the method.
 
         Motion is estimated in a thread, ahead of the method; what it carries is joined with a fresh result in another,
         while the method makes the next.
         """
+        tensors = (torch.as_tensor(content) for content in contents)
         if self.keep == "none":
-            for content in contents:
+            for content in tensors:
                 yield VideoFrame(self.model.stylize(content, style, **options).image)
             return
         if self.passes > 1:
-            yield from self._in_passes(list(contents), style, options)
+            yield from self._in_passes(list(tensors), style, options)
             return
-        steps = Ahead(self._steps(contents, _BACK if self.keep == "temporal" else (1,)))
+        steps = Ahead(self._steps(tensors, _BACK if self.keep == "temporal" else (1,)))
         make = self._carried if self.keep == "warp" else self._anchored
         try:
             if self.keep == "warp" and "init" not in self.model.traits.context:

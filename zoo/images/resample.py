@@ -42,7 +42,9 @@ def resize(image: Tensor, size: SizePolicy | int | str | tuple[int, int], *, max
     return image if wanted == cover else centered(image, cover, wanted).contiguous()
 
 
-def resize_array(image: np.ndarray, size: SizePolicy | int | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def resize_array(
+    image: np.ndarray, size: SizePolicy | int | str | tuple[int, int], *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """:func:`resize` of (C, H, W) float32, by Pillow, whose filter torch's is: equal up to rounding."""
     shape = (image.shape[-2], image.shape[-1])
     cover, wanted = planned(shape, size, max_pixels)

@@ -1,11 +1,13 @@
-"""Threads beside the network: one works ahead of it (decoding, motion), one behind it (encoding)."""
+"""Threads beside the network: ahead of it (decoding, motion), behind it (encoding), or several of it."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -13,6 +15,7 @@ _AHEAD = 4  # frames in waiting: enough to even out key frames, little memory
 
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Ahead(Generic[T]):
@@ -74,6 +77,26 @@ def _make(
         put(None, StopIteration())
 
 
+def together(work: Callable[[T], R], items: Iterable[T], count: int) -> Generator[R, None, None]:
+    """Yield ``work`` of every item, in order, of ``count`` items at once in as many threads.
+
+    Where an item cannot be had, those before it are yielded first.
+    """
+    with ThreadPoolExecutor(count, "zoo-together") as pool:
+        begun: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(work, item))
+                if len(begun) > count:  # one waits, so that no thread does
+                    yield begun.popleft().result()
+        except Exception:
+            while begun:
+                yield begun.popleft().result()
+            raise
+        while begun:
+            yield begun.popleft().result()
+
+
 class Behind(Generic[T]):
     """A thread that calls ``work`` with every item that is :meth:`put`, in order, at most ``depth`` behind.
 
@@ -117,4 +140,4 @@ class Behind(Generic[T]):
             raise self._error
 
 
-__all__ = ["Ahead", "Behind"]
+__all__ = ["Ahead", "Behind", "together"]

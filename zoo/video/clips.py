@@ -7,6 +7,7 @@ up and BT.601 below, as players assume.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import os
@@ -18,16 +19,18 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from zoo import files, images
 from zoo.errors import ConfigError, DataError, UnknownNameError, reason
 from zoo.images import SizePolicy
+from zoo.images.resample import resize_array
 from zoo.words import counted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER_RATE = Fraction(25)  # of a folder of frames where --fps says none
 _HD_LINES = 720
@@ -50,10 +53,17 @@ BUILTIN_CLIPS = {
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: ``pixels`` (1, 3, H, W) float32 RGB in [0, 1], and its ``time`` in seconds from the clip's start."""
+    """One frame: an ``array`` (1, 3, H, W) float32 RGB in [0, 1], and its ``time`` in seconds from the clip's start."""
 
-    pixels: Tensor
+    array: np.ndarray
     time: float
+
+    @functools.cached_property
+    def pixels(self) -> Tensor:
+        """The array as a tensor, of the same memory."""
+        import torch  # here, since its import takes two seconds and not every film needs it
+
+        return torch.from_numpy(self.array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +71,7 @@ class _Still:
     """A frame whose ``pixels`` are made when they are asked for: many are only passed over."""
 
     time: float
-    pixels: Callable[[], Tensor]
+    pixels: Callable[[], np.ndarray]  # (3, H, W)
 
 
 @dataclass(frozen=True)
@@ -156,15 +166,15 @@ class Clip:
         then. What of it is damaged is left out, and ``damage`` says so.
         """
         still: _Still | None = None
-        pixels = torch.empty(0)
+        pixels = np.empty(0)
         for number, (time, shown) in enumerate(self._sampled()):
             if number < skip:
                 continue
             if shown is not still:
-                still, pixels = shown, images.resize(shown.pixels(), self._policy)
+                still, pixels = shown, resize_array(shown.pixels(), self._policy)
                 if pixels.shape[-2:] != self.size:  # a stream may change its size; players show it in that of its first
-                    pixels = images.resize(pixels, self.size)
-            yield Frame(pixels, time)
+                    pixels = resize_array(pixels, self.size)
+            yield Frame(pixels[None], time)
 
     def _sampled(self) -> Iterator[tuple[float, _Still]]:
         # Times are rounded in files: a frame that comes this little after its tick is the tick's.
@@ -271,15 +281,16 @@ class _FrameFolder:
         for number, path in enumerate(self.paths):
             yield _Still(number / float(self.rate), partial(self._pixels, path))
 
-    def _pixels(self, path: Path) -> Tensor:
-        picture = images.read(path)
-        first = self._size = self._size or picture.size
-        if picture.size != first:
+    def _pixels(self, path: Path) -> np.ndarray:
+        pixels, _ = images.read_array(path, size=None, max_pixels=images.MAX_PIXELS)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        first = self._size = self._size or size
+        if size != first:
             raise DataError(
-                f"{path} has {picture.size[1]} x {picture.size[0]} pixels and the frames before it "
+                f"{path} has {size[1]} x {size[0]} pixels and the frames before it "
                 f"{first[1]} x {first[0]}: give frames of one size."
             )
-        return picture.pixels
+        return pixels
 
 
 class _Film:
@@ -394,8 +405,8 @@ def _frame_pixels(stream: Any) -> int:
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC of FFmpeg
 
 
-def _pixels(frame: Any, to_rgb: Any, aspect: Fraction) -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1], upright, of square pixels where those of the file are ``aspect`` wide."""
+def _pixels(frame: Any, to_rgb: Any, aspect: Fraction) -> np.ndarray:
+    """(3, H, W) float32 in [0, 1], upright, of square pixels where those of the file are ``aspect`` wide."""
     from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
     deep = any(component.bits > 8 for component in frame.format.components)
@@ -411,7 +422,8 @@ def _pixels(frame: Any, to_rgb: Any, aspect: Fraction) -> Tensor:
     )
     upright = np.rot90(rgb.to_ndarray(), round(frame.rotation / 90) % 4)  # counterclockwise
     planes = np.ascontiguousarray(upright.transpose(2, 0, 1), dtype=np.float32)
-    return torch.from_numpy(planes)[None].div_(65535 if deep else 255)
+    planes /= 65535 if deep else 255
+    return planes
 
 
 def require_av() -> Any:

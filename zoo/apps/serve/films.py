@@ -88,9 +88,9 @@ def stylized(
 ) -> tuple[int, bool]:
     """Write a clip in a style to ``place`` (.mp4): how many frames, and whether ``told`` (frames made, expected) ended
     it. ImageError where there is no room."""
-    from zoo.controls.record import record
     from zoo.controls.video import Video
     from zoo.video.film import Film
+    from zoo.video.record import record
 
     try:
         place.parent.mkdir(mode=0o700, exist_ok=True)

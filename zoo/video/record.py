@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Protocol
 
-from zoo.controls.video import Video
-from zoo.stylizer import Mix, StyleCode
+import numpy as np
+
 from zoo.video.ahead import Ahead, Behind
 from zoo.video.clips import Clip
 from zoo.video.film import Film
 
 
+class Stream(Protocol):
+    """What makes a film's frames: :class:`zoo.controls.video.Video`, or :class:`zoo.exported.Frames` without torch."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the next frame depends on."""
+        ...
+
+    def frames(self, contents: Iterable[np.ndarray], style: Any, **options: Any) -> Generator[Any, None, None]:
+        """Yield for each content, (1, 3, H, W) in [0, 1], what has the stylized one as its ``image``."""
+        ...
+
+
 def record(
     clip: Clip,
     film: Film,
-    stream: Video,
-    style: StyleCode | Mix,
+    stream: Stream,
+    style: Any,
     *,
     told: Callable[[int], bool],
     most: int | None = None,
@@ -25,11 +38,11 @@ def record(
     """Write what ``stream`` makes of a clip's frames into ``film``, after those it has already, and close it.
 
     ``told`` is called after each frame with how many are made, and returns True to stop there; the film then plays to
-    where it came. ``most`` frames are made at most. ``options`` go to the method. Return whether the end was reached;
-    ``clip.damage`` tells what of the film could not be read.
+    where it came. ``most`` frames are made at most. ``style`` and ``options`` go to the stream. Return
+    whether the end was reached; ``clip.damage`` tells what of the film could not be read.
     """
     done, whole = film.done, False
-    contents = Ahead(frame.pixels for frame in clip.frames(skip=done))
+    contents = Ahead(frame.array for frame in clip.frames(skip=done))
     made = stream.frames(contents, style, **options)
     try:
         with Behind[tuple[Any, Any]](lambda one: film.add(*one)) as writer:
