@@ -1,7 +1,8 @@
 """Files that are fetched once and kept: where they go, what forbids fetching, and a download that can be broken off.
 
 Environment: ``ZOO_HOME`` is the folder that keeps what is fetched; ``ZOO_MIRROR`` a base URL that replaces scheme and
-host of every URL, so that no other host is asked; ``ZOO_OFFLINE=1`` forbids contacting any. ``TORCH_HOME`` is the
+host of every URL, so that no other host is asked, not where it redirects to one either; ``ZOO_OFFLINE=1`` forbids
+contacting any. ``TORCH_HOME`` is the
 folder of what torch's users share, and ``XDG_CACHE_HOME`` that of both where they are not set.
 """
 
@@ -15,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -119,17 +121,36 @@ def download(
 
     What an earlier attempt brought lies beside it as ``.part`` and is gone on from (HTTP Range). The caller keeps other
     processes away. ``sha256`` (all of its digits, or the first) and ``size`` in bytes are checked where they are known.
+    Of a file whose ``sha256`` is not, the server must say by its ETag that it still is the one begun, or it comes from
+    its beginning again, and it must begin as a file of weights does.
     ``what`` begins the sentence of an ``error``, raised where the file cannot be fetched or is another one;
     ``progress`` is told (bytes so far, of how many).
     """
     url = mirrored(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    _receive_all(what, url, part, size, error, progress)
+    tag = part.with_name(part.name + ".etag") if sha256 is None else None
+    _receive_all(what, url, part, tag, size, error, progress)
+    if sha256 is None and not _begins_as_weights(part):
+        part.unlink()
+        raise error(f"What {url} sent is not {_inside(what)} (it is no file of weights): nothing was kept.")
     if sha256 is not None and not file_sha256(part).startswith(sha256):
         part.unlink()
         raise error(f"What {url} sent is not {_inside(what)} (sha256 differs): nothing was kept.")
     os.replace(part, path)
+    if tag is not None:
+        tag.unlink(missing_ok=True)
+
+
+def _begins_as_weights(path: Path) -> bool:
+    """Return whether a file begins as safetensors, a zip (torch's, numpy's) or a pickle (torch's older), not as a page
+    that some portal sent in its place."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return True
+    # The length of the JSON, then the JSON.
+    return head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= path.stat().st_size
 
 
 def _inside(what: str) -> str:
@@ -138,11 +159,23 @@ def _inside(what: str) -> str:
 
 
 def _receive_all(
-    what: str, url: str, part: Path, size: int | None, error: type[ZooError], progress: Progress | None
+    what: str,
+    url: str,
+    part: Path,
+    tag: Path | None,
+    size: int | None,
+    error: type[ZooError],
+    progress: Progress | None,
 ) -> None:
-    """Bring ``part`` to ``size`` bytes, or to as many as the server announces, going on from what is there."""
+    """Bring ``part`` to ``size`` bytes, or to as many as the server announces, going on from what is there.
+
+    ``tag`` keeps the ETag of what ``part`` began as, without which ``part`` is not gone on from; None where a hash will
+    tell.
+    """
     whence = f"{url} (ZOO_MIRROR)" if os.environ.get("ZOO_MIRROR") else url
     for attempt in range(1, _ATTEMPTS + 1):
+        if tag is not None and not tag.exists():
+            part.unlink(missing_ok=True)
         before = part.stat().st_size if part.exists() else 0
         if size is not None and before > size:
             part.unlink()
@@ -150,7 +183,7 @@ def _receive_all(
         if before == size:
             return
         try:
-            size = _receive(url, part, before, size, progress)
+            size = _receive(url, part, tag, before, size, progress)
             reason = f"it ended after {part.stat().st_size} of {size} bytes"
         except urllib.error.HTTPError as refusal:
             refusal.close()
@@ -169,21 +202,32 @@ def _receive_all(
             part.unlink()
             raise error(f"What {url} sent is not {_inside(what)} (it is longer): nothing was kept.")
         if attempt == _ATTEMPTS or after <= before:
-            kept = f"; the {after / 1e6:.1f} MB that came are kept, the same command goes on from there" * bool(after)
+            going_on = after > 0 and (tag is None or tag.exists())
+            kept = f"; the {after / 1e6:.1f} MB that came are kept, the same command goes on from there" * going_on
             raise error(f"{what} cannot be fetched from {whence}: {reason}{kept}.")
         time.sleep(0.2 * attempt)
 
 
-def _receive(url: str, part: Path, begin: int, size: int | None, progress: Progress | None) -> int:
+def _receive(url: str, part: Path, tag: Path | None, begin: int, size: int | None, progress: Progress | None) -> int:
     """Receive what is left; returns how many bytes the whole file has, as was known or as the server says."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+    begun_as = tag.read_text("ascii") if tag is not None and begin else ""
+    headers = {"Range": f"bytes={begin}-", **({"If-Range": begun_as} if begun_as else {})} if begin else {}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT) as answer:
         # A server without ranges sends the whole file again.
         going_on = answer.status == 206
+        etag = answer.headers.get("ETag", "")
+        if going_on and begun_as not in ("", etag):  # one that knows nothing of If-Range
+            raise urllib.error.HTTPError(url, 416, "it is another file by now", answer.headers, answer)
         done = begin if going_on else 0
         if size is None and (length := answer.headers.get("Content-Length", "")).isdigit():
             size = done + int(length)
         with part.open("ab" if going_on else "wb") as file:
+            if tag is not None and not going_on:
+                # A weak one (W/) is also that of files whose bytes differ.
+                tag.unlink(missing_ok=True)
+                if etag.startswith('"') and etag.isascii():
+                    tag.write_text(etag, "ascii")
             while chunk := answer.read1(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
@@ -192,3 +236,17 @@ def _receive(url: str, part: Path, begin: int, size: int | None, progress: Progr
                 if size is not None and done > size:
                     break
     return done if size is None else size
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, with ``ZOO_MIRROR`` on the mirror's host alone."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        host = urlsplit(newurl).hostname
+        if os.environ.get("ZOO_MIRROR") and host != urlsplit(req.full_url).hostname:
+            raise urllib.error.HTTPError(
+                req.full_url, code, f"it redirects to {host}, and no host but the mirror is asked", headers, fp
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -32,10 +32,14 @@ DATA = save({"weight": torch.arange(60_000, dtype=torch.float32)})
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``content`` at any path; ``cuts`` are the bytes after which answers break off, one number per answer."""
+    """Serves ``content`` at any path; ``cuts`` are the bytes after which answers break off, one number per answer.
+
+    ``etag`` names it unless it is empty, If-Range is heeded unless ``careless``, and ``moved`` is where it leads to.
+    """
 
     def __init__(self) -> None:
         self.content, self.cuts, self.ranges = DATA, [], True
+        self.etag, self.careless, self.moved = '"one"', False, ""
         self.asked: list[tuple[str, str | None]] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -50,12 +54,21 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append((self.path, wanted))
+        if server.moved:
+            self.send_response(302)
+            self.send_header("Location", server.moved + self.path)
+            self.end_headers()
+            return
+        if self.headers.get("If-Range") not in (None, server.etag) and not server.careless:
+            wanted = None
         begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
         if begin and begin >= len(server.content):
             self.send_error(416)
             return
         self.send_response(206 if begin else 200)
         self.send_header("Content-Length", str(len(server.content) - begin))
+        if server.etag:
+            self.send_header("ETag", server.etag)
         self.end_headers()
         cut = server.cuts.pop(0) if server.cuts else len(server.content)
         self.wfile.write(server.content[begin : begin + cut])
@@ -138,14 +151,69 @@ def test_a_killed_process_leaves_what_the_next_one_goes_on_from(server):
     assert server.asked[-1][1] == "bytes=70000-"
 
 
-def test_a_process_killed_when_all_had_come_costs_no_further_command(server, monkeypatch):
-    """Of a file whose size nobody knows."""
+@pytest.fixture
+def unknown(server, monkeypatch):
+    """A file of which neither size nor hash is known, as of timm's backbones."""
     monkeypatch.setattr("zoo.weights.place", lambda name, asset: home() / "w.safetensors")
-    entry = Asset(summary="Any", url=f"{server.url}/w.safetensors")
-    home().mkdir(parents=True)
+    return Asset(summary="Any", url=f"{server.url}/w.safetensors")
+
+
+def begin(server, entry: Asset, cut: int) -> None:
+    """Fetch as many bytes in vain."""
+    server.cuts = [cut, 0, 0, 0]
+    with pytest.raises(WeightsError, match="cannot be fetched"):
+        weights.fetch("net.tag", entry)
+    server.asked.clear()
+    server.cuts = []
+
+
+def test_a_process_killed_when_all_had_come_costs_no_further_command(server, unknown):
+    begin(server, unknown, 70_000)
     part_of(home() / "w.safetensors").write_bytes(DATA)
-    assert weights.fetch("net.tag", entry).read_bytes() == DATA
+    assert weights.fetch("net.tag", unknown).read_bytes() == DATA
     assert [asked[1] for asked in server.asked] == [f"bytes={len(DATA)}-", None]
+    assert sorted(path.name for path in home().iterdir() if path.suffix != ".lock") == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("careless", [False, True])
+def test_an_unknown_file_that_is_another_by_now_is_not_gone_on_from(server, unknown, careless):
+    begin(server, unknown, 70_000)
+    assert weights.fetch("net.tag", unknown).read_bytes() == DATA
+    assert [asked[1] for asked in server.asked] == ["bytes=70000-"]
+    (home() / "w.safetensors").unlink()
+
+    begin(server, unknown, 70_000)
+    server.content, server.etag, server.careless = save({"weight": torch.ones(60_000)}), '"two"', careless
+    assert weights.fetch("net.tag", unknown).read_bytes() == server.content
+    assert [asked[1] for asked in server.asked] == ["bytes=70000-", None][: 1 + careless]
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"one"'])
+def test_an_unknown_file_that_no_server_can_tell_comes_from_its_beginning(server, unknown, etag):
+    server.etag, server.cuts = etag, [70_000] * 4
+    with pytest.raises(WeightsError, match=r"70000 of \d+ bytes\.$"):
+        weights.fetch("net.tag", unknown)
+    assert weights.fetch("net.tag", unknown).read_bytes() == DATA
+    assert {asked[1] for asked in server.asked} == {None}
+
+
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html><title>Log in</title>", b"<script>{}</script>", b'{"error": "log in"}', b""]
+)
+def test_a_page_in_place_of_an_unknown_file_is_not_kept(server, unknown, page):
+    server.content = page
+    with pytest.raises(WeightsError, match=r"is no file of weights\): nothing was kept"):
+        weights.fetch("net.tag", unknown)
+    assert not (home() / "w.safetensors").exists()
+    server.content = DATA
+    assert weights.fetch("net.tag", unknown).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_unknown_files_of_torch_are_kept(server, unknown, old, tmp_path):
+    torch.save({"weight": torch.ones(3)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
+    server.content = (tmp_path / "w.pth").read_bytes()
+    assert weights.fetch("net.tag", unknown).read_bytes() == server.content
 
 
 def test_a_server_without_ranges_starts_over(server):
@@ -206,6 +274,24 @@ def test_mirror_and_offline(server, monkeypatch):
     assert weights.fetch("net.tag", entry) == path
     monkeypatch.delenv("ZOO_MIRROR")
     assert mirrored("https://a.b/c") == "https://a.b/c"
+
+
+def test_a_mirror_leads_to_no_other_host(server, monkeypatch):
+    entry = checkpoint("https://weights.invalid/w.safetensors")
+    with Server() as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        server.moved = other.url.replace("127.0.0.1", "localhost")
+        monkeypatch.setenv("ZOO_MIRROR", server.url)
+        with pytest.raises(WeightsError, match="redirects to localhost, and no host but the mirror is asked"):
+            weights.fetch("net.tag", entry)
+        assert (len(server.asked), other.asked) == (1, [])
+        # To another port of its own, and without a mirror to any.
+        server.moved = other.url
+        assert weights.fetch("net.tag", entry).read_bytes() == DATA
+        monkeypatch.delenv("ZOO_MIRROR")
+        server.moved = other.url.replace("127.0.0.1", "localhost")
+        assert weights.fetch("other.tag", checkpoint(f"{server.url}/w.safetensors")).read_bytes() == DATA
+        other.shutdown()
 
 
 def test_two_at_once_fetch_once(server):
