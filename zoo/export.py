@@ -177,7 +177,7 @@ def _metadata(stylizer: Stylizer, mix: Mix, license: str) -> dict[str, str]:
     }
     if stylizer.checkpoint is not None:
         facts["checkpoint"] = stylizer.checkpoint.name
-        facts["checkpoint_sha256"] = files.sha256(stylizer.checkpoint)
+        facts["checkpoint_sha256"] = stylizer.checkpoint_sha256
     return facts
 
 
@@ -238,6 +238,8 @@ def with_onnxruntime(stylizer: Stylizer) -> Stylizer:
         stylizer.config, device="cpu", precision="fp32", checkpoint=stylizer.checkpoint, name=stylizer.name
     )
     through.source = stylizer
+    # What it draws with is the source's, whatever lies at the path by now.
+    through.checkpoint_sha256 = stylizer.checkpoint_sha256
     return through
 
 
@@ -280,7 +282,7 @@ class _Through(Stylizer):
 
 def _place(stylizer: Stylizer, style: Mix) -> Path:
     """Where the exported file lies: under a name that changes with whatever it depends on."""
-    checkpoint = "" if stylizer.checkpoint is None else files.sha256(stylizer.checkpoint)
+    checkpoint = stylizer.checkpoint_sha256
     module = type(stylizer).__module__
     trained = [code.source.name for code, _ in style if code.source.image is None and code.source.name]
     if len(style) == 1 and trained and checkpoint and not stylizer.config.to_dict():

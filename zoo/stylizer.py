@@ -48,9 +48,10 @@ from zoo.contract import (
     finite,
     require_tensors,
 )
-from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError
+from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError, WeightsError
 from zoo.memory import SMALLEST_TILE
 from zoo.nn.tiles import Local, Whole, from_levels, store, to_levels, watched
+from zoo.weights import sha256
 from zoo.words import shown
 
 
@@ -62,6 +63,8 @@ class Stylizer(ABC):
     # Whether ``_stylize_tiles`` takes a content of uint8, which zoo.nn.tiles.Whole reads as float32 tile by tile.
     reads_levels: ClassVar[bool] = False
     name: str
+    # Of the checkpoint that was loaded, whatever lies at its path by now; empty without one.
+    checkpoint_sha256: str
 
     def __init__(
         self,
@@ -75,7 +78,8 @@ class Stylizer(ABC):
         """Build the method's networks on ``device``.
 
         ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``fp16``: the format of convolutions and products.
-        ``checkpoint`` is the safetensors file of a trained method. Usually called through ``zoo.load``.
+        ``checkpoint`` is the safetensors file of a trained method. Usually called through ``zoo.load``. Raises
+        ConfigError, and WeightsError where the checkpoint cannot be read or is replaced meanwhile.
         """
         self.config = config if config is not None else self.Config()
         if not isinstance(self.config, self.Config):
@@ -85,15 +89,18 @@ class Stylizer(ABC):
         preferred = wishes.get(self.device.type, "fp32")
         self.precision: devices.Precision = devices.resolve_precision(precision, self.device, preferred)
         self.checkpoint = checkpoint
+        self.checkpoint_sha256 = _hash_of(checkpoint)
         self.name = name or type(self).__name__.lower()
         # New modules draw their weights from the global generator before a checkpoint overwrites them.
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             self._build()
+        if _hash_of(checkpoint) != self.checkpoint_sha256:
+            raise WeightsError(f"{checkpoint} was replaced while it was read: try again.")
 
     @property
     def _made_with(self) -> str:
         """What a style code depends on besides the style: the options, and whose weights."""
-        return self.config.digest if self.checkpoint is None else f"{self.config.digest} {self.checkpoint}"
+        return f"{self.config.digest} {self.checkpoint_sha256}"
 
     @property
     def style_names(self) -> tuple[str, ...]:
@@ -413,6 +420,13 @@ class Stylizer(ABC):
         image = image.detach().to(device, torch.float32)
         self._check_finite(image)
         return image.clamp(0, 1).contiguous()
+
+
+def _hash_of(checkpoint: Path | None) -> str:
+    try:
+        return sha256(checkpoint) if checkpoint is not None else ""
+    except OSError:  # whoever reads it says what is wrong with it
+        return ""
 
 
 def _blended(image: Tensor, content: Tensor, share: float) -> Tensor:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import zoo.export as exporting
 from zoo import images, registry
 from zoo.cli import main
-from zoo.errors import ConfigError, NumericalError, UnsupportedError, WeightsError
+from zoo.errors import ConfigError, InputError, NumericalError, UnsupportedError, WeightsError
 from zoo.export import TOLERANCE, OnnxNetwork, export, with_onnxruntime
 from zoo.methods.cin import CIN, CINNet
 from zoo.methods.johnson import Johnson, JohnsonNet
@@ -101,6 +101,28 @@ def test_the_file_says_what_it_is(mixed: tuple[CIN, Mix, exporting.Exported], fo
     # The exporter's own notes name source files of this machine.
     assert str(Path(exporting.__file__).parent).encode() not in mixed[2].path.read_bytes()
     assert b"site-packages" not in mixed[2].path.read_bytes()
+
+
+def test_a_checkpoint_replaced_since_is_not_said_to_be_what_was_exported(
+    mixed: tuple[CIN, Mix, exporting.Exported], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_trace", lambda *a: onnx.load(mixed[2].path))
+    path, loaded = tmp_path / "cin.safetensors", (folder / "cin.safetensors").read_bytes()
+    path.write_bytes(loaded)
+    exact, other = (CIN(checkpoint=path, device="cpu", precision=p, name="cin.zoo") for p in ("fp32", "bf16"))
+    kept = exporting._place(exact, mixed[1])
+    save_file(CINNet(2, 4).state_dict(), path, {"rows": json.dumps([{"name": n, "phash": n} for n in "ab"])})
+
+    def mix(model: CIN) -> Mix:
+        return Mix([(model.encode_style("first"), 0.3), (model.encode_style("second"), 0.7)])
+
+    done = export(exact, mix(exact), tmp_path / "out.onnx")
+    assert done.metadata["checkpoint_sha256"] == mixed[2].metadata["checkpoint_sha256"]
+    assert exporting._place(exact, mix(exact)) == kept
+    # Exported is float32, for which the weights are read again, and they are others now.
+    with pytest.raises(InputError, match="with other options or weights"):
+        export(other, mix(other), tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("batch", Johnson), ("quiet", TextureNets)])

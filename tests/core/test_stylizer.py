@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -157,6 +158,27 @@ def test_a_code_is_refused_by_other_options_and_methods() -> None:
         other.stylize(image(), made)
     with pytest.raises(InputError, match="not a bare image"):
         model.stylize(image(), image())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_checkpoint_is_known_by_what_was_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+
+    class Replaced(Echo):
+        def _build(self) -> None:
+            super()._build()
+            path.write_bytes(b"another")
+
+    path.write_bytes(b"one")
+    model = Echo(device="cpu", checkpoint=path)
+    assert model.checkpoint_sha256 == hashlib.sha256(b"one").hexdigest()
+    style = model.encode_style(image())
+    with pytest.raises(WeightsError, match="was replaced while it was read: try again"):
+        Replaced(device="cpu", checkpoint=path)
+    assert model.checkpoint_sha256 == hashlib.sha256(b"one").hexdigest()
+    model.stylize(image(), style)
+    # The same path is not the same weights.
+    with pytest.raises(InputError, match="with other options or weights"):
+        Echo(device="cpu", checkpoint=path).stylize(image(), style)
 
 
 @pytest.mark.parametrize(

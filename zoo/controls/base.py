@@ -25,6 +25,7 @@ class Control(Stylizer):
         self.config: Config = model.config
         self.device, self.precision = model.device, model.precision
         self.checkpoint, self.name = model.checkpoint, model.name
+        self.checkpoint_sha256 = model.checkpoint_sha256
         # On the instance: what a control promises depends on what it wraps. The method inside pads for itself.
         self.traits = dataclasses.replace(self._traits(model.traits), multiple_of=1)
 
