@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import anyio
@@ -30,15 +30,11 @@ from starlette.staticfiles import StaticFiles
 
 from zoo.addresses import Names
 from zoo.apps.serve import widgets, words
+from zoo.apps.serve.arrival import ASGI, InTime, Receive, Scope, Send
 from zoo.apps.serve.limits import Limits
 from zoo.apps.serve.visits import Visits
 from zoo.apps.serve.work import Workshop
 from zoo.errors import ZooError
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 UPLOAD = "/gradio_api/upload"
 # What of Gradio's the page fetches.
@@ -48,6 +44,8 @@ _LARGEST_CALL = 64_000
 # The frame of a form around a file.
 _FRAME = 16_000
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# They send nothing that is read.
+_ASKING = ("GET", "HEAD")
 _SWEEP_SECONDS = 2.0
 _PING_SECONDS = 15.0
 # Pictures decoded, and methods loaded, at the same time beside the work.
@@ -113,22 +111,24 @@ def routes(blocks: gr.Blocks, visits: Visits, drawn: ASGI) -> list[Route | Mount
 
 
 class Gate:
-    """Lets in what is asked under the page's own names, from its own pages, and no larger than it may be."""
+    """Lets in what is asked under the page's own names, from its own pages, and no larger or slower than it may be."""
 
     def __init__(self, app: ASGI, names: Names, limits: Limits) -> None:
-        self.app, self.names, self.limits = app, names, limits
+        self.app, self.sent = app, InTime(app)
+        self.names, self.limits = names, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             refused = self._refusal(scope)
-            await (refused or self.app)(scope, receive, _with_headers(send))
+            let_in = self.app if scope["method"] in _ASKING else self.sent
+            await (refused or let_in)(scope, receive, _with_headers(send))
         # A websocket that is not accepted is closed.
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        asks = scope["method"] in ("GET", "HEAD")
+        asks = scope["method"] in _ASKING
         if stranger := self.names.refusal(headers, opening=asks and scope["path"] == "/"):
             status, said = stranger
             return PlainTextResponse(said, status)

@@ -114,6 +114,7 @@ def serve(
         import uvicorn
 
         from zoo.apps.serve.application import application
+        from zoo.apps.serve.arrival import protocol
         from zoo.apps.serve.limits import Limits
         from zoo.apps.serve.line import Line
         from zoo.apps.serve.visits import Visits
@@ -136,6 +137,7 @@ def serve(
             access_log=False,
             server_header=False,
             ws="none",
+            http=protocol(),
             # A browser opens up to six for a page.
             limit_concurrency=6 * limits.visitors + 16,
             timeout_graceful_shutdown=_GRACE_SECONDS,

@@ -1,0 +1,99 @@
+"""How long a request may take to arrive: whoever sends a byte now and then holds a place that others could have.
+
+What has arrived may wait for its answer as long as that takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Until a request's headers are here, and what a body has beside its bytes' own time.
+SECONDS = 30.0
+# Bytes a second that a body must reach: 20 MB have seven minutes.
+SLOWEST = 50_000
+
+
+class InTime:
+    """Passes requests on to ``app``; one whose body is not here in time gets 408, and its connection ends.
+
+    Requests must tell the length of what they send.
+    """
+
+    def __init__(self, app: ASGI) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        allowed = SECONDS + int(Headers(scope=scope).get("content-length") or 0) / SLOWEST
+        end = asyncio.get_running_loop().time() + allowed
+        whole = late = False
+
+        async def receiving() -> MutableMapping[str, Any]:
+            nonlocal whole, late
+            if late:
+                return {"type": "http.disconnect"}
+            try:
+                async with asyncio.timeout_at(None if whole else end):
+                    message = await receive()
+            except TimeoutError:
+                late = True
+                # What comes of it afterwards would be taken for the next request.
+                answer = PlainTextResponse("This took too long to arrive.", 408, {"Connection": "close"})
+                await answer(scope, receive, send)
+                return {"type": "http.disconnect"}
+            whole = not message.get("more_body", False)
+            return message
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if not late:
+                await send(message)
+
+        await self.app(scope, receiving, sending)
+
+
+def protocol() -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, with a limit that it lacks: a connection that asks for nothing within SECONDS, from
+    when it was opened or began to send, is cut."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    base: Any = AutoHTTPProtocol
+
+    class Limited(base):
+        _watch: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._limit()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._limit()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._unwatch()
+            super().connection_lost(exc)
+
+        def _limit(self) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:  # asked, and not yet answered
+                self._unwatch()
+            elif self._watch is None and not self.transport.is_closing():
+                self._watch = self.loop.call_later(SECONDS, self.transport.close)
+
+        def _unwatch(self) -> None:
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
+
+    return Limited
+
+
+__all__ = ["ASGI", "SECONDS", "SLOWEST", "InTime", "Receive", "Scope", "Send", "protocol"]
