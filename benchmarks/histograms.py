@@ -1,9 +1,10 @@
-"""What Risser's histogram loss adds to Gram matrices: ``python benchmarks/histograms.py``; results/networks/histograms.md.
+"""What Risser's histogram loss adds to Gram matrices: ``python benchmarks/histograms.py``.
 
 Textures of twice their exemplar's side, where Gram matrices alone lose contrast (Risser et al. 2017, section 3.1), of
 two seeds. Gatys takes the same sizes and steps. Told of both: the Gram loss; the distance from the exemplar of each
 channel's distribution (Wasserstein-1, over the deviation of the exemplar's channel, mean over relu1_1 to relu4_1); the
-same distance between the two seeds; and the deviation of the texture's luminance over the exemplar's.
+same distance between the two seeds; and the deviation of the texture's luminance over the exemplar's. Writes
+results/networks/histograms.md.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def distributions(features: dict[str, Tensor]) -> list[Tensor]:
 
 
 def apart(found: list[Tensor], other: list[Tensor], exemplar: list[Tensor]) -> float:
-    """Mean distance of two pictures' distributions in deviations of the exemplar's; channels flat there are left out."""
+    """Mean distance of two pictures' distributions in deviations of the exemplar's, over channels that vary there."""
     shares = []
     for a, b, reference in zip(found, other, exemplar, strict=True):
         deviation = reference.std(1)
@@ -49,8 +50,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="also write the textures into this folder")
     arguments = parser.parse_args()
     side = arguments.side
+    sizes = f"Textures of {side} x {side} pixels from {side // 2} x {side // 2}"
     rows = [
-        f"Textures of {side} x {side} pixels from {side // 2} x {side // 2}, {arguments.steps} evaluations over two sizes.",
+        f"{sizes}, {arguments.steps} evaluations over two sizes.",
         "",
         "| exemplar | method | Gram loss | distance from the exemplar | between two seeds | deviation of luminance |",
         "|---|---|---:|---:|---:|---:|",

@@ -210,7 +210,7 @@ def _receive_all(
 
 def _receive(url: str, part: Path, tag: Path | None, begin: int, size: int | None, progress: Progress | None) -> int:
     """Receive what is left; returns how many bytes the whole file has, as was known or as the server says."""
-    begun_as = tag.read_text("ascii") if tag is not None and begin else ""
+    begun_as = tag.read_text(encoding="ascii") if tag is not None and begin else ""
     headers = {"Range": f"bytes={begin}-", **({"If-Range": begun_as} if begun_as else {})} if begin else {}
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT) as answer:
@@ -227,7 +227,7 @@ def _receive(url: str, part: Path, tag: Path | None, begin: int, size: int | Non
                 # A weak one (W/) is also that of files whose bytes differ.
                 tag.unlink(missing_ok=True)
                 if etag.startswith('"') and etag.isascii():
-                    tag.write_text(etag, "ascii")
+                    tag.write_text(etag, encoding="ascii")
             while chunk := answer.read1(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
