@@ -76,7 +76,12 @@ PHOTO_PAIRS = (
 TRAINED = ("johnson", "texture-nets", "cin")
 FAMILIES = {"any-style": SHEETS, "trained-styles": TRAINED}
 # Runs in results/ and which of their figures.
-CHARTS = {"speed": ("speed", "memory"), "styleid-sample": ("tradeoff",), "tradeoff": ("tradeoff",)}
+CHARTS = {
+    "speed": ("speed", "memory"),
+    "styleid-sample": ("tradeoff",),
+    "tradeoff": ("tradeoff",),
+    "convergence": ("convergence",),
+}
 SHEET_STYLES = ("swirls", "stained-glass", "pointillism", "woodblock", "cubism", "marbling")
 
 
@@ -204,8 +209,8 @@ def charts() -> None:
     for run, names in CHARTS.items():
         with tempfile.TemporaryDirectory() as folder:
             drawn = draw_figures(IMAGES.parent.parent / "results" / run, Path(folder), FigureOptions(only=names))
-            for name, files in drawn.written.items():
-                (picture,) = (file for file in files if file.suffix == ".png")
+            for name in names:
+                (picture,) = (file for file in drawn.written[name] if file.suffix == ".png")
                 zoo.write(
                     IMAGES / "results" / f"{run}-{name}.webp", zoo.read(picture, size="long:1200").pixels, quality=90
                 )
