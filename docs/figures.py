@@ -209,7 +209,7 @@ def charts() -> None:
     for run, names in CHARTS.items():
         with tempfile.TemporaryDirectory() as folder:
             drawn = draw_figures(IMAGES.parent.parent / "results" / run, Path(folder), FigureOptions(only=names))
-            for name in names:
+            for name in [name for name in names if name in drawn.written]:
                 (picture,) = (file for file in drawn.written[name] if file.suffix == ".png")
                 zoo.write(
                     IMAGES / "results" / f"{run}-{name}.webp", zoo.read(picture, size="long:1200").pixels, quality=90
