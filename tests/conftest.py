@@ -79,6 +79,15 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _a_home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the zoo keeps on this machine is neither read nor added to: with a network that was exported here once,
+    commands take onnxruntime, whose pictures differ from torch's by one level here and there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _forked_workers() -> Iterator[None]:
     """Workers of the benchmark are split from a process that has imported torch; see :mod:`forked`."""
     import forked

@@ -36,7 +36,8 @@ def test_a_name_a_builtin_and_a_smaller_copy_are_one_style(tmp_path):
     first = pixels(tmp_path / "name.png")
     assert first.std() > 10
     for label in styles:
-        assert (pixels(tmp_path / f"{label}.png") == first).all()
+        # A network that another test exported runs on onnxruntime, whose sums round another way.
+        assert abs(pixels(tmp_path / f"{label}.png") - first).max() <= 1
 
 
 def test_several_names_make_several_pictures_and_a_sheet(tmp_path):
