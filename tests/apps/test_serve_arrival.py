@@ -1,4 +1,4 @@
-"""What ``zoo serve`` does with what arrives slowly: a real server with limits of two seconds."""
+"""What ``zoo serve`` does with what arrives or is read slowly: real servers with limits of two seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,6 @@ QUESTION, LAST = b"GET" + HOST + b"\r\n", b"GET" + HOST + b"Connection: close\r\
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     """A server that reads bodies, and takes three seconds for the answer to one."""
-    import uvicorn
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
 
@@ -38,14 +38,28 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
         await asyncio.sleep(3 if body else 0)
         await PlainTextResponse(body or "nothing")(scope, receive, send)
 
-    config = uvicorn.Config(arrival.InTime(app), http=arrival.protocol(), lifespan="off", log_level="critical")
-    listening = socket.create_server(("127.0.0.1", 0))
+    with running(arrival.InTime(app)) as server:
+        yield server.servers[0].sockets[0].getsockname()
+
+
+@contextlib.contextmanager
+def running(app: Any) -> Iterator[Any]:
+    """Uvicorn's server of ``app`` with our protocol; it has begun."""
+    import uvicorn
+
+    from zoo.apps.serve import arrival
+
+    config = uvicorn.Config(app, http=arrival.protocol(), lifespan="off", log_level="critical")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket.create_server(("127.0.0.1", 0))]})
     thread.start()
-    yield listening.getsockname()
-    server.should_exit = True
-    thread.join(PATIENCE)
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
 
 
 def answers(address: tuple[str, int], *cases: list[bytes]) -> list[tuple[bytes, int, float]]:
@@ -98,3 +112,33 @@ def test_a_connection_that_asks_for_nothing_is_cut(address: tuple[str, int]):
     assert second[0].count(b"nothing") == 1
     assert second[1] < 61
     assert kept[0].count(b"nothing") == 2
+
+
+@pytest.mark.parametrize("pieces", [1, 300])
+def test_a_connection_that_does_not_read_its_answer_in_time_is_cut(monkeypatch: pytest.MonkeyPatch, pieces: int):
+    """30 MB, more than the machine's own buffers take, have three seconds; once they are sent none remains open."""
+    from zoo.apps.serve import arrival
+
+    monkeypatch.setattr(arrival, "SECONDS", 2.0)
+    monkeypatch.setattr(arrival, "SLOWEST", 30e6)
+
+    async def app(scope: arrival.Scope, receive: arrival.Receive, send: arrival.Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"30000000")]})
+        for left in reversed(range(pieces)):
+            piece = {"type": "http.response.body", "body": bytes(30_000_000 // pieces), "more_body": left > 0}
+            await send(piece)
+
+    with running(app) as server, contextlib.ExitStack() as stack:
+        address = server.servers[0].sockets[0].getsockname()
+        never, slow, quick = (stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(3))
+        began = time.monotonic()
+        # One that would be kept for further questions, two that end with their answer.
+        for one, question in ((never, QUESTION), (slow, LAST), (quick, LAST)):
+            one.sendall(question)
+        assert len(quick.makefile("rb").read()) > 30_000_000
+        while server.server_state.connections or server.server_state.tasks:
+            assert time.monotonic() - began < 30
+            with contextlib.suppress(OSError):
+                slow.recv(1)
+            time.sleep(0.05)
+        assert time.monotonic() - began > 1.9

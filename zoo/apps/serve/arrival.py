@@ -1,4 +1,5 @@
-"""How long a request may take to arrive: whoever sends a byte now and then holds a place that others could have.
+"""How long a request may take to arrive, and its answer to be read: whoever sends or reads a byte now and then holds a
+place that others could have.
 
 What has arrived may wait for its answer as long as that takes.
 """
@@ -17,9 +18,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Until a request's headers are here, and what a body has beside its bytes' own time.
+# Until a request's headers are here, and what a body and an answer have beside their bytes' own time.
 SECONDS = 30.0
-# Bytes a second that a body must reach: 20 MB have seven minutes.
+# Bytes a second that a body must reach, and an answer: 20 MB have seven minutes.
 SLOWEST = 50_000
 
 
@@ -61,17 +62,21 @@ class InTime:
 
 
 def protocol() -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol, with a limit that it lacks: a connection that asks for nothing within SECONDS, from
-    when it was opened or began to send, is cut."""
+    """Return uvicorn's protocol, with two limits that it lacks: a connection is cut that asks for nothing within
+    SECONDS from when it was opened or began to send, and one that reads slower than SLOWEST, SECONDS aside."""
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     base: Any = AutoHTTPProtocol
 
     class Limited(base):
         _watch: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            self._spare = SECONDS
+            # Writing pauses as soon as anything waits to be read, the last bytes of an answer too.
+            transport.set_write_buffer_limits(0)
             self._limit()
 
         def data_received(self, data: bytes) -> None:
@@ -80,7 +85,23 @@ def protocol() -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._unwatch()
+            if self._unread is not None:
+                self._unread.cancel()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            waiting = self.transport.get_write_buffer_size()
+            # Closing would wait until all is read.
+            self._unread = self.loop.call_later(self._spare + waiting / SLOWEST, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            if self._unread is not None:
+                # Who is faster than need be has SECONDS again; others have less for what comes next.
+                self._spare = min(SECONDS, self._unread.when() - self.loop.time())
+                self._unread.cancel()
+                self._unread = None
+            super().resume_writing()
 
         def _limit(self) -> None:
             if self.cycle is not None and not self.cycle.response_complete:  # asked, and not yet answered
