@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from zoo.apps import pace
+
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
@@ -30,8 +32,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
 
     from zoo.apps.serve import arrival
 
-    monkeypatch.setattr(arrival, "SECONDS", 2.0)
-    monkeypatch.setattr(arrival, "SLOWEST", 8 / 0.5)
+    monkeypatch.setattr(pace, "SECONDS", 2.0)
+    monkeypatch.setattr(pace, "SLOWEST", 8 / 0.5)
 
     async def app(scope: arrival.Scope, receive: arrival.Receive, send: arrival.Send) -> None:
         body = await Request(scope, receive).body()
@@ -119,8 +121,8 @@ def test_a_connection_that_does_not_read_its_answer_in_time_is_cut(monkeypatch: 
     """30 MB, more than the machine's own buffers take, have three seconds; once they are sent none remains open."""
     from zoo.apps.serve import arrival
 
-    monkeypatch.setattr(arrival, "SECONDS", 2.0)
-    monkeypatch.setattr(arrival, "SLOWEST", 30e6)
+    monkeypatch.setattr(pace, "SECONDS", 2.0)
+    monkeypatch.setattr(pace, "SLOWEST", 30e6)
 
     async def app(scope: arrival.Scope, receive: arrival.Receive, send: arrival.Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"30000000")]})

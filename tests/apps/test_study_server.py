@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import threading
-import types
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from command import run as command
 from study_runs import answer, first_shown, make
 
 from zoo.apps.study.answers import Key, read_answers
-from zoo.apps.study.server import LARGEST_BODY, Desk, StudyServer, _Handler, make_server
+from zoo.apps.study.server import LARGEST_BODY, Desk, StudyServer, make_server
 from zoo.errors import StudyError
 
 JSON = {"Content-Type": "application/json"}
@@ -280,14 +280,33 @@ def test_connections_that_send_nothing_more_keep_nobody_out(folder: Path, key: K
     assert len(list((folder / "answers").iterdir())) == 1
 
 
-def test_a_large_picture_is_sent_in_slices_for_each_of_which_a_slow_line_has_its_time():
-    sizes: list[int] = []
-    handler: Any = object.__new__(_Handler)
-    handler.command, handler.request_version, handler.requestline = "GET", "HTTP/1.0", "GET /"
-    handler.wfile = types.SimpleNamespace(write=lambda data: sizes.append(len(data)))
-    handler._reply(200, bytes(300_000), "image/webp")
-    assert sum(sizes[1:]) == 300_000
-    assert max(sizes) <= 1 << 16
+def test_who_sends_or_reads_too_slowly_is_cut(folder: Path, key: Key, monkeypatch: pytest.MonkeyPatch):
+    """A byte now and then does not help; 30 MB, more than the machine's own buffers take, have two seconds more."""
+    monkeypatch.setattr("zoo.apps.pace.SECONDS", 1.0)
+    monkeypatch.setattr("zoo.apps.pace.SLOWEST", 15e6)
+    head = b"POST /answers HTTP/1.1\r\nHost: localhost\r\n"
+    form = head + b"Content-Type: application/json\r\nContent-Length: 9999\r\n\r\n{"
+    page = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running(folder) as server, contextlib.ExitStack() as stack:
+        server.desk.page = bytes(30_000_000)
+        began = time.monotonic()
+        slow = [stack.enter_context(socket.create_connection(server.server_address[:2], 60)) for _ in range(6)]
+        for one, part in zip(slow, (b"", form, head + b"A: ", form, page, page), strict=True):
+            one.sendall(part)
+        assert len(ask(server, "GET", "/")[1]) == 30_000_000, "who reads it has all of it"
+        while server._open:
+            assert time.monotonic() - began < 30
+            for one, byte in ((slow[2], b"a"), (slow[3], b" ")):
+                with contextlib.suppress(OSError):
+                    one.sendall(byte)
+            with contextlib.suppress(OSError):
+                slow[5].recv(1)
+            time.sleep(0.05)
+        assert time.monotonic() - began > 2.9
+        told = http.client.HTTPResponse(slow[1])
+        told.begin()
+        assert (told.status, told.read()) == (408, b'{"error": "This took too long to arrive."}')
+    assert not list((folder / "answers").iterdir())
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")

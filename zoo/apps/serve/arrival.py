@@ -1,5 +1,4 @@
-"""How long a request may take to arrive, and its answer to be read: whoever sends or reads a byte now and then holds a
-place that others could have.
+"""How long a request may take to arrive, and its answer to be read (:mod:`zoo.apps.pace`).
 
 What has arrived may wait for its answer as long as that takes.
 """
@@ -13,15 +12,12 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
+from zoo.apps import pace
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-# Until a request's headers are here, and what a body and an answer have beside their bytes' own time.
-SECONDS = 30.0
-# Bytes a second that a body must reach, and an answer: 20 MB have seven minutes.
-SLOWEST = 50_000
 
 
 class InTime:
@@ -34,7 +30,7 @@ class InTime:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        allowed = SECONDS + int(Headers(scope=scope).get("content-length") or 0) / SLOWEST
+        allowed = pace.seconds(int(Headers(scope=scope).get("content-length") or 0))
         end = asyncio.get_running_loop().time() + allowed
         whole = late = False
 
@@ -74,7 +70,7 @@ def protocol() -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self._spare = SECONDS
+            self._spare = pace.SECONDS
             # Writing pauses as soon as anything waits to be read, the last bytes of an answer too.
             transport.set_write_buffer_limits(0)
             self._limit()
@@ -93,12 +89,12 @@ def protocol() -> type[asyncio.Protocol]:
             super().pause_writing()
             waiting = self.transport.get_write_buffer_size()
             # Closing would wait until all is read.
-            self._unread = self.loop.call_later(self._spare + waiting / SLOWEST, self.transport.abort)
+            self._unread = self.loop.call_later(self._spare + waiting / pace.SLOWEST, self.transport.abort)
 
         def resume_writing(self) -> None:
             if self._unread is not None:
                 # Who is faster than need be has SECONDS again; others have less for what comes next.
-                self._spare = min(SECONDS, self._unread.when() - self.loop.time())
+                self._spare = min(pace.SECONDS, self._unread.when() - self.loop.time())
                 self._unread.cancel()
                 self._unread = None
             super().resume_writing()
@@ -107,7 +103,7 @@ def protocol() -> type[asyncio.Protocol]:
             if self.cycle is not None and not self.cycle.response_complete:  # asked, and not yet answered
                 self._unwatch()
             elif self._watch is None and not self.transport.is_closing():
-                self._watch = self.loop.call_later(SECONDS, self.transport.close)
+                self._watch = self.loop.call_later(pace.SECONDS, self.transport.close)
 
         def _unwatch(self) -> None:
             if self._watch is not None:
@@ -117,4 +113,4 @@ def protocol() -> type[asyncio.Protocol]:
     return Limited
 
 
-__all__ = ["ASGI", "SECONDS", "SLOWEST", "InTime", "Receive", "Scope", "Send", "protocol"]
+__all__ = ["ASGI", "InTime", "Receive", "Scope", "Send", "protocol"]

@@ -25,6 +25,7 @@ import filelock
 
 from zoo import files
 from zoo.addresses import Names, address_of, listen
+from zoo.apps import pace
 from zoo.apps.study.answers import Answers, Key, parse_answers, read_answers
 from zoo.errors import ConfigError, StudyError, reason
 
@@ -33,8 +34,6 @@ LARGEST_BODY = 1 << 20
 MOST_JUDGES = 10_000
 # A browser opens up to six, each for one picture.
 MOST_CONNECTIONS = 100
-_SLICE = 1 << 16
-_TIMEOUT_SECONDS = 30
 # A form that was begun counts as taken for so long; then its judge is thought to have left.
 _BEGUN_SECONDS = 3600.0
 _MOST_BEGUN = 100
@@ -164,16 +163,17 @@ def make_server(folder: Path, host: str = "127.0.0.1", port: int = 0, names: Ite
 class StudyServer(ThreadingHTTPServer):
     """``serve_forever`` until ``shutdown``; ``url`` is where the page is.
 
-    Where more than MOST_CONNECTIONS are open, the one that was opened longest ago is cut: whoever sends or reads a byte
-    now and then keeps neither judges out nor ever more threads in.
+    Where more than MOST_CONNECTIONS are open, the one that was opened longest ago is cut, and so is any that is slower
+    than :mod:`zoo.apps.pace` lets it be: neither keeps judges out or ever more threads in.
     """
 
     daemon_threads = True
 
     def __init__(self, listening: socket.socket, desk: Desk, names: Names) -> None:
         self.desk, self.names = desk, names
-        # An answer ends its connection, so that one opened long ago is slow.
-        self._open: dict[socket.socket, None] = {}
+        # Until when each has time, and what of it ends then. An answer ends its connection, so that one opened long ago
+        # is slow.
+        self._open: dict[socket.socket, tuple[float, int]] = {}
         self._lock = threading.Lock()
         super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
@@ -181,13 +181,26 @@ class StudyServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            self._open[request] = None
+            self._open[request] = (time.monotonic() + pace.SECONDS, socket.SHUT_RDWR)
             if len(self._open) > MOST_CONNECTIONS:
                 oldest = next(iter(self._open))
                 del self._open[oldest]
                 with contextlib.suppress(OSError):  # it has just ended
                     oldest.shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
+
+    def give_time(self, request: Any, length: int, ending: int = socket.SHUT_RDWR) -> None:
+        """Let a connection send or read ``length`` bytes from now on; ``ending`` is shut down where it takes longer."""
+        with self._lock:
+            if request in self._open:  # it may be cut already
+                self._open[request] = (time.monotonic() + pace.seconds(length), ending)
+
+    def service_actions(self) -> None:
+        with self._lock:
+            for request, (end, ending) in self._open.items():
+                if time.monotonic() > end:
+                    with contextlib.suppress(OSError):  # it has just ended
+                        request.shutdown(ending)
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
@@ -210,7 +223,6 @@ class StudyServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: StudyServer
     server_version, sys_version = "study", ""
-    timeout = _TIMEOUT_SECONDS
 
     def _stranger(self) -> bool:
         """Return whether the request is another site's, and refuse it then."""
@@ -255,8 +267,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif len(length) > 9 or int(length) > LARGEST_BODY:
             self._error(413, f"Answers take at most {LARGEST_BODY} bytes.")
         else:
+            # Nothing more is read where that takes too long, and that can still be said.
+            self.server.give_time(self.connection, int(length), socket.SHUT_RD)
+            text = self.rfile.read(int(length))
+            if len(text) < int(length):
+                self._error(408, "This took too long to arrive.")
+                return
             try:
-                self.server.desk.take(self.rfile.read(int(length)))
+                self.server.desk.take(text)
             except StudyError as error:
                 self._error(400, str(error))
             else:
@@ -271,6 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(status, {"error": sentence})
 
     def _reply(self, status: int, body: bytes, kind: str) -> None:
+        self.server.give_time(self.connection, len(body))
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -280,9 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         if self.command != "HEAD":
-            # The timeout is of one call, and so of a slice, not of a large picture over a slow line.
-            for begin in range(0, len(body), _SLICE):
-                self.wfile.write(body[begin : begin + _SLICE])
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing prints from here."""
