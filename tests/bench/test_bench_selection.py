@@ -233,6 +233,7 @@ SHAPES = {
     "styleid-sample": (200, [512]),
     "adain": (220, [512]),
     "video": (6, [256]),
+    "video-optimizers": (1, [176]),
     "convergence": (12, [256]),
     "cost": (1, [512]),
 }
