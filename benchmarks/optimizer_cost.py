@@ -3,8 +3,9 @@
     python benchmarks/optimizer_cost.py --out results/networks
 
 An evaluation is the loss and its gradient in the pixels at full size, as the method's own steps take them. A bare pass
-goes forward to the deepest layer that the method looks at, and back from it, in the same precision. Both are processes
-of their own that act in turns. Bar: 1.3 passes, 2 of methods that search for nearest neighbors. Memory is the peak
+goes forward to the deepest layer that the method looks at, and back from it, in the same precision. Where something is
+done at every few evaluations (``refresh``) as many are timed at once, and told of one. Both are processes of their own
+that act in turns. Bar: 1.3 passes, 2 of methods that search for nearest neighbors. Memory is the peak
 resident set of the evaluations above the level after imports; bar: 3 GB.
 
 Writes optimizers.json and optimizers.md; exit status 1 where a bar is missed.
@@ -21,9 +22,16 @@ from typing import Any
 
 from turns import Contestant, conditions, ratios, serve, summary, take_turns, write
 
+from zoo.registry import load_registry
+
 METHODS = ("gatys", "lapstyle", "risser", "cnnmrf", "nnst", "strotss")
 SEARCH = ("cnnmrf", "nnst", "strotss")
 PASSES, SEARCHING, BYTES = 1.3, 2.0, 3e9
+
+
+def refreshed(method: str) -> int:
+    """Evaluations after which all was done that a method does."""
+    return next((option.default for option in load_registry().options(method) if option.name == "refresh"), 1)
 
 
 def prepared(method: str, size: int, bare: bool) -> Callable[[], Any]:
@@ -44,9 +52,12 @@ def prepared(method: str, size: int, bare: bool) -> Callable[[], Any]:
         terms = model._summed(problem.loss(last, problem.start(problem.sizes[last])), None, problem.finish)
     image = content.clone().requires_grad_()
 
+    cycle = refreshed(method)
+
     def evaluate() -> None:
-        with torch.enable_grad():
-            terms(image)["total"].backward()
+        for _ in range(cycle):
+            with torch.enable_grad():
+                terms(image)["total"].backward()
 
     if not bare:
         return evaluate
@@ -54,10 +65,11 @@ def prepared(method: str, size: int, bare: bool) -> Callable[[], Any]:
     layers = list(dict.fromkeys(layer for taps in model._encoders for layer in taps))
 
     def through() -> None:
-        with torch.enable_grad():
-            found = list(model._features(image, layers).values())
-            deepest = min(reversed(found), key=lambda features: features.shape[-1])
-            deepest.backward(torch.ones_like(deepest))
+        for _ in range(cycle):
+            with torch.enable_grad():
+                found = list(model._features(image, layers).values())
+                deepest = min(reversed(found), key=lambda features: features.shape[-1])
+                deepest.backward(torch.ones_like(deepest))
 
     return through
 
@@ -84,10 +96,10 @@ def main() -> int:
             command = [__file__, "--out", str(args.out), "--size", str(args.size), "--worker", method, what]
             sides.append(Contestant(f"{method} {what}", command, args.threads))
         take_turns(sides, args.rounds, warmup=1)
-        one, bare = sides
+        (one, bare), cycle = sides, refreshed(method)
         found[method] = {
-            "seconds": summary(one.seconds),
-            "bare_seconds": summary(bare.seconds),
+            "seconds": summary([seconds / cycle for seconds in one.seconds]),
+            "bare_seconds": summary([seconds / cycle for seconds in bare.seconds]),
             "passes": ratios(one.seconds, bare.seconds),
             "bar": SEARCHING if method in SEARCH else PASSES,
             "bytes": one.memory,

@@ -12,6 +12,7 @@ import torch
 from test_video import encode, moving
 from torch import Tensor
 
+import zoo
 from zoo.bench.plan import Plan, plan_methods
 from zoo.bench.protocol import load_protocol, resolve_protocol
 from zoo.bench.rows import read_rows
@@ -22,7 +23,7 @@ from zoo.registry import load_registry
 from zoo.report.files import write_report
 from zoo.report.page import write_page
 from zoo.video import measure
-from zoo.video.clips import Clip
+from zoo.video.clips import Clip, ClipOptions
 
 pytest.importorskip("cv2", reason="the extra video is not installed")
 
@@ -99,6 +100,13 @@ def test_films_are_measured(measured: Path) -> None:
     assert rows["johnson.zoo[keep=warp]", "film.trusted"] > 50
     film = next((measured / "run" / "outputs").glob("*warp*.mp4"))
     assert len(list(Clip(film).frames())) == 4
+
+
+def test_the_content_shown_is_the_frame_whose_result_is(measured: Path) -> None:
+    """The trial: a sheet showed a clip's first frame beside results of its last, behind a cut."""
+    shown = zoo.read(measured / "run" / "outputs" / "inputs" / "content__clip__48.png").pixels
+    frames = [frame.pixels for frame in Clip(measured / "clip.mp4", ClipOptions(size="long:48")).frames()]
+    assert [bool((shown - frame).abs().max() < 1 / 255) for frame in frames] == [False] * 3 + [True] + [False] * 2
 
 
 def test_a_film_is_measured_in_a_process_of_its_own(measured: Path, tmp_path: Path) -> None:

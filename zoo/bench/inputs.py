@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -30,7 +32,7 @@ _COLUMNS: tuple[str, ...] = ("content", "style", "size", "seed", "strength", "re
 
 
 def prepared(picture: ProtocolImage, role: Role, size: int, spec: Protocol) -> Tensor:
-    """An image (of a film its first frame) as the protocol prepares it, (1, 3, H, W) in [0, 1].
+    """An image (of a film its last frame, as of results) as the protocol prepares it, (1, 3, H, W) in [0, 1].
 
     Raises what :func:`zoo.images.read` does, for a film what :class:`zoo.video.clips.Clip` does.
     """
@@ -39,7 +41,8 @@ def prepared(picture: ProtocolImage, role: Role, size: int, spec: Protocol) -> T
     if role == "contents" and spec.film is not None:
         from zoo.video.clips import Clip, ClipOptions
 
-        return next(Clip(picture.source, ClipOptions(start=spec.film.start, size=policy)).frames()).pixels
+        frames = Clip(picture.source, ClipOptions(start=spec.film.start, size=policy)).frames()
+        return deque(itertools.islice(frames, spec.film.frames), maxlen=1)[0].pixels
     return images.read(picture.source, size=policy).pixels
 
 
