@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _FILE = Path(__file__).with_name("references.bib")
+_ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "v": "\u030c", "c": "\u0327"}
+_ACCENTED = re.compile(r"\\(['`^\"~]|[vc](?=\{))\{?([A-Za-z])\}?")
 _ENTRY = re.compile(r"^@\w+\{([^,\s]+),.*?^\}", re.MULTILINE | re.DOTALL)
 
 
@@ -21,9 +24,12 @@ class Reference:
     text: str
 
     def field(self, name: str) -> str:
-        """Return a field without its braces, empty where the entry has none: ``title``, ``author``, ``year``."""
+        """Return a field as people read it, without braces and with its letters' accents; empty where the entry has
+        none: ``title``, ``author``, ``year``."""
         found = re.search(rf"\b{name}\s*=\s*\{{(.*?)\}},?\s*\n", self.text, re.DOTALL)
-        return re.sub(r"[{}]", "", found[1]) if found else ""
+        text = found[1].replace(r"{\l}", "ł") if found else ""
+        text = _ACCENTED.sub(lambda one: unicodedata.normalize("NFC", one[2] + _ACCENTS[one[1]]), text)
+        return re.sub(r"[{}]", "", text)
 
     def facts(self) -> dict[str, Any]:
         """Return what a method's entry takes from here: title, authors (family names), year and the BibTeX itself."""

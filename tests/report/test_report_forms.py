@@ -440,3 +440,10 @@ def test_pictures_made_elsewhere_under_a_quoted_name_have_unknown_weights():
     assert found is not None
     assert "pictures made elsewhere here, with weights that nothing tells" in found
     assert "size 512 there" not in found
+
+
+def test_names_are_told_with_their_accents():
+    """The trial: pages and listings said Ku\\vcera."""
+    read = [reference.field(name) for reference in references().values() for name in ("author", "title", "year")]
+    assert not [text for text in read if "\\" in text]
+    assert load_registry().resolve("nnst").entry.authors.split(", ")[1:4] == ["Kučera", "Paris", "Sýkora"]
