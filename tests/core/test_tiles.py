@@ -264,7 +264,7 @@ def test_who_watches_is_told_of_every_tile_of_every_pass() -> None:
         for done, total in told[: passes[1] + 1]:
             reporter.tile(done, total)
         (task,) = bar.tasks
-        assert (task.description, task.completed) == ("photo.png, tiles, pass 2", 1)
+        assert (task.description, task.completed) == ("photo.png, pass 2", 1)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
@@ -289,6 +289,23 @@ def test_a_signal_ends_a_picture_at_the_next_tile(
 
 
 LIGHT = {"content_layers": ("relu1_1",), "style_layers": ("relu1_1",), "style_layer_weights": (1.0,)}
+
+
+def test_a_picture_without_tiles_ends_between_its_levels() -> None:
+    model, asked, steps = zoo.load("wct", device="cpu", precision="fp32"), list[tuple[int, int]](), list[int]()
+    code = model.encode_style(PAINTINGS[0])
+
+    def ask(done: int, total: int) -> bool:
+        asked.append((done, total))
+        return done == 2
+
+    def watch(step: int, *rest: Any) -> None:
+        steps.append(step)
+
+    with watched(ask), pytest.raises(Stopped):
+        model.stylize(PHOTO, code, progress=watch)
+    assert asked == [(1, len(model.config.levels)), (2, len(model.config.levels))]
+    assert steps == [1, 2]
 
 
 @pytest.mark.parametrize(("steps_done", "levels"), [(0, 1), (2, 1), (0, 2), (2, 2)])

@@ -264,14 +264,14 @@ class Reporter:
             self.bar.reset(self.task, description=self._label, total=None, visible=True)
 
     def tile(self, done: int, total: int) -> bool:
-        """Show how many tiles of a pass over the picture are done; how many passes a method makes is its own.
+        """Show how many tiles or levels of a pass over the picture are done; passes are the method's own.
 
         Returns whether to stop.
         """
         if done == 1:
             self._passes += 1
         if self.bar is not None and self.task is not None:
-            said = f"{self._label}, tiles, pass {self._passes}"
+            said = f"{self._label}, pass {self._passes}"
             self.bar.update(self.task, description=said, completed=done, total=total)
         return self.stop.asked
 

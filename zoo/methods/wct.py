@@ -28,7 +28,7 @@ from zoo.memory import style_tile
 from zoo.methods._features import load_pairs
 from zoo.nn.decoder import VGGDecoder
 from zoo.nn.regions import feature_masks
-from zoo.nn.tiles import Local, Whole, boxes_of, store
+from zoo.nn.tiles import Local, Whole, boxes_of, each, store
 from zoo.nn.whitening import Moments, MomentSums, add_affine, apply_affine_, coloring, whitening
 from zoo.stylizer import Call, Mix, Style, Stylized, Stylizer, Traits, finite
 
@@ -158,7 +158,8 @@ SMALL |
 
     def _run(self, image: Tensor, style: Mix, call: Call, strengths: Sequence[float], passes: int = 1) -> Tensor:
         total = passes * len(self.config.levels)
-        for step in range(total):
+        # Who is watched is told of levels where there are no tiles, and may end between two of them.
+        for step in range(total) if call.tile is not None else each(range(total)):
             index = step % len(self.config.levels)
             level = self.config.levels[index]
             run = self._through if call.tile is None else self._through_tiles

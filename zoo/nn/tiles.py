@@ -134,7 +134,10 @@ def boxes_of(source: Map, side: int) -> Iterator[Box]:
 
 
 def each(regions: Sequence[T]) -> Iterator[T]:
-    """Give the regions of one pass, and tell who is :func:`watched`; raises :class:`Stopped` where these ask to end."""
+    """Give the regions of one pass, and tell who is :func:`watched`; raises :class:`Stopped` where these ask to end.
+
+    What takes long and is not cut into regions may give its own parts, such as levels.
+    """
     told = _told.get() if len(regions) > 1 else None
     for done, region in enumerate(regions, 1):
         yield region
