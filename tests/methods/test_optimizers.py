@@ -233,6 +233,19 @@ def test_strotss_starts_on_the_styles_color_with_the_contents_details() -> None:
     torch.testing.assert_close(image, expected.clamp(0, 1), atol=1e-3, rtol=0)
 
 
+def test_strotss_approaches_the_content_with_less_strength() -> None:
+    content, style = picture(64, 64, seed=1), picture(64, 64, seed=2, stripes=True)
+
+    def apart(strength: float) -> float:
+        config = STROTSSConfig(num_steps=12, samples=64, style_samples=64)
+        image = styled(STROTSS, config, content, style, strength=strength).image
+        return float((image - content).square().mean().sqrt())
+
+    found = [apart(strength) for strength in (0.1, 0.4, 0.7, 1.0)]
+    assert found == sorted(found)
+    assert found[0] < 0.25 * found[-1]
+
+
 def test_strotss_has_the_contents_details_once_where_steps_are_fewer_than_sizes() -> None:
     content, style = picture(128, 128, seed=1), picture(36, 44, seed=2)
     model = STROTSS(STROTSSConfig(num_steps=2, coarsest=32), device="cpu", precision="fp32")

@@ -68,8 +68,9 @@ class STROTSSConfig(PixelConfig):
 class STROTSS(PixelMethod):
     """Kolkin et al. 2019: relaxed optimal transport of hypercolumns, and self-similarity.
 
-    ``strength`` scales the style's terms. Losses per step, as weighted: ``content``, ``transport``, ``moments``,
-    ``palette`` and ``total``.
+    ``strength`` blends what is wanted of every position with the content's own, and the start with the content: the
+    content's loss compares relations, which a picture in any colors can have. Losses per step, as weighted:
+    ``content``, ``transport``, ``moments``, ``palette`` and ``total``.
 
     | paper / authors' code | here | why |
     |---|---|---|
@@ -93,7 +94,7 @@ its own style, weighed by its share | as the other methods |
     traits = Traits(
         iterative=True,
         source="image",
-        strength="loss",
+        strength="feature",
         batched=False,
         mixes=True,
         context=frozenset({"init", "content_masks"}),
@@ -134,7 +135,7 @@ its own style, weighed by its share | as the other methods |
                 return self._start(call, content, next(iter(style))[0].data["image"])(size)
             # The content's details on the style's mean color (section 2.5).
             color = sum((weight * code.data["image"].mean((2, 3), keepdim=True) for code, weight in style), 0.0)
-            return band(size) + color
+            return torch.lerp(resize(content, size), band(size) + color, call.strength)
 
         def enter(at: int, image: Tensor) -> Tensor:
             # With fewer steps than sizes the first are left out; the start has the details already.
@@ -156,20 +157,25 @@ its own style, weighed by its share | as the other methods |
         regions = in_regions(style, call.context.content_masks, size_of(content))
         there = torch.rand(self.config.style_samples, 3, generator=generator)
         pools = [self._pool(maps, there, mask) for maps, mask in theirs]
-        norm = 2 + alpha + 1 / alpha
+        norm, strength = 2 + alpha + 1 / alpha, call.strength
 
         def loss(image: Tensor) -> dict[str, Tensor]:
             maps = self._maps(image)
             terms: dict[str, list[Tensor]] = {"content": [], "transport": [], "moments": [], "palette": []}
             for places, pool, share in self._draws(size_of(image), regions, pools, generator):
-                ours = _sampled(maps, places)
-                terms["content"].append(share * alpha * _self_similarity(ours, _sampled(own, places)))
+                ours, kept = _sampled(maps, places), _sampled(own, places)
+                terms["content"].append(share * alpha * _self_similarity(ours, kept))
                 if pool is None:
                     continue
-                weight = share * call.strength
-                terms["transport"].append(weight * transport(F.normalize(ours, dim=1), pool.units))
-                terms["moments"].append(weight * moment_loss(moments(ours), pool.moments))
-                terms["palette"].append(weight / alpha * transport(_colors(ours), pool.colors, cosine=False))
+                wanted, units, colors = pool.moments, None, None
+                if strength < 1:
+                    mean, covariance = map(torch.lerp, moments(kept), pool.moments, (strength, strength))
+                    wanted, units, colors = (mean, covariance), F.normalize(kept, dim=1), _colors(kept)
+                moved = transport(F.normalize(ours, dim=1), pool.units, units, strength)
+                terms["transport"].append(share * moved)
+                terms["moments"].append(share * moment_loss(moments(ours), wanted))
+                moved = transport(_colors(ours), pool.colors, colors, strength, cosine=False)
+                terms["palette"].append(share / alpha * moved)
             return {name: total(values) / norm for name, values in terms.items() if values}
 
         return loss
@@ -259,11 +265,14 @@ def _colors(columns: Tensor) -> Tensor:
     return columns[:, :3] @ columns.new_tensor(_COLORS).T
 
 
-def transport(one: Tensor, two: Tensor, *, cosine: bool = True) -> Tensor:
+def transport(
+    one: Tensor, two: Tensor, kept: Tensor | None = None, strength: float = 1.0, *, cosine: bool = True
+) -> Tensor:
     """Return the relaxed earth mover's distance of two samples (n, d) and (m, d): equation 5.
 
     Distances are cosine, of samples of unit length, or Euclidean. Only the pairs that it is the mean of are
-    differentiated: the same gradient in a fraction of the time.
+    differentiated: the same gradient in a fraction of the time. At a ``strength`` below 1 the second of a pair is moved
+    towards what ``kept`` (n, d) has in the place of the first.
     """
     with torch.no_grad():
         apart = 1 - one @ two.T if cosine else torch.cdist(one, two)
@@ -272,6 +281,9 @@ def transport(one: Tensor, two: Tensor, *, cosine: bool = True) -> Tensor:
         two = two[forth.indices]
     else:
         one = one[back.indices]
+        kept = None if kept is None else kept[back.indices]
+    if kept is not None:
+        two = torch.lerp(kept, two, strength)
     return (1 - (one * two).sum(1)).mean() if cosine else F.pairwise_distance(one, two).mean()
 
 
