@@ -112,8 +112,8 @@ def where(course: list[Mean], loss: float) -> Mean:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--side", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--styles", nargs="+", default=STYLES)
     parser.add_argument("--options", nargs="*", default=[], metavar="NAME=NUMBER", help="of Risser's, for trials")
     parser.add_argument("--pictures", type=Path, help="also write the textures into this folder")
@@ -147,7 +147,7 @@ def main() -> None:
             at = where(found, loss)
             rows.append(f"| {name} | {method} | {at.step} | {loss:.3g} | {at.distance:.4f} | {at.between:.4f} |")
             print(rows[-1], flush=True)
-    if side == 256 and tuple(arguments.styles) == STYLES and not given:
+    if side == 192 and tuple(arguments.styles) == STYLES and not given:
         TABLE.write_text("\n".join(rows) + "\n")
 
 
