@@ -6,7 +6,7 @@ every few evaluations: the Gram loss; the distance from the exemplar of each cha
 the deviation of the exemplar's channel, mean over relu1_1 to relu4_1); the same distance between the two seeds.
 
 The two are compared at equal Gram loss: where the one that ends lower passes the loss at which the other ends. Writes
-results/networks/histograms.md.
+results/networks/histograms.md and docs/images/results/histograms.webp, the textures at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +23,17 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.images import contact_sheet
 from zoo.nn.gram import gram
 from zoo.nn.ranks import quantiles
 
-TABLE = Path(__file__).resolve().parent.parent / "results" / "networks" / "histograms.md"
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "results" / "networks" / "histograms.md"
+SHEET = ROOT / "docs" / "images" / "results" / "histograms.webp"
 STYLES = ("mosaic", "woodblock", "swirls")
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 POINTS = 1024  # of each distribution function
+METHODS = ("gatys", "risser")
 SEEDS = (0, 1)
 EVERY = 5  # evaluations
 
@@ -67,11 +71,11 @@ def apart(found: list[Tensor], other: list[Tensor], exemplar: list[Tensor]) -> f
     return statistics.fmean(shares)
 
 
-def course(model: Any, exemplar: Tensor, side: int, seed: int, pictures: Path | None, name: str) -> list[Seen]:
-    """What is noted of a texture while its last size is fitted."""
+def course(model: Any, exemplar: Tensor, side: int, seed: int) -> tuple[list[Seen], Tensor]:
+    """What is noted of a texture while its last size is fitted, and the texture."""
     with torch.no_grad():
         own = {layer: gram(found) for layer, found in model._features(exemplar, LAYERS).items()}
-    noted = []
+    noted: list[Seen] = []
 
     def note(step: int, total: int, losses: Mapping[str, float], image: Callable[[], Tensor]) -> None:
         if step % EVERY and step != total:
@@ -84,13 +88,10 @@ def course(model: Any, exemplar: Tensor, side: int, seed: int, pictures: Path | 
         loss = sum(float((gram(features[at]) - own[at]).pow(2).mean()) for at in LAYERS)
         noted.append(Seen(step, loss, distributions(features)))
 
-    result = model.synthesize(model.encode_style(exemplar), (side, side), seed=seed, progress=note).image
-    if pictures:
-        zoo.write(pictures / f"{name}-{seed}.png", result)
-    return noted
+    return noted, model.synthesize(model.encode_style(exemplar), (side, side), seed=seed, progress=note).image
 
 
-def means(courses: list[list[Seen]], wanted: list[Tensor]) -> list[Mean]:
+def means(courses: Sequence[list[Seen]], wanted: list[Tensor]) -> list[Mean]:
     """The two seeds' courses as one."""
     found = []
     for pair in zip(*courses, strict=True):
@@ -110,45 +111,44 @@ def where(course: list[Mean], loss: float) -> Mean:
     return course[-1]
 
 
+def sheet(pictures: list[list[Tensor]], cell: int) -> Tensor:
+    """A row per exemplar: itself, and what each method made of it from each seed."""
+    labels = ["exemplar", *(f"{method}, seed {seed}" for method in METHODS for seed in SEEDS)]
+    return contact_sheet(pictures, row_labels=STYLES, column_labels=labels, cell=cell)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=192)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--styles", nargs="+", default=STYLES)
-    parser.add_argument("--options", nargs="*", default=[], metavar="NAME=NUMBER", help="of Risser's, for trials")
-    parser.add_argument("--pictures", type=Path, help="also write the textures into this folder")
     arguments = parser.parse_args()
     side = arguments.side
-    given = {name: float(value) for name, value in (option.split("=") for option in arguments.options)}
-    given = {name: int(value) if value.is_integer() and name == "refresh" else value for name, value in given.items()}
-    rows = [
+    lines = [
         f"Textures of {side} x {side} pixels from {side // 2} x {side // 2}, {arguments.steps} evaluations over two "
         "sizes; mean of two seeds. The distances of both at the higher of the two last Gram losses.",
         "",
         "| exemplar | method | evaluations | Gram loss | distance from the exemplar | between two seeds |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    for name in arguments.styles:
+    pictures = []
+    for name in STYLES:
         exemplar = zoo.read(f"builtin:{name}", size=f"exact:{side // 2}x{side // 2}").pixels
+        pictures.append([exemplar])
         courses = {}
-        for method, options in (("gatys", {}), ("risser", given)):
-            model: Any = zoo.load(
-                method, device="cpu", precision="fp32", num_steps=arguments.steps, levels=2, **options
-            )
+        for method in METHODS:
+            model: Any = zoo.load(method, device="cpu", precision="fp32", num_steps=arguments.steps, levels=2)
             with torch.no_grad():
                 wanted = distributions(model._features(exemplar, LAYERS))
-            label = f"{name}-{method}"
-            seen = [course(model, exemplar, side, seed, arguments.pictures, label) for seed in SEEDS]
+            seen, textures = zip(*(course(model, exemplar, side, seed) for seed in SEEDS), strict=True)
+            pictures[-1] += textures
             courses[method] = means(seen, wanted)
-            for one in courses[method]:
-                print(method, *(f"{value:.4g}" for value in one), flush=True)
         loss = max(course[-1].gram_loss for course in courses.values())
         for method, found in courses.items():
             at = where(found, loss)
-            rows.append(f"| {name} | {method} | {at.step} | {loss:.3g} | {at.distance:.4f} | {at.between:.4f} |")
-            print(rows[-1], flush=True)
-    if side == 192 and tuple(arguments.styles) == STYLES and not given:
-        TABLE.write_text("\n".join(rows) + "\n")
+            lines.append(f"| {name} | {method} | {at.step} | {loss:.3g} | {at.distance:.4f} | {at.between:.4f} |")
+            print(lines[-1], flush=True)
+    TABLE.write_text("\n".join(lines) + "\n")
+    zoo.write(SHEET, sheet(pictures, side), quality=85)
 
 
 if __name__ == "__main__":
