@@ -111,7 +111,7 @@ a quarter to a half of the Gram matrices', at the start and after 80 steps |
             for target, inside, share in targets:
                 given = features.float()
                 if inside is None:
-                    apart = F.mse_loss(given, target)  # in one pass: three are a tenth of an evaluation
+                    apart = F.mse_loss(given, target)
                 else:
                     apart = ((given - target) * inside).square().mean()
                 terms.append(share * apart)
