@@ -3,17 +3,20 @@
 ``memory``: the peak of a ``zoo stylize`` that reads, makes and writes one picture by tiles. ``seams``: by tiles against
 the whole picture. ``thumbnail``: networks with instance normalisation whose statistics come from a picture of
 ``--side`` pixels, against the exact ones. Rows go to results/tiles/measured.jsonl, and the tables of
-docs/large-pictures.md are written beside it, of the newest row of each kind, method, size and format.
+docs/large-pictures.md are written beside it, of the newest row of each kind, method, size and format; that of time is
+of the same rows as that of memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 import zoo
+from zoo.device import processor
 from zoo.front import as_picture
 from zoo.nn import tiles
 from zoo.nn.tiles import mean_and_variance
@@ -49,6 +53,7 @@ def code_of(model: Any, method: str) -> Any:
 def peak(method: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the row of one ``zoo stylize``. This process stays small: the peak of a child is at least its parent's."""
     row = {"kind": "memory", "method": method, "size": options.size, "tile": options.tile}
+    row |= {"processor": processor(), "threads": options.threads}
     repeats = -(-options.size // 1024)
     with tempfile.TemporaryDirectory() as folder:
         content, out = Path(folder, "content.png"), Path(folder, "out.png")
@@ -122,6 +127,24 @@ def write(rows: list[dict[str, Any]]) -> None:
             lines.append(f"| {row['method']} | {row['size']} | {side} | {row['precision']} | {form.format(**row)} |")
         if len(lines) > 2:
             (RESULTS / f"{kind}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / "time.md").write_text("\n".join(_times(newest.values())) + "\n", encoding="utf-8")
+
+
+def _times(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The lines of a table: seconds of the smallest and largest picture made alike, and how they grow with pixels."""
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "memory" and "processor" in row:
+            alike.setdefault(tuple(row[key] for key in ("method", "precision", "processor", "threads")), []).append(row)
+    lines = ["| method | format | processor | pixels | seconds | pixels | seconds | exponent |", "|" + "---|" * 8]
+    for (method, precision, name, _), group in sorted(alike.items()):
+        small, large = (choose(group, key=lambda row: row["size"]) for choose in (min, max))
+        if small["size"] == large["size"]:
+            continue
+        grown = math.log(large["seconds"] / small["seconds"]) / (2 * math.log(large["size"] / small["size"]))
+        ends = " | ".join(f"{row['size']} | {row['seconds']:.3g}" for row in (small, large))
+        lines.append(f"| {method} | {precision} | {name} | {ends} | {grown:.3f} |")
+    return lines
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from zoo.controls.video import Video, _Link, _long_term
 from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.stylizer import Context, Mix, Style, Stylized
 from zoo.video import film as films
-from zoo.video import flow
+from zoo.video import flow, measure
 from zoo.video.ahead import Behind, together
 from zoo.video.clips import Clip, ClipOptions, builtin_clip
 from zoo.video.film import Film
@@ -518,6 +518,17 @@ def test_earlier_frames_are_part_of_the_loss() -> None:
     assert flicker(frames, 1) < flicker(alone, 1) / 2
     passed = list(Video(model, "temporal", passes=2).frames(contents[:2], code))
     assert flicker([frame.image for frame in passed], 1) < flicker(alone, 1)
+
+
+def test_an_earlier_frame_is_moved_as_the_measure_moves_it() -> None:
+    flows = (torch.full((1, 2, 48, 64), 0.5), torch.full((1, 2, 48, 64), -0.5))
+    model = zoo.load(
+        "gatys", num_steps=8, device="cpu", precision="fp32", init="noise", noise_scale=40.0, temporal_weight=1e8
+    )
+    contents = moving(2, (48, 64))
+    video = Video(model, "temporal", motion=lambda *_: flows)
+    frames = [frame.image for frame in video.frames(contents, model.encode_style(Style(contents[0].flip(-1))))]
+    assert measure.warping_error(frames, [measure.Link(0, 1, flows[1], torch.ones(1, 1, 48, 64))]) < 1
 
 
 def test_an_anchor_holds_as_strongly_as_its_weight() -> None:

@@ -240,7 +240,7 @@ class Video:
             image, trusted = self.model.stylize(step.content, style, **options).image.cpu(), None
         else:
             trusted = step.links[0].trusted
-            carried = [flow.carry(images[-link.back], link.backward).clamp(0, 1) for link in step.links]
+            carried = [flow.warp(images[-link.back], link.backward) for link in step.links]
             anchors = torch.cat([torch.cat(pair, 1) for pair in zip(carried, _long_term(step.links), strict=True)])
             start = torch.where(trusted > 0, carried[0], now)
             image = self._from(step.content, start, anchors, self._steps_of(2), style, options)
@@ -296,7 +296,7 @@ class Video:
                 joint = joints.get(number + ahead_of)
                 if joint is not None:
                     motion, trusted = joint[ahead_of]
-                    moved = flow.carry(images[number + (1 if ahead_of else -1)], motion).clamp(0, 1)
+                    moved = flow.warp(images[number + (1 if ahead_of else -1)], motion)
                     start = start + _MIXED * trusted * (moved - start)
                     if turn >= _FROM * self.passes:
                         anchors = torch.cat([moved, _COUNTED * trusted], 1)
