@@ -131,19 +131,18 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def _times(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The lines of a table: seconds of the smallest and largest picture made alike, and how they grow with pixels."""
+    """The lines of a table: seconds of the largest picture and of smaller ones made alike, and how they grow."""
     alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["kind"] == "memory" and "processor" in row:
             alike.setdefault(tuple(row[key] for key in ("method", "precision", "processor", "threads")), []).append(row)
     lines = ["| method | format | processor | pixels | seconds | pixels | seconds | exponent |", "|" + "---|" * 8]
     for (method, precision, name, _), group in sorted(alike.items()):
-        small, large = (choose(group, key=lambda row: row["size"]) for choose in (min, max))
-        if small["size"] == large["size"]:
-            continue
-        grown = math.log(large["seconds"] / small["seconds"]) / (2 * math.log(large["size"] / small["size"]))
-        ends = " | ".join(f"{row['size']} | {row['seconds']:.3g}" for row in (small, large))
-        lines.append(f"| {method} | {precision} | {name} | {ends} | {grown:.3f} |")
+        *smaller, large = sorted(group, key=lambda row: row["size"])
+        for small in smaller:
+            grown = math.log(large["seconds"] / small["seconds"]) / (2 * math.log(large["size"] / small["size"]))
+            ends = " | ".join(f"{row['size']} | {row['seconds']:.3g}" for row in (small, large))
+            lines.append(f"| {method} | {precision} | {name} | {ends} | {grown:.3f} |")
     return lines
 
 

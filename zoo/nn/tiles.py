@@ -28,8 +28,9 @@ from zoo.nn.fast.normalize import EPS, joined_moments
 if TYPE_CHECKING:
     from zoo.contract import Call
 
-# Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures.
-_KEPT_BYTES = 24
+# Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures, and a third more for one
+# beside which few others are kept.
+KEPT_BYTES, KEPT_ALONE_BYTES = 24, 32
 
 Box = tuple[slice, slice]  # rows and columns, both with start and stop
 Told = Callable[[int, int], bool | None]
@@ -211,10 +212,11 @@ def to_levels(image: Tensor) -> Tensor:
     return image.float().clamp(0, 1).mul_(255).add_(0.5).to(torch.uint8)
 
 
-def kept(source: Map, side: int) -> Map:
-    """Return ``source`` stored where that takes little memory, else itself, to be computed again at each reading."""
+def kept(source: Map, side: int, granted: int = KEPT_BYTES) -> Map:
+    """Return ``source`` stored where that takes at most ``granted`` bytes per pixel of the picture, else itself, to be
+    computed again at each reading."""
     corner = source.read((slice(0, 1), slice(0, 1)))
-    if corner.shape[1] * corner.element_size() > _KEPT_BYTES * source.stride**2:
+    if corner.shape[1] * corner.element_size() > granted * source.stride**2:
         return source
     return store(source, side)
 
@@ -225,6 +227,8 @@ def mean_and_variance(source: Map, side: int) -> tuple[Tensor, Tensor]:
 
 
 __all__ = [
+    "KEPT_ALONE_BYTES",
+    "KEPT_BYTES",
     "Box",
     "Local",
     "Map",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.fast import in_phases, reflect, reflected, upsampled
-from zoo.nn.tiles import Local, Map, Whole, kept, store
+from zoo.nn.tiles import KEPT_ALONE_BYTES, Local, Map, Whole, kept, store
 
 Normalize = Callable[[str, Tensor], Tensor]
 Upsampling = Literal["nearest", "transposed"]
@@ -80,12 +80,13 @@ class TransformBody(nn.Module):
         """The same as a map, by tiles of ``side`` pixels, with sides rounded up to a multiple of four.
 
         ``normalize`` takes a layer's name and what it gives as a map. Maps at a quarter of the side are kept, two or
-        three at a time; larger ones are computed again for each statistic behind them.
+        three at a time, and larger ones where they take no more (:func:`zoo.nn.tiles.kept`); the others are computed
+        again for each statistic behind them.
         """
         x: Map = Whole(images)
         for name, border, stride in (("conv1", 4, 1), ("conv2", 1, 2), ("conv3", 1, 2)):
             x = Local(functools.partial(self._down, name, border), x, halo=border, down=stride)
-            x = store(x, side) if name == "conv3" else kept(x, side)
+            x = store(x, side) if name == "conv3" else kept(x, side, KEPT_ALONE_BYTES)
             x = Local(F.relu, normalize(name, x))
         whole = store(x, side)
         del x  # and the map before it
@@ -98,7 +99,7 @@ class TransformBody(nn.Module):
             del z
         x = whole
         for name in ("up1", "up2"):
-            x = kept(Local(functools.partial(self._up, name), x, halo=1, up=2), side)
+            x = kept(Local(functools.partial(self._up, name), x, halo=1, up=2), side, KEPT_ALONE_BYTES)
             x = Local(F.relu, normalize(name, x))
         return normalize("out", Local(lambda part: self._last(reflect(part, 4)), x, halo=4))
 
