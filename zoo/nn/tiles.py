@@ -28,8 +28,8 @@ from zoo.nn.fast.normalize import EPS, joined_moments
 if TYPE_CHECKING:
     from zoo.contract import Call
 
-# Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures, and a third more for one
-# beside which few others are kept.
+# Bytes per pixel of the picture that :func:`kept` grants a map: as much as two float32 pictures, and a third more where
+# few others are kept beside it.
 KEPT_BYTES, KEPT_ALONE_BYTES = 24, 32
 
 Box = tuple[slice, slice]  # rows and columns, both with start and stop
