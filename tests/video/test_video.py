@@ -520,6 +520,18 @@ def test_earlier_frames_are_part_of_the_loss() -> None:
     assert flicker([frame.image for frame in passed], 1) < flicker(alone, 1)
 
 
+def test_what_was_fitted_from_the_carried_picture_is_not_mixed_with_it() -> None:
+    content = moving(1, (48, 64))[0]
+    model = zoo.load("gatys", num_steps=4, device="cpu", precision="fp32")
+    code = model.encode_style(Style(content.flip(-1)))
+    first, second = Video(model, motion=lambda *_: (torch.zeros(1, 2, 48, 64),) * 2).frames([content, content], code)
+    fitted = model.stylize(content, code, context=Context(init=first.image)).image
+    assert second.trusted is not None
+    assert second.trusted.min() == 1
+    torch.testing.assert_close(second.image, fitted, rtol=0, atol=1e-5)
+    assert (first.image - fitted).abs().max() > 0.01
+
+
 def test_an_earlier_frame_is_moved_as_the_measure_moves_it() -> None:
     flows = (torch.full((1, 2, 48, 64), 0.5), torch.full((1, 2, 48, 64), -0.5))
     model = zoo.load(

@@ -55,7 +55,14 @@ class VideoOptions(Backed):
         str,
         typer.Option(help="none, warp (carried along the motion) or temporal (learned, or in the loss of optimizers)."),
     ] = "warp"
-    blend: Annotated[float, typer.Option(help="Share of a carried pixel that stays.", **real(0, 1))] = 1.0
+    blend: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a carried pixel that stays. Default: all of it; none where the method starts from it.",
+            show_default=False,
+            **real(0, 1),
+        ),
+    ] = None
     passes: Annotated[int, typer.Option(help="How often to go through the film (temporal).", **whole(1, 1000))] = 1
     motion: Annotated[str, typer.Option(help="dis, deepflow, or a folder of forward_1_2.flo, backward_2_1.flo.")] = (
         "dis"

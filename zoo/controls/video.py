@@ -8,7 +8,9 @@ their loss (sections 4.2 and 4.3), in several passes if asked (section 4.4). At 
 How ``warp`` stays sharp: a mean of the carried and the new picture blurs, because their brush strokes differ, and so
 does resampling again and again. So each pixel is of one of the two. Which one, the film itself tells: its first frame
 is carried along beside the result, and where it no longer shows what the present frame shows (a mouth that opened, a
-wrong motion, an edge that blurred), or where its own strokes have blurred, that place is stylized afresh.
+wrong motion, an edge that blurred), or where its own strokes have blurred, that place is stylized afresh. A method that
+optimizes starts from what is carried and is not mixed with it afterwards: that undoes what it fitted (five times the
+style loss of Gatys on carphone).
 
 | paper | here | why |
 |---|---|---|
@@ -39,8 +41,9 @@ Keeping = Literal["none", "warp", "temporal"]
 # From two frames and their numbers to (forward, backward) flow.
 Motion = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
 
-# Share of the carried picture where it holds. Under 1, strokes that differ from frame to frame average out: at 0.8 the
-# style loss of carphone in johnson's mosaic is 1.9 times that of single frames, at 1 it is 1.08 times.
+# Share of the carried picture where it holds, of methods that do not start from it. Under 1, strokes that differ from
+# frame to frame average out: at 0.8 the style loss of carphone in johnson's mosaic is 1.9 times that of single frames,
+# at 1 it is 1.08 times.
 BLEND = 1.0
 
 # A place holds where the carried film differs from the present frame by less than 15 levels of 255 (mean of 7 x 7
@@ -67,7 +70,7 @@ _MIXED, _COUNTED, _FROM = 0.5, 0.5, 8 / 15
 @dataclass(frozen=True)
 class VideoFrame:
     """A stylized frame: ``image`` (1, 3, H, W) in [0, 1]; ``trusted`` (1, 1, H, W), 1 where it carries on the frame
-    before, None where it begins anew; ``cut`` where a new shot began."""
+    before or was fitted from it, None where it begins anew; ``cut`` where a new shot began."""
 
     image: Tensor
     trusted: Tensor | None = None
@@ -95,10 +98,11 @@ class _Step:
 class Video:
     """Stylize a stream of frames with ``model``.
 
-    ``keep`` is ``none``, ``warp`` or ``temporal``, ``blend`` in [0, 1] how much of a carried pixel stays (``warp``),
-    ``passes`` how often a film is gone through (``temporal``; more than one needs all its frames in memory), ``motion``
-    an estimator's name (``dis``, ``deepflow``) or a function from (frame, later frame, their numbers from 0) to
-    (forward, backward) flow. Raises ConfigError for other values, and where the method has no temporal loss.
+    ``keep`` is ``none``, ``warp`` or ``temporal``, ``blend`` in [0, 1] how much of a carried pixel stays (``warp``;
+    unless given all, or nothing where the method starts from it), ``passes`` how often a film is gone through
+    (``temporal``; more than one needs all its frames in memory), ``motion`` an estimator's name (``dis``, ``deepflow``)
+    or a function from (frame, later frame, their numbers from 0) to (forward, backward) flow.
+    Raises ConfigError for other values, and where the method has no temporal loss.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Video:
         model: Stylizer,
         keep: Keeping | str = "warp",
         *,
-        blend: float = BLEND,
+        blend: float | None = None,
         passes: int = 1,
         motion: flow.Estimator | str | Motion = "dis",
     ) -> None:
@@ -114,6 +118,9 @@ class Video:
             raise ConfigError(f"Frames are kept together by {', '.join(get_args(Keeping))}, not {keep!r}.")
         if keep == "temporal" and "anchors" not in model.traits.context:
             raise ConfigError(f"{model.name} has no temporal loss of its own: keep its frames together by warp.")
+        self._begins = "init" in model.traits.context
+        if blend is None:
+            blend = 0.0 if self._begins else BLEND
         if not 0 <= blend <= 1:
             raise ConfigError(f"The share of a carried pixel must lie in [0, 1], got {blend:g}.")
         if passes < 1 or (passes > 1 and keep != "temporal"):
@@ -151,7 +158,7 @@ class Video:
         steps = Ahead(self._steps(tensors, _BACK if self.keep == "temporal" else (1,)))
         make = self._carried if self.keep == "warp" else self._anchored
         try:
-            if self.keep == "warp" and "init" not in self.model.traits.context:
+            if self.keep == "warp" and not self._begins:
                 yield from self._carried_beside(steps, style, options)
             else:
                 for step in steps:
@@ -229,7 +236,7 @@ class Video:
         image, film, holds = moved
         image, share = _mixed(image, fresh.cpu(), self.blend * holds)
         self._state = {"contents": [now], "image": image, "carried": now + share * (film - now), "number": number}
-        return VideoFrame(image.to(content), share.to(content), step.cut)
+        return VideoFrame(image.to(content), (holds if self._begins else share).to(content), step.cut)
 
     # -- earlier frames in the loss ----------------------------------------------------------------------------------
 
